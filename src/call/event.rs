@@ -1,0 +1,191 @@
+//! What happened in a call, as data. One type feeds the log, the metrics and the tests.
+
+use super::input::{Failure, Service, StopReason};
+use std::time::Duration;
+
+/// A fact about a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The state machine moved.
+    State {
+        from: State,
+        to: State,
+        why: Why,
+    },
+    /// The caller began to speak (dated back to the first voiced frame).
+    UtteranceStarted,
+    /// The caller finished: how long the utterance was, and how long the silence that proved it.
+    UtteranceEnded {
+        speech: Duration,
+        endpoint: Duration,
+    },
+    /// A recogniser's final text for an utterance, and how long it took.
+    SttFinal {
+        text: String,
+        took: Duration,
+    },
+    /// A final text that was dropped because it repeats the last one without new speech.
+    Duplicate {
+        text: String,
+    },
+    /// The first text of the agent's reply is here.
+    AgentFirstText {
+        took: Duration,
+    },
+    /// The first audio of a segment is here.
+    TtsFirstAudio {
+        took: Duration,
+    },
+    /// A segment is complete: this much audio.
+    TtsLen {
+        ms: u64,
+    },
+    /// The first frame of a reply went out: since the caller finished, as far as known.
+    FirstFrame {
+        since_speech_end: Option<Duration>,
+        greeting: bool,
+    },
+    /// The carrier says the first frame of a reply was played: since it was sent.
+    FirstFrameHeard {
+        took: Duration,
+    },
+    /// A spurt of audio has been sent.
+    MediaTx {
+        frames: u64,
+        ms: u64,
+    },
+    /// The bot had nothing to send in the middle of a reply; the caller heard a gap.
+    Underrun,
+    /// The caller interrupted: how long speech had gone on, and how much audio was thrown away.
+    BargeIn {
+        reaction: Duration,
+        cleared: Duration,
+        heard: String,
+    },
+    /// A turn is over.
+    TurnEnded {
+        turn: u64,
+        result: TurnResult,
+    },
+    /// A service let the call down.
+    UpstreamFailed {
+        service: Service,
+        failure: Failure,
+    },
+    /// A key was pressed.
+    Dtmf {
+        digit: char,
+    },
+    /// The caller's audio stopped arriving, or came back.
+    MediaStalled,
+    MediaResumed {
+        after: Duration,
+    },
+    /// The carrier's timestamps jumped: this much audio was lost on the way and is taken for silence.
+    MediaGap {
+        ms: u64,
+    },
+    /// The agent asked for something that this gateway cannot do.
+    ActionIgnored {
+        action: &'static str,
+    },
+    /// The call is over.
+    Ended {
+        reason: StopReason,
+    },
+}
+
+/// The states of a call. The diagram is in `call/mod.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    Listening,
+    Thinking,
+    Speaking,
+    Ended,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Listening => "LISTENING",
+            State::Thinking => "THINKING",
+            State::Speaking => "SPEAKING",
+            State::Ended => "ENDED",
+        }
+    }
+}
+
+/// Why the state machine moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// The greeting is to be spoken.
+    Greeting,
+    /// The caller has finished an utterance.
+    EndOfUtterance,
+    /// The caller has finished keying digits.
+    Digits,
+    /// The caller went on speaking before anything was heard of the reply.
+    CallerWentOn,
+    /// The first frame of the reply went out.
+    FirstFrame,
+    /// The carrier has played everything.
+    Played,
+    /// The caller interrupted.
+    BargeIn,
+    /// Nothing was understood, or the text repeats the last one.
+    NothingSaid,
+    /// The agent had nothing to say.
+    EmptyReply,
+    /// A service failed or was too slow, and there is an apology to speak.
+    Apology,
+    /// A service failed or was too slow, and there is nothing to speak.
+    Failed,
+    /// The call is over.
+    Stopped,
+}
+
+impl Why {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Why::Greeting => "greeting",
+            Why::EndOfUtterance => "end_of_utterance",
+            Why::Digits => "digits",
+            Why::CallerWentOn => "caller_went_on",
+            Why::FirstFrame => "first_frame",
+            Why::Played => "played",
+            Why::BargeIn => "barge_in",
+            Why::NothingSaid => "nothing_said",
+            Why::EmptyReply => "empty_reply",
+            Why::Apology => "apology",
+            Why::Failed => "failed",
+            Why::Stopped => "stopped",
+        }
+    }
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TurnResult {
+    /// The caller heard the whole reply.
+    Answered,
+    /// The caller cut it short.
+    Interrupted,
+    /// There was nothing to answer, or nothing came as an answer.
+    Empty,
+    /// The caller heard an apology instead, or nothing.
+    Failed,
+}
+
+impl TurnResult {
+    pub const ALL: [TurnResult; 4] =
+        [TurnResult::Answered, TurnResult::Interrupted, TurnResult::Empty, TurnResult::Failed];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TurnResult::Answered => "answered",
+            TurnResult::Interrupted => "interrupted",
+            TurnResult::Empty => "empty",
+            TurnResult::Failed => "failed",
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What a call is told: the caller's audio and keys, the carrier's marks, and what the speech
+//! services answered. Answers carry the number of the question, so that a late one is recognised.
+
+use bytes::Bytes;
+
+/// One thing that happened to a call.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// Audio of the caller: μ-law, 8 kHz, mono, of any length. `timestamp_ms` is the carrier's
+    /// presentation time, ms since `start`, where it gave one.
+    Media { payload: &'a [u8], timestamp_ms: Option<u64> },
+    /// The caller pressed a key: `0-9`, `*`, `#`, `A-D`.
+    Dtmf(char),
+    /// The carrier has played (or cleared) everything before this mark.
+    Mark(&'a str),
+    /// Speech-to-text: what an utterance said. Empty if nothing was understood.
+    Transcript { utterance: u64, text: String },
+    /// The agent: the next piece of its reply, to be spoken as it comes.
+    ReplyText { turn: u64, text: String },
+    /// The agent has said all it wants to say.
+    ReplyEnd { turn: u64, action: Action },
+    /// Text-to-speech: the next audio of a segment: μ-law, 8 kHz, mono, of any length.
+    Speech { segment: u64, audio: Bytes },
+    /// Text-to-speech: the segment is complete.
+    SpeechEnd { segment: u64 },
+    /// A service did not do what was asked of it.
+    Failed { job: Job, failure: Failure },
+    /// The carrier says that the call is over, or its socket is gone.
+    Stop(StopReason),
+}
+
+/// What the agent wants done once its reply has been heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Action {
+    #[default]
+    None,
+    Hangup,
+    Transfer {
+        to: String,
+    },
+}
+
+/// A request that a call has under way with a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Job {
+    Transcribe { utterance: u64 },
+    Ask { turn: u64 },
+    Say { segment: u64 },
+}
+
+impl Job {
+    pub fn service(self) -> Service {
+        match self {
+            Job::Transcribe { .. } => Service::Stt,
+            Job::Ask { .. } => Service::Agent,
+            Job::Say { .. } => Service::Tts,
+        }
+    }
+}
+
+/// The three kinds of service that a dialogue needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Service {
+    Stt,
+    Agent,
+    Tts,
+}
+
+impl Service {
+    pub const ALL: [Service; 3] = [Service::Stt, Service::Agent, Service::Tts];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Service::Stt => "stt",
+            Service::Agent => "agent",
+            Service::Tts => "tts",
+        }
+    }
+}
+
+/// Why a service did not do what was asked of it: for the log and the metrics, never for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The upstream as the operator named it, or the host of its URL.
+    pub upstream: String,
+    pub kind: FailureKind,
+    /// A sentence: what was expected and what came.
+    pub why: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// Nothing (more) came in time.
+    Timeout,
+    /// No connection.
+    Connect,
+    Http4xx,
+    Http5xx,
+    /// An answer that is not what was asked for: HTML for JSON, JSON for audio, a broken stream.
+    Protocol,
+    /// Our own bound on requests to this upstream is reached.
+    Busy,
+}
+
+impl FailureKind {
+    pub const ALL: [FailureKind; 6] = [
+        FailureKind::Timeout,
+        FailureKind::Connect,
+        FailureKind::Http4xx,
+        FailureKind::Http5xx,
+        FailureKind::Protocol,
+        FailureKind::Busy,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureKind::Timeout => "timeout",
+            FailureKind::Connect => "connect",
+            FailureKind::Http4xx => "http_4xx",
+            FailureKind::Http5xx => "http_5xx",
+            FailureKind::Protocol => "protocol",
+            FailureKind::Busy => "busy",
+        }
+    }
+}
+
+/// Why a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StopReason {
+    /// The carrier said `stop`.
+    CallerHangup,
+    /// The agent asked for it, and its goodbye has been heard.
+    BotEnd,
+    /// The socket went away without a `stop`.
+    WsLost,
+    /// No audio came for too long, or none of it could be sent.
+    Timeout,
+    /// The gateway is going down and the time for calls to finish is over.
+    Drain,
+    /// The carrier broke the protocol, or something here did.
+    Error,
+}
+
+impl StopReason {
+    pub const ALL: [StopReason; 6] = [
+        StopReason::CallerHangup,
+        StopReason::BotEnd,
+        StopReason::WsLost,
+        StopReason::Timeout,
+        StopReason::Drain,
+        StopReason::Error,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StopReason::CallerHangup => "caller_hangup",
+            StopReason::BotEnd => "bot_end",
+            StopReason::WsLost => "ws_lost",
+            StopReason::Timeout => "timeout",
+            StopReason::Drain => "drain",
+            StopReason::Error => "error",
+        }
+    }
+}

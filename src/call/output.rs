@@ -1,0 +1,45 @@
+//! What a call wants done: sound to the carrier, requests to the services, and events to tell.
+
+use super::event::Event;
+use super::input::{Job, StopReason};
+use crate::audio::Frame;
+
+/// One thing to do, in the order in which they come.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send this frame to the carrier now.
+    Play(Frame),
+    /// Ask the carrier to tell when everything before has been played.
+    Mark(String),
+    /// Have the carrier forget all audio that it has not played.
+    Clear,
+    /// Have an utterance recognised: μ-law, 8 kHz, mono. Answer: `Transcript` or `Failed`.
+    Transcribe { utterance: u64, audio: Vec<u8> },
+    /// Ask the agent. Answer: `ReplyText`…, then `ReplyEnd` or `Failed`.
+    Ask(Question),
+    /// Have a sentence spoken. Answer: `Speech`…, then `SpeechEnd` or `Failed`.
+    Say { segment: u64, text: String },
+    /// Stop working on this; an answer would be ignored.
+    Cancel(Job),
+    /// End the call: close the socket.
+    Hangup(StopReason),
+    /// Something happened that an operator may want to know.
+    Event(Event),
+}
+
+/// A caller's turn, put to the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Counts the caller's turns from 1.
+    pub turn: u64,
+    /// What the caller said; the digits, if keys were pressed.
+    pub text: String,
+    /// The keys that the caller pressed, if this turn is made of them.
+    pub dtmf: Option<String>,
+    /// The caller cut the bot's previous reply short.
+    pub interrupted: bool,
+    /// What the caller heard of the bot's previous reply.
+    pub heard: String,
+    /// How long the caller will wait before hearing an apology.
+    pub deadline_ms: u64,
+}

@@ -1,0 +1,184 @@
+//! The configuration as meant: durations, addresses and enums, every value checked.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub server: Server,
+    pub admin: Admin,
+    pub log: Log,
+    pub twilio: Twilio,
+    pub turn: Turn,
+    pub playout: Playout,
+    pub dialogue: Dialogue,
+    /// The app behind the gateway: every HTTP path that is not the gateway's own.
+    pub app: Upstream,
+    pub limits: Limits,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    pub listen: SocketAddr,
+    /// `https://bot.example.com`, without a trailing slash; `None` where it was not said.
+    pub public_url: Option<String>,
+    pub deploy_id: String,
+    pub drain: Duration,
+    /// Worker threads; 0 is one a core.
+    pub threads: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    pub token: Option<Secret>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    pub format: LogFormat,
+    pub transcripts: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Twilio {
+    pub path: String,
+    pub subprotocol: String,
+    pub ping_interval: Duration,
+    pub stream_status: String,
+    pub incoming_call: String,
+    pub stream_ended: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    pub vad: Vad,
+    /// RMS on the 16-bit scale of one 20 ms frame.
+    pub vad_rms: f32,
+    pub eou: Duration,
+    pub barge_in: bool,
+    pub dedup_window: Duration,
+    /// Spoken once per call; empty for none.
+    pub greeting: String,
+    /// An utterance is taken as finished after this long, whatever the line sounds like.
+    pub max_utterance: Duration,
+    /// Digits are taken as complete after this long without another, or at `#`.
+    pub dtmf_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vad {
+    Rms,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Playout {
+    pub lead: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dialogue {
+    pub mode: Mode,
+    /// What the caller hears when a service fails; rendered by the TTS service at start where that
+    /// works, else the recording that voxgate ships.
+    pub apology: String,
+    /// The apology comes this long after the caller has finished, if nothing was heard by then.
+    pub reply_deadline: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mode {
+    Echo,
+    Dialogue { stt: Stt, agent: Agent, tts: Tts },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stt {
+    Webhook { endpoint: Endpoint, format: SttFormat },
+}
+
+/// What an utterance is posted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SttFormat {
+    /// `audio/wav`: 16-bit PCM, 8 kHz, mono.
+    Wav,
+    /// `audio/basic`: raw μ-law, 8 kHz, mono.
+    Mulaw,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Agent {
+    Webhook { endpoint: Endpoint },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tts {
+    Webhook { endpoint: Endpoint, voice: Option<String>, raw: RawAudio },
+}
+
+/// What headerless audio from a TTS service is, where neither its bytes nor its Content-Type tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawAudio {
+    /// Samples a second of raw 16-bit PCM.
+    pub pcm_rate: u32,
+}
+
+/// Where a service is, and how long it may take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Its servers, time-outs and bounds.
+    pub upstream: Upstream,
+    /// Path and query, with the leading slash.
+    pub path: String,
+    /// Sent with every request.
+    pub headers: Vec<(String, Secret)>,
+}
+
+/// A pool of servers that do the same thing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// As the operator named it in `[upstreams.NAME]`, or the host of a `url`.
+    pub name: String,
+    /// `host:port`, at least one.
+    pub servers: Vec<String>,
+    pub tls: bool,
+    pub connect_timeout: Duration,
+    /// From the request to the first byte of the answer.
+    pub first_byte_timeout: Duration,
+    /// Between two pieces of an answer.
+    pub stall_timeout: Duration,
+    /// How long an unused connection is kept. Must be below the server's own keep-alive time.
+    pub idle_timeout: Duration,
+    /// Requests under way at once, over all servers.
+    pub max_in_flight: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    pub max_calls: usize,
+    /// The longest message of the carrier, in bytes.
+    pub max_message: usize,
+    /// From the handshake to `start`.
+    pub start_timeout: Duration,
+    /// How long the carrier may leave our audio unread.
+    pub write_timeout: Duration,
+    /// How long the caller's audio may stay away.
+    pub media_timeout: Duration,
+}
+
+/// A string that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
