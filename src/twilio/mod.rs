@@ -1,1 +1,12 @@
-//! twilio
+//! Twilio Media Streams: the only room that knows Twilio's JSON. Strict on what we send, lenient on
+//! what we get. Pure: text in, messages out, and back.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod codes;
+mod message;
+mod outbound;
+mod status;
+
+pub use message::{Malformed, MediaFormat, Message, Reader, Start};
+pub use outbound::Outbound;
+pub use status::StreamStatus;
