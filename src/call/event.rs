@@ -1,17 +1,14 @@
 //! What happened in a call, as data. One type feeds the log, the metrics and the tests.
 
 use super::input::{Failure, Service, StopReason};
+use crate::turn::Transition;
 use std::time::Duration;
 
 /// A fact about a call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The state machine moved.
-    State {
-        from: State,
-        to: State,
-        why: Why,
-    },
+    State(Transition),
     /// The caller began to speak (dated back to the first voiced frame).
     UtteranceStarted,
     /// The caller finished: how long the utterance was, and how long the silence that proved it.
@@ -93,74 +90,6 @@ pub enum Event {
     Ended {
         reason: StopReason,
     },
-}
-
-/// The states of a call. The diagram is in `call/mod.rs`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    Listening,
-    Thinking,
-    Speaking,
-    Ended,
-}
-
-impl State {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Listening => "LISTENING",
-            State::Thinking => "THINKING",
-            State::Speaking => "SPEAKING",
-            State::Ended => "ENDED",
-        }
-    }
-}
-
-/// Why the state machine moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Why {
-    /// The greeting is to be spoken.
-    Greeting,
-    /// The caller has finished an utterance.
-    EndOfUtterance,
-    /// The caller has finished keying digits.
-    Digits,
-    /// The caller went on speaking before anything was heard of the reply.
-    CallerWentOn,
-    /// The first frame of the reply went out.
-    FirstFrame,
-    /// The carrier has played everything.
-    Played,
-    /// The caller interrupted.
-    BargeIn,
-    /// Nothing was understood, or the text repeats the last one.
-    NothingSaid,
-    /// The agent had nothing to say.
-    EmptyReply,
-    /// A service failed or was too slow, and there is an apology to speak.
-    Apology,
-    /// A service failed or was too slow, and there is nothing to speak.
-    Failed,
-    /// The call is over.
-    Stopped,
-}
-
-impl Why {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Why::Greeting => "greeting",
-            Why::EndOfUtterance => "end_of_utterance",
-            Why::Digits => "digits",
-            Why::CallerWentOn => "caller_went_on",
-            Why::FirstFrame => "first_frame",
-            Why::Played => "played",
-            Why::BargeIn => "barge_in",
-            Why::NothingSaid => "nothing_said",
-            Why::EmptyReply => "empty_reply",
-            Why::Apology => "apology",
-            Why::Failed => "failed",
-            Why::Stopped => "stopped",
-        }
-    }
 }
 
 /// How a turn ended.

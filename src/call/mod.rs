@@ -1,10 +1,427 @@
 //! One call, as a value: inputs and the time go in, outputs and the next deadline come out.
+//!
+//! The owner of a call does three things: it hands in what happened (`handle`), or that time has
+//! passed (`handle_timeout`), and then takes `poll_output` until it is empty and waits no longer
+//! than `poll_timeout`. A call cannot fail: a service that fails is an input like any other, and the
+//! machine decides what the caller hears. From any inputs it comes back to LISTENING, or to ENDED,
+//! in bounded time. The diagram of its states is in `turn`.
+//!
+//! "The bot is speaking" means that audio is outstanding at the carrier, by its marks, or by the
+//! clock where marks do not come back; never that we have finished sending.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod dialogue;
+mod digits;
 mod event;
 mod input;
+mod line;
 mod output;
+mod pacer;
+mod recording;
+mod reply;
+mod sentences;
+mod settings;
+#[cfg(test)]
+mod tests;
 
-pub use event::{Event, State, TurnResult, Why};
+pub use event::{Event, TurnResult};
 pub use input::{Action, Failure, FailureKind, Input, Job, Service, StopReason};
 pub use output::{Output, Question};
+pub use settings::{Mode, Phrase, Settings};
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audio::{BYTES_PER_MS, Frame, level};
+use crate::time::{CallTime, FRAME};
+use crate::turn::{Ear, Ended, Heard, Interruption, Machine, State, Transition};
+use digits::Digits;
+use line::{Line, LineFault};
+use pacer::{Mark, Pacer, Sent};
+use recording::Recording;
+use reply::Reply;
+
+/// How long after the clock says that all is played the end mark is waited for.
+const MARK_SLACK: Duration = Duration::from_millis(500);
+/// No reply is longer; a service that never stops talking is cut.
+const LONGEST_REPLY: Duration = Duration::from_secs(300);
+/// Audio queued ahead of the pacer; with more, no speech is taken from the services.
+const MOST_QUEUED: Duration = Duration::from_secs(30);
+
+/// One call.
+#[derive(Debug)]
+pub struct Call {
+    settings: Arc<Settings>,
+    machine: Machine,
+    line: Line,
+    ear: Ear,
+    interruption: Interruption,
+    recording: Recording,
+    digits: Digits,
+    pacer: Pacer,
+    reply: Option<Reply>,
+    /// Since when there is something to answer, while THINKING.
+    thinking: Thinking,
+    transcribing: Option<Asked>,
+    asking: Option<Asked>,
+    speaking_since: CallTime,
+    first_mark_sent: Option<CallTime>,
+    /// Counts the caller's turns, the utterances, and the sentences given to a voice.
+    turns: u64,
+    utterances: u64,
+    segments: u64,
+    /// Goes up with every `clear`; marks of an older one are stale.
+    epoch: u64,
+    /// The carrier does not send marks back: the clock alone tells when all is played.
+    marks_lost: bool,
+    last_final: Option<(String, CallTime)>,
+    previous: Previous,
+    outputs: VecDeque<Output>,
+}
+
+/// A request that is under way: its number and since when.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    number: u64,
+    at: CallTime,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Thinking {
+    /// When the caller finished speaking; `None` for a greeting.
+    speech_end: Option<CallTime>,
+    since: CallTime,
+    /// Voiced frames of the utterance: what a cough has few of.
+    voiced_frames: u32,
+}
+
+/// What became of the bot's previous reply: told to the agent until a new one is heard.
+#[derive(Clone, Debug, Default)]
+struct Previous {
+    heard: String,
+    interrupted: bool,
+}
+
+impl Call {
+    pub fn new(settings: Arc<Settings>, now: CallTime) -> Call {
+        let longest = settings.endpointing.max_utterance.as_millis() as usize * BYTES_PER_MS * 2;
+        let mut call = Call {
+            machine: Machine::default(),
+            line: Line::new(now),
+            ear: Ear::new(settings.endpointing),
+            interruption: Interruption::default(),
+            recording: Recording::new(longest),
+            digits: Digits::default(),
+            pacer: Pacer::new(settings.lead),
+            reply: None,
+            thinking: Thinking::default(),
+            transcribing: None,
+            asking: None,
+            speaking_since: now,
+            first_mark_sent: None,
+            turns: 0,
+            utterances: 0,
+            segments: 0,
+            epoch: 0,
+            marks_lost: false,
+            last_final: None,
+            previous: Previous::default(),
+            outputs: VecDeque::new(),
+            settings,
+        };
+        call.greet(now);
+        call.pump(now);
+        call
+    }
+
+    pub fn state(&self) -> State {
+        self.machine.state()
+    }
+
+    /// Whether speech from a service can be taken; if not, it should wait where it is.
+    pub fn has_room(&self) -> bool {
+        self.pacer.queued() < MOST_QUEUED
+    }
+
+    /// Takes one input. Nothing happens once the call has ended.
+    pub fn handle(&mut self, input: Input<'_>, now: CallTime) {
+        if self.state() == State::Ended {
+            return;
+        }
+        match input {
+            Input::Media { payload, timestamp_ms } => self.media(payload, timestamp_ms, now),
+            Input::Dtmf(key) => self.key(key, now),
+            Input::Mark(name) => self.mark_returned(name, now),
+            Input::Transcript { utterance, text } => self.transcript(utterance, text, now),
+            Input::ReplyText { turn, text } => self.reply_text(turn, &text, now),
+            Input::ReplyEnd { turn, action } => self.reply_end(turn, action, now),
+            Input::Speech { segment, audio } => self.speech(segment, &audio, now),
+            Input::SpeechEnd { segment } => self.speech_end(segment, now),
+            Input::Failed { job, failure } => self.job_failed(job, failure, now),
+            Input::Stop(reason) => self.end(reason),
+        }
+        self.pump(now);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: CallTime) {
+        if self.state() == State::Ended {
+            return;
+        }
+        match self.line.check(now, self.settings.media_timeout) {
+            Some(LineFault::Stalled) => {
+                self.tell(Event::MediaStalled);
+                let heard = self.ear.end();
+                self.heard(heard, now);
+            }
+            Some(LineFault::Dead) => self.hang_up(StopReason::Timeout),
+            None => {}
+        }
+        if self.state_deadline().is_some_and(|at| at <= now) {
+            self.state_overdue(now);
+        }
+        self.take_digits(now);
+        self.pump(now);
+    }
+
+    /// The next thing to do, until `None`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When `handle_timeout` wants to be called; `None` once the call has ended.
+    pub fn poll_timeout(&self) -> Option<CallTime> {
+        let digits = self.digits.due().filter(|_| self.state() == State::Listening);
+        let line = Some(self.line.deadline(self.settings.media_timeout));
+        match self.state() {
+            State::Ended => None,
+            State::Listening | State::Thinking | State::Speaking => {
+                [self.pacer.due(), self.state_deadline(), digits, line].into_iter().flatten().min()
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn moved(&mut self, transition: Option<Transition>) {
+        if let Some(transition) = transition {
+            self.tell(Event::State(transition));
+        }
+    }
+
+    // ---- the caller -------------------------------------------------------------------------------
+
+    fn media(&mut self, payload: &[u8], timestamp_ms: Option<u64>, now: CallTime) {
+        if let Some(after) = self.line.alive(now) {
+            self.tell(Event::MediaResumed { after });
+        }
+        // The line is taken out while it hands its frames to the rest of the call.
+        let mut line = std::mem::replace(&mut self.line, Line::new(now));
+        let lost = line.media(payload, timestamp_ms, |frame| self.frame(frame, now));
+        self.line = line;
+        if let Some(ms) = lost {
+            self.tell(Event::MediaGap { ms });
+        }
+    }
+
+    fn frame(&mut self, frame: &Frame, now: CallTime) {
+        let voiced = level::rms(&frame.0) >= self.settings.vad_rms;
+        self.recording.push(frame);
+        let heard = self.ear.hear(voiced);
+        self.heard(heard, now);
+        let may_interrupt = match self.state() {
+            State::Thinking => true,
+            State::Speaking => self.settings.barge_in,
+            State::Listening | State::Ended => false,
+        };
+        if !may_interrupt {
+            self.interruption.forget();
+        } else if let Some(ago) = self.interruption.hear(voiced) {
+            match self.state() {
+                State::Thinking => self.caller_went_on(),
+                State::Listening | State::Speaking | State::Ended => self.barge_in(ago, now),
+            }
+        }
+    }
+
+    fn heard(&mut self, heard: Heard, now: CallTime) {
+        match heard {
+            Heard::Same => {}
+            Heard::Started { .. } => {
+                self.recording.begin();
+                self.tell(Event::UtteranceStarted);
+            }
+            Heard::Ended(ended) => self.utterance_ended(ended, now),
+        }
+    }
+
+    fn utterance_ended(&mut self, ended: Ended, now: CallTime) {
+        match self.state() {
+            State::Listening => {
+                self.tell(Event::UtteranceEnded { speech: ended.speech, endpoint: ended.silence });
+                self.answer_utterance(ended, now);
+            }
+            // Too short to have interrupted: it stays with the turn that is being answered.
+            State::Thinking => {}
+            // Too short to have interrupted, or not allowed to.
+            State::Speaking if self.settings.barge_in => self.recording.answered(false),
+            State::Speaking => self.recording.queue(),
+            State::Ended => {}
+        }
+    }
+
+    fn key(&mut self, key: char, now: CallTime) {
+        self.tell(Event::Dtmf { digit: key });
+        if self.settings.mode == Mode::Echo {
+            return;
+        }
+        self.digits.press(key, now, self.settings.dtmf_timeout);
+        if self.state() == State::Speaking && self.settings.barge_in {
+            self.barge_in(Duration::ZERO, now);
+        }
+        self.take_digits(now);
+    }
+
+    fn take_digits(&mut self, now: CallTime) {
+        if self.state() == State::Listening
+            && let Some(digits) = self.digits.take(now)
+        {
+            self.answer_digits(digits, now);
+        }
+    }
+
+    // ---- playout ----------------------------------------------------------------------------------
+
+    /// Sends what is due.
+    fn pump(&mut self, now: CallTime) {
+        while let Some(sent) = self.pacer.next(now) {
+            match sent {
+                Sent::Frame { frame, due, underrun } => {
+                    if underrun {
+                        self.tell(Event::Underrun);
+                    }
+                    self.outputs.push_back(Output::Play { frame, due });
+                    if self.state() == State::Thinking {
+                        self.first_frame(now);
+                    }
+                }
+                Sent::Mark(mark) => {
+                    if mark == Mark::End
+                        && let Some(reply) = &mut self.reply
+                    {
+                        reply.end_sent = true;
+                    }
+                    self.send_mark(mark);
+                }
+            }
+        }
+    }
+
+    fn first_frame(&mut self, now: CallTime) {
+        let greeting = self.reply.as_ref().is_some_and(|reply| reply.turn == 0);
+        let since_speech_end = self.thinking.speech_end.map(|end| now.since(end));
+        self.tell(Event::FirstFrame { since_speech_end, greeting });
+        let transition = self.machine.speak();
+        self.moved(transition);
+        self.speaking_since = now;
+        self.first_mark_sent = Some(now);
+        self.recording.answered(self.ear.hears_speech());
+        self.previous = Previous::default();
+        self.send_mark(Mark::First);
+    }
+
+    fn send_mark(&mut self, mark: Mark) {
+        let turn = self.reply.as_ref().map_or(self.turns, |reply| reply.turn);
+        let place = match mark {
+            Mark::First => "first".to_owned(),
+            Mark::Segment(id) => format!("s{id}"),
+            Mark::End => "end".to_owned(),
+        };
+        self.outputs.push_back(Output::Mark(format!("t{turn}.e{}.{place}", self.epoch)));
+    }
+
+    fn mark_returned(&mut self, name: &str, now: CallTime) {
+        let (Some(reply), State::Speaking) = (&mut self.reply, self.machine.state()) else { return };
+        let current = format!("t{}.e{}.", reply.turn, self.epoch);
+        let Some(place) = name.strip_prefix(&current) else { return };
+        match place {
+            "first" => {
+                if let Some(sent) = self.first_mark_sent.take() {
+                    self.tell(Event::FirstFrameHeard { took: now.since(sent) });
+                }
+            }
+            "end" if reply.end_sent => {
+                self.marks_lost = false;
+                self.played(now);
+            }
+            _ => {
+                if let Some(id) = place.strip_prefix('s').and_then(|id| id.parse().ok()) {
+                    reply.segment_heard(id);
+                }
+            }
+        }
+    }
+
+    /// When the present state has lasted too long. LISTENING has no deadline.
+    fn state_deadline(&self) -> Option<CallTime> {
+        match self.state() {
+            State::Listening | State::Ended => None,
+            State::Thinking => {
+                let from = self.thinking.speech_end.unwrap_or(self.thinking.since);
+                Some(from + self.settings.reply_deadline)
+            }
+            State::Speaking => {
+                let longest = self.speaking_since + LONGEST_REPLY;
+                let played = self.pacer.playout_end();
+                let end = match &self.reply {
+                    Some(reply) if reply.end_sent && self.marks_lost => played,
+                    Some(reply) if reply.end_sent => played + MARK_SLACK,
+                    Some(_) if self.pacer.is_dry() => played + self.settings.reply_deadline,
+                    Some(_) => longest,
+                    None => played,
+                };
+                Some(end.min(longest))
+            }
+        }
+    }
+
+    fn state_overdue(&mut self, now: CallTime) {
+        match self.state() {
+            State::Listening | State::Ended => {}
+            State::Thinking => self.reply_overdue(now),
+            State::Speaking if self.speaking_since + LONGEST_REPLY <= now => self.cut_reply(now),
+            State::Speaking if self.reply.as_ref().is_none_or(|reply| reply.end_sent) => {
+                self.marks_lost = true;
+                self.played(now);
+            }
+            State::Speaking => self.reply_overdue(now),
+        }
+    }
+
+    fn tell_spurt(&mut self) {
+        let frames = self.pacer.end_spurt();
+        if frames > 0 {
+            self.tell(Event::MediaTx { frames, ms: frames * FRAME.as_millis() as u64 });
+        }
+    }
+
+    // ---- the end ----------------------------------------------------------------------------------
+
+    fn hang_up(&mut self, reason: StopReason) {
+        self.end(reason);
+        self.outputs.push_back(Output::Hangup(reason));
+    }
+
+    fn end(&mut self, reason: StopReason) {
+        self.cancel_jobs();
+        self.pacer.clear(CallTime::ZERO);
+        self.tell_spurt();
+        self.reply = None;
+        let transition = self.machine.end();
+        self.moved(transition);
+        self.tell(Event::Ended { reason });
+    }
+}

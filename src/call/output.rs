@@ -3,12 +3,13 @@
 use super::event::Event;
 use super::input::{Job, StopReason};
 use crate::audio::Frame;
+use crate::time::CallTime;
 
 /// One thing to do, in the order in which they come.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Send this frame to the carrier now.
-    Play(Frame),
+    /// Send this frame to the carrier now; `due` is when it should have left.
+    Play { frame: Frame, due: CallTime },
     /// Ask the carrier to tell when everything before has been played.
     Mark(String),
     /// Have the carrier forget all audio that it has not played.

@@ -1,0 +1,390 @@
+//! The dialogue of a call: what is asked of which service, what becomes of the answers, and what
+//! the caller hears when there is none.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::pacer::Mark;
+use super::reply::Reply;
+use super::{
+    Action, Asked, Call, Event, Failure, FailureKind, Job, Mode, Output, Phrase, Previous, Question, Service,
+    StopReason, Thinking, TurnResult,
+};
+use crate::audio::BYTES_PER_MS;
+use crate::time::CallTime;
+use crate::turn::{Ended, State, Why};
+
+/// An utterance with less voice than this (200 ms) is no new speech if its text repeats the last.
+const NEW_SPEECH_FRAMES: u32 = 10;
+/// Silence kept behind an utterance that is echoed.
+const ECHO_TAIL: usize = 100 * BYTES_PER_MS;
+
+impl Call {
+    pub(super) fn greet(&mut self, now: CallTime) {
+        let Some(greeting) = self.settings.greeting.clone() else { return };
+        self.think(Why::Greeting, Thinking { speech_end: None, since: now, voiced_frames: 0 });
+        self.reply = Some(Reply::new(0));
+        if greeting.audio.is_empty() {
+            self.reply_text_came(&greeting.text, now);
+        } else {
+            self.speak_phrase(&greeting);
+        }
+        self.reply_complete(Action::None, now);
+    }
+
+    fn think(&mut self, why: Why, thinking: Thinking) {
+        self.thinking = thinking;
+        let transition = self.machine.think(why);
+        self.moved(transition);
+    }
+
+    // ---- the caller's turn ------------------------------------------------------------------------
+
+    pub(super) fn answer_utterance(&mut self, ended: Ended, now: CallTime) {
+        self.turns += 1;
+        let thinking = Thinking {
+            speech_end: Some(now - ended.silence),
+            since: now,
+            voiced_frames: ended.voiced_frames,
+        };
+        self.think(Why::EndOfUtterance, thinking);
+        match self.settings.mode {
+            Mode::Echo => self.echo(ended.silence, now),
+            Mode::Dialogue => self.transcribe(now),
+        }
+    }
+
+    fn transcribe(&mut self, now: CallTime) {
+        self.utterances += 1;
+        self.transcribing = Some(Asked { number: self.utterances, at: now });
+        let audio = self.recording.turn().to_vec();
+        self.outputs.push_back(Output::Transcribe { utterance: self.utterances, audio });
+    }
+
+    fn echo(&mut self, silence: Duration, now: CallTime) {
+        let turn = self.recording.turn();
+        let tail = (silence.as_millis() as usize * BYTES_PER_MS).saturating_sub(ECHO_TAIL);
+        let audio = Bytes::copy_from_slice(&turn[..turn.len().saturating_sub(tail)]);
+        self.reply = Some(Reply::new(self.turns));
+        self.speak_phrase(&Phrase { text: String::new(), audio });
+        self.reply_complete(Action::None, now);
+    }
+
+    pub(super) fn answer_digits(&mut self, digits: String, now: CallTime) {
+        // Keys are pressed on purpose: what the line sounds like meanwhile is dropped.
+        self.ear.end();
+        self.recording.answered(false);
+        self.turns += 1;
+        self.think(Why::Digits, Thinking { speech_end: None, since: now, voiced_frames: 0 });
+        self.ask(digits.clone(), Some(digits), now);
+    }
+
+    pub(super) fn transcript(&mut self, utterance: u64, text: String, now: CallTime) {
+        let Some(asked) = self.transcribing.take_if(|asked| asked.number == utterance) else { return };
+        let text = text.trim().to_owned();
+        self.tell(Event::SttFinal { text: text.clone(), took: now.since(asked.at) });
+        if text.is_empty() {
+            return self.nothing_to_answer(Why::NothingSaid, now);
+        }
+        if self.repeats_the_last(&text, now) {
+            self.tell(Event::Duplicate { text });
+            return self.nothing_to_answer(Why::NothingSaid, now);
+        }
+        self.ask(text, None, now);
+    }
+
+    /// A recogniser says a text twice when a noise follows it. A caller who says "yes" twice has
+    /// spoken twice, and is answered twice.
+    fn repeats_the_last(&mut self, text: &str, now: CallTime) -> bool {
+        let normal = normalised(text);
+        let new_speech = self.thinking.voiced_frames >= NEW_SPEECH_FRAMES;
+        let repeats = self
+            .last_final
+            .as_ref()
+            .is_some_and(|(last, at)| *last == normal && now.since(*at) < self.settings.dedup_window);
+        self.last_final = Some((normal, now));
+        repeats && !new_speech
+    }
+
+    fn ask(&mut self, text: String, dtmf: Option<String>, now: CallTime) {
+        let previous = self.previous.clone();
+        self.reply = Some(Reply::new(self.turns));
+        self.asking = Some(Asked { number: self.turns, at: now });
+        let from = self.thinking.speech_end.unwrap_or(self.thinking.since);
+        let left = self.settings.reply_deadline.saturating_sub(now.since(from));
+        self.outputs.push_back(Output::Ask(Question {
+            turn: self.turns,
+            text,
+            dtmf,
+            interrupted: previous.interrupted,
+            heard: previous.heard,
+            deadline_ms: left.as_millis() as u64,
+        }));
+    }
+
+    // ---- the agent's reply ------------------------------------------------------------------------
+
+    pub(super) fn reply_text(&mut self, turn: u64, text: &str, now: CallTime) {
+        if let Some(asked) = self.asking.filter(|asked| asked.number == turn) {
+            if !text.trim().is_empty() && self.reply.as_ref().is_some_and(|reply| !reply.has_text()) {
+                self.tell(Event::AgentFirstText { took: now.since(asked.at) });
+            }
+            self.reply_text_came(text, now);
+        }
+    }
+
+    pub(super) fn reply_end(&mut self, turn: u64, action: Action, now: CallTime) {
+        if self.asking.take_if(|asked| asked.number == turn).is_some() {
+            self.reply_complete(action, now);
+        }
+    }
+
+    fn reply_text_came(&mut self, text: &str, now: CallTime) {
+        let Some(reply) = &mut self.reply else { return };
+        if !text.trim().is_empty() {
+            reply.first_text_at.get_or_insert(now);
+        }
+        reply.push_text(text);
+        self.say_next(now);
+    }
+
+    fn reply_complete(&mut self, action: Action, now: CallTime) {
+        if let Some(reply) = &mut self.reply {
+            reply.end_text(action);
+            self.say_next(now);
+        }
+    }
+
+    /// Gives the next sentence a voice, or ends the reply if there is none left.
+    fn say_next(&mut self, now: CallTime) {
+        let Some(reply) = &mut self.reply else { return };
+        if let Some(text) = reply.next_sentence() {
+            self.segments += 1;
+            reply.say(self.segments, text.clone(), self.pacer.pushed(), now);
+            self.outputs.push_back(Output::Say { segment: self.segments, text });
+        } else if reply.is_complete() && reply.is_empty() {
+            self.nothing_to_play(now);
+        } else if reply.is_complete() && !reply.end_marked {
+            reply.end_marked = true;
+            self.pacer.mark(Mark::End);
+        }
+    }
+
+    pub(super) fn speech(&mut self, id: u64, audio: &[u8], now: CallTime) {
+        let position = self.pacer.pushed();
+        let Some(reply) = &mut self.reply else { return };
+        let Some(segment) = reply.speech(id, audio, position) else { return };
+        if segment.bytes == audio.len() as u64 && !audio.is_empty() {
+            let took = now.since(segment.asked_at);
+            self.tell(Event::TtsFirstAudio { took });
+        }
+        self.pacer.push(audio);
+    }
+
+    pub(super) fn speech_end(&mut self, id: u64, now: CallTime) {
+        if !self.reply.as_ref().is_some_and(|reply| reply.saying.as_ref().is_some_and(|s| s.id == id)) {
+            return;
+        }
+        let begun = self.pacer.pushed();
+        self.pacer.pad();
+        let position = self.pacer.pushed();
+        let Some(segment) = self.reply.as_mut().and_then(|reply| reply.end_segment(position)) else { return };
+        self.tell(Event::TtsLen { ms: segment.bytes / BYTES_PER_MS as u64 });
+        if !segment.loud {
+            self.pacer.truncate(begun.saturating_sub(segment.bytes));
+            let why = "the audio is nothing but silence";
+            return self.service_failed(Service::Tts, FailureKind::Protocol, why.to_owned(), now);
+        }
+        self.pacer.mark(Mark::Segment(id));
+        self.say_next(now);
+    }
+
+    /// Queues a phrase whose voice is known.
+    fn speak_phrase(&mut self, phrase: &Phrase) {
+        let from = self.pacer.pushed();
+        self.pacer.push(&phrase.audio);
+        self.pacer.pad();
+        self.segments += 1;
+        if let Some(reply) = &mut self.reply {
+            reply.add_spoken(self.segments, phrase.text.clone(), from, self.pacer.pushed());
+        }
+        self.pacer.mark(Mark::Segment(self.segments));
+    }
+
+    // ---- when something fails ---------------------------------------------------------------------
+
+    pub(super) fn job_failed(&mut self, job: Job, failure: Failure, now: CallTime) {
+        let current = match job {
+            Job::Transcribe { utterance } => self.transcribing.take_if(|a| a.number == utterance).is_some(),
+            Job::Ask { turn } => self.asking.take_if(|a| a.number == turn).is_some(),
+            Job::Say { segment } => self
+                .reply
+                .as_ref()
+                .is_some_and(|reply| reply.saying.as_ref().is_some_and(|s| s.id == segment)),
+        };
+        if current {
+            self.tell(Event::UpstreamFailed { service: job.service(), failure });
+            self.apologise(now);
+        }
+    }
+
+    /// Nothing could be heard in time, or nothing more came.
+    pub(super) fn reply_overdue(&mut self, now: CallTime) {
+        let saying = self.reply.as_ref().is_some_and(|reply| reply.saying.is_some());
+        let service = match (self.transcribing, self.asking) {
+            (Some(_), _) => Service::Stt,
+            (None, Some(_)) if !saying => Service::Agent,
+            (None, _) => Service::Tts,
+        };
+        let why = format!("nothing to play within {} ms", self.settings.reply_deadline.as_millis());
+        self.service_failed(service, FailureKind::Timeout, why, now);
+    }
+
+    fn service_failed(&mut self, service: Service, kind: FailureKind, why: String, now: CallTime) {
+        let failure = Failure { upstream: service.as_str().to_owned(), kind, why };
+        self.tell(Event::UpstreamFailed { service, failure });
+        self.apologise(now);
+    }
+
+    fn apologise(&mut self, now: CallTime) {
+        self.cancel_jobs();
+        let settings = self.settings.clone();
+        self.pacer.pad();
+        let position = self.pacer.pushed();
+        let turn = self.turns;
+        let reply = self.reply.get_or_insert_with(|| Reply::new(turn));
+        let again = reply.failed;
+        reply.give_up(position);
+        if !again && !settings.apology.audio.is_empty() {
+            self.speak_phrase(&settings.apology);
+        }
+        self.say_next(now);
+    }
+
+    /// The longest time for a reply is over.
+    pub(super) fn cut_reply(&mut self, now: CallTime) {
+        self.cancel_jobs();
+        self.clear(now);
+        self.turn_ended(TurnResult::Failed);
+        self.back_to_listening(Why::Failed, now);
+    }
+
+    pub(super) fn cancel_jobs(&mut self) {
+        let jobs = [
+            self.transcribing.take().map(|a| Job::Transcribe { utterance: a.number }),
+            self.asking.take().map(|a| Job::Ask { turn: a.number }),
+            self.reply.as_ref().and_then(|r| r.saying.as_ref()).map(|s| Job::Say { segment: s.id }),
+        ];
+        self.outputs.extend(jobs.into_iter().flatten().map(Output::Cancel));
+    }
+
+    // ---- back to LISTENING ------------------------------------------------------------------------
+
+    fn nothing_to_answer(&mut self, why: Why, now: CallTime) {
+        self.recording.answered(self.ear.hears_speech());
+        self.turn_ended(TurnResult::Empty);
+        self.back_to_listening(why, now);
+    }
+
+    /// A reply without a word.
+    fn nothing_to_play(&mut self, now: CallTime) {
+        let Some(reply) = &self.reply else { return };
+        if reply.action == Action::Hangup {
+            self.turn_ended(TurnResult::Answered);
+            self.hang_up(StopReason::BotEnd);
+        } else if reply.failed {
+            self.recording.answered(self.ear.hears_speech());
+            self.turn_ended(TurnResult::Failed);
+            self.back_to_listening(Why::Failed, now);
+        } else {
+            self.nothing_to_answer(Why::EmptyReply, now);
+        }
+    }
+
+    /// The carrier has played the whole reply.
+    pub(super) fn played(&mut self, now: CallTime) {
+        let Some(reply) = &mut self.reply else { return };
+        let action = std::mem::take(&mut reply.action);
+        let failed = reply.failed;
+        self.previous = Previous { heard: reply.heard(u64::MAX), interrupted: false };
+        self.turn_ended(if failed { TurnResult::Failed } else { TurnResult::Answered });
+        self.tell_spurt();
+        match action {
+            Action::Hangup => return self.hang_up(StopReason::BotEnd),
+            Action::Transfer { .. } => self.tell(Event::ActionIgnored { action: "transfer" }),
+            Action::None => {}
+        }
+        self.back_to_listening(Why::Played, now);
+    }
+
+    /// The caller goes on before anything of the reply was heard: one turn, not two.
+    pub(super) fn caller_went_on(&mut self) {
+        self.cancel_jobs();
+        self.pacer.clear(CallTime::ZERO);
+        self.reply = None;
+        let transition = self.machine.listen(Why::CallerWentOn);
+        self.moved(transition);
+    }
+
+    pub(super) fn barge_in(&mut self, reaction: Duration, now: CallTime) {
+        let heard = self.reply.as_ref().map(|r| r.heard(self.pacer.heard(now))).unwrap_or_default();
+        self.cancel_jobs();
+        let cleared = self.clear(now);
+        self.tell(Event::BargeIn { reaction, cleared, heard: heard.clone() });
+        self.turn_ended(TurnResult::Interrupted);
+        self.previous = Previous { heard, interrupted: true };
+        self.back_to_listening(Why::BargeIn, now);
+    }
+
+    /// Has the carrier forget what it has not played. Marks that come back from now on are stale.
+    fn clear(&mut self, now: CallTime) -> Duration {
+        let unheard = self.pacer.clear(now);
+        self.outputs.push_back(Output::Clear);
+        self.epoch += 1;
+        unheard
+    }
+
+    fn turn_ended(&mut self, result: TurnResult) {
+        // The greeting is nobody's turn.
+        let turn = self.reply.as_ref().map_or(self.turns, |reply| reply.turn);
+        if turn > 0 {
+            self.tell(Event::TurnEnded { turn, result });
+        }
+    }
+
+    fn back_to_listening(&mut self, why: Why, now: CallTime) {
+        self.tell_spurt();
+        self.reply = None;
+        self.interruption.forget();
+        let transition = self.machine.listen(why);
+        self.moved(transition);
+        if self.state() != State::Listening {
+            return;
+        }
+        let waited = why != Why::BargeIn && self.recording.take_queued();
+        if waited && !self.ear.hears_speech() {
+            let ended = Ended { speech: Duration::ZERO, silence: Duration::ZERO, voiced_frames: u32::MAX };
+            self.answer_utterance(ended, now);
+        } else {
+            self.take_digits(now);
+        }
+    }
+}
+
+/// Text as it compares: letters and digits in lower case, single spaces.
+fn normalised(text: &str) -> String {
+    let plain: String = text.chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect();
+    plain.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_compare_by_their_words() {
+        assert_eq!(normalised("  Yes,  that's  RIGHT! "), "yes that s right");
+        assert_eq!(normalised("...?"), "");
+    }
+}

@@ -1,0 +1,310 @@
+//! Playout: one frame every 20 ms on absolute deadlines, kept `lead` ahead at the carrier and never
+//! more. A small lead hides jitter; a large one would make an interruption late and inexact.
+//!
+//! Audio is counted in bytes since the start of the call, so that a mark, a sentence and what the
+//! caller has heard are all positions on one ruler.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::audio::{BYTES_PER_MS, FRAME_BYTES, Frame, SILENCE};
+use crate::time::{CallTime, FRAME};
+
+/// Something whose time to be sent has come.
+#[derive(Debug, PartialEq)]
+pub(super) enum Sent {
+    Frame {
+        frame: Frame,
+        /// When it should have left.
+        due: CallTime,
+        /// The carrier had run dry before it.
+        underrun: bool,
+    },
+    Mark(Mark),
+}
+
+/// A place in a reply that the carrier is asked to report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    First,
+    Segment(u64),
+    End,
+}
+
+#[derive(Debug)]
+pub(super) struct Pacer {
+    lead: Duration,
+    queue: VecDeque<u8>,
+    marks: VecDeque<(u64, Mark)>,
+    /// Position up to which audio was queued, and up to which it was sent.
+    pushed: u64,
+    sent: u64,
+    /// When the carrier will have played all that was sent.
+    playout_end: CallTime,
+    /// Frames sent since the spurt began; 0 between spurts.
+    spurt: u64,
+}
+
+/// What an emptied queue may keep allocated.
+const KEPT_CAPACITY: usize = 4_096;
+
+impl Pacer {
+    pub(super) fn new(lead: Duration) -> Pacer {
+        Pacer {
+            lead,
+            queue: VecDeque::new(),
+            marks: VecDeque::new(),
+            pushed: 0,
+            sent: 0,
+            playout_end: CallTime::ZERO,
+            spurt: 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, audio: &[u8]) {
+        self.queue.extend(audio);
+        self.pushed += audio.len() as u64;
+    }
+
+    /// Fills the last frame with silence: at the end of a sentence, never within.
+    pub(super) fn pad(&mut self) {
+        let over = self.queue.len() % FRAME_BYTES;
+        if over > 0 {
+            self.push(&[SILENCE; FRAME_BYTES][over..]);
+        }
+    }
+
+    /// Sets a mark behind everything queued so far.
+    pub(super) fn mark(&mut self, mark: Mark) {
+        self.marks.push_back((self.pushed, mark));
+    }
+
+    /// The position behind everything queued so far.
+    pub(super) fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    /// Takes back what was queued from `position` on, as far as it was not sent.
+    pub(super) fn truncate(&mut self, position: u64) {
+        let keep = position.max(self.sent);
+        let drop = self.pushed.saturating_sub(keep) as usize;
+        self.queue.truncate(self.queue.len().saturating_sub(drop));
+        self.pushed -= drop as u64;
+        self.marks.retain(|(at, _)| *at <= keep);
+    }
+
+    /// What is to be sent now, one thing a call, until `None`.
+    pub(super) fn next(&mut self, now: CallTime) -> Option<Sent> {
+        if let Some(&(position, mark)) = self.marks.front()
+            && position <= self.sent
+        {
+            self.marks.pop_front();
+            return Some(Sent::Mark(mark));
+        }
+        let due = self.due().filter(|due| *due <= now)?;
+        let dry = now > self.playout_end + self.grace();
+        let underrun = dry && self.spurt > 0;
+        let due = if dry || self.spurt == 0 { now } else { due };
+        if dry || self.spurt == 0 {
+            self.playout_end = now;
+        }
+        let mut frame = Frame::SILENT;
+        for (to, from) in frame.0.iter_mut().zip(self.queue.drain(..FRAME_BYTES)) {
+            *to = from;
+        }
+        self.playout_end = self.playout_end + FRAME;
+        self.sent += FRAME_BYTES as u64;
+        self.spurt += 1;
+        Some(Sent::Frame { frame, due, underrun })
+    }
+
+    /// When the next frame is due, if there is one.
+    pub(super) fn due(&self) -> Option<CallTime> {
+        if self.queue.len() < FRAME_BYTES {
+            return None;
+        }
+        if self.spurt == 0 {
+            return Some(CallTime::ZERO);
+        }
+        Some(self.playout_end + FRAME - self.lead.max(FRAME))
+    }
+
+    /// With hardly any lead each frame arrives as the one before ends; a timer's lateness must not
+    /// move the grid then.
+    fn grace(&self) -> Duration {
+        if self.lead < FRAME * 2 { FRAME } else { Duration::ZERO }
+    }
+
+    /// When the carrier will have played all that was sent.
+    pub(super) fn playout_end(&self) -> CallTime {
+        self.playout_end
+    }
+
+    /// No whole frame is queued.
+    pub(super) fn is_dry(&self) -> bool {
+        self.queue.len() < FRAME_BYTES
+    }
+
+    /// Audio queued here, not sent.
+    pub(super) fn queued(&self) -> Duration {
+        Duration::from_millis((self.queue.len() / BYTES_PER_MS) as u64)
+    }
+
+    /// Audio that the carrier has and has not played.
+    pub(super) fn ahead(&self, now: CallTime) -> Duration {
+        self.playout_end.since(now)
+    }
+
+    /// The position up to which the caller has heard.
+    pub(super) fn heard(&self, now: CallTime) -> u64 {
+        let ahead = self.ahead(now).as_micros() as u64 * BYTES_PER_MS as u64 / 1_000;
+        self.sent.saturating_sub(ahead)
+    }
+
+    /// Forgets everything that was not heard; how much that was.
+    pub(super) fn clear(&mut self, now: CallTime) -> Duration {
+        let unheard = self.ahead(now) + self.queued();
+        self.queue.clear();
+        self.marks.clear();
+        self.pushed = self.sent;
+        self.playout_end = self.playout_end.min(now);
+        unheard
+    }
+
+    /// Ends the spurt; how many frames it had.
+    pub(super) fn end_spurt(&mut self) -> u64 {
+        self.queue.shrink_to(KEPT_CAPACITY);
+        std::mem::take(&mut self.spurt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ms(ms: u64) -> CallTime {
+        CallTime::from_millis(ms)
+    }
+
+    /// When frames leave if the pacer is asked exactly when it wants to be.
+    fn departures(pacer: &mut Pacer, from: u64, until: u64) -> Vec<u64> {
+        let mut times = Vec::new();
+        let mut now = ms(from);
+        while now <= ms(until) {
+            while let Some(sent) = pacer.next(now) {
+                if matches!(sent, Sent::Frame { .. }) {
+                    times.push(now.as_millis());
+                }
+            }
+            match pacer.due() {
+                Some(due) => now = due,
+                None => break,
+            }
+        }
+        times
+    }
+
+    #[test]
+    fn the_lead_goes_out_at_once_and_then_one_frame_each_20_ms() {
+        for (lead, expected) in [
+            (100, [1000, 1000, 1000, 1000, 1000, 1020, 1040, 1060]),
+            (40, [1000, 1000, 1020, 1040, 1060, 1080, 1100, 1120]),
+            (0, [1000, 1020, 1040, 1060, 1080, 1100, 1120, 1140]),
+        ] {
+            let mut pacer = Pacer::new(Duration::from_millis(lead));
+            pacer.push(&[1; 8 * FRAME_BYTES]);
+            assert_eq!(departures(&mut pacer, 1000, 5000), expected, "lead {lead} ms");
+        }
+    }
+
+    #[test]
+    fn a_late_timer_does_not_move_the_grid() {
+        for lead in [0, 20, 100] {
+            let mut pacer = Pacer::new(Duration::from_millis(lead));
+            pacer.push(&[1; 200 * FRAME_BYTES]);
+            let mut sent = 0;
+            // Woken each 20 ms, always 7 ms late.
+            for tick in 0..100 {
+                while pacer.next(ms(1007 + tick * 20)).is_some() {
+                    sent += 1;
+                }
+            }
+            assert_eq!(sent, 99 + (lead / 20).max(1), "lead {lead} ms");
+        }
+    }
+
+    #[test]
+    fn a_stall_is_an_underrun_and_is_not_made_up_for_by_a_burst() {
+        let mut pacer = Pacer::new(Duration::from_millis(100));
+        pacer.push(&[1; 2 * FRAME_BYTES]);
+        assert_eq!(departures(&mut pacer, 1000, 1000), [1000, 1000]);
+        pacer.push(&[1; 20 * FRAME_BYTES]);
+        let Some(Sent::Frame { underrun: true, .. }) = pacer.next(ms(1500)) else { panic!("no underrun") };
+        assert_eq!(departures(&mut pacer, 1500, 1540), [1500, 1500, 1500, 1500, 1520, 1540]);
+    }
+
+    #[test]
+    fn marks_come_right_behind_their_audio() {
+        let mut pacer = Pacer::new(Duration::ZERO);
+        pacer.push(&[1; 100]);
+        pacer.pad();
+        pacer.mark(Mark::Segment(1));
+        pacer.push(&[2; FRAME_BYTES]);
+        pacer.mark(Mark::End);
+        let mut told = Vec::new();
+        for now in [0, 20, 40] {
+            while let Some(sent) = pacer.next(ms(now)) {
+                told.push(match sent {
+                    Sent::Frame { frame, .. } => format!("{now}: frame of {}..{}", frame.0[0], frame.0[159]),
+                    Sent::Mark(mark) => format!("{now}: {mark:?}"),
+                });
+            }
+        }
+        assert_eq!(told, ["0: frame of 1..255", "0: Segment(1)", "20: frame of 2..2", "20: End"]);
+    }
+
+    #[test]
+    fn what_was_heard_and_what_clear_throws_away() {
+        let mut pacer = Pacer::new(Duration::from_millis(100));
+        pacer.push(&[1; 50 * FRAME_BYTES]);
+        departures(&mut pacer, 1000, 1200);
+        assert_eq!(pacer.heard(ms(1200)), 200 * BYTES_PER_MS as u64);
+        assert_eq!(pacer.ahead(ms(1200)), Duration::from_millis(100));
+        assert_eq!(pacer.clear(ms(1200)), Duration::from_millis(800));
+        assert_eq!(pacer.next(ms(1300)), None);
+        assert_eq!(pacer.ahead(ms(1200)), Duration::ZERO);
+        assert_eq!(pacer.end_spurt(), 15);
+    }
+
+    proptest! {
+        /// Whatever comes when, and however late the clock is: the carrier never holds more than the
+        /// lead, no frame leaves before it is due, and everything arrives in order.
+        #[test]
+        fn never_ahead_of_the_lead(lead_ms in 0u64..300,
+                                   steps in prop::collection::vec((0u64..120, 0usize..900), 1..120)) {
+            let lead = Duration::from_millis(lead_ms);
+            let mut pacer = Pacer::new(lead);
+            let mut now = ms(0);
+            let mut carrier_end = ms(0);
+            let mut fed = Vec::new();
+            let mut got = Vec::new();
+            for (wait, bytes) in steps {
+                now = now + Duration::from_millis(wait);
+                let chunk: Vec<u8> = (0..bytes).map(|i| ((fed.len() + i) % 251) as u8).collect();
+                fed.extend_from_slice(&chunk);
+                pacer.push(&chunk);
+                while let Some(sent) = pacer.next(now) {
+                    let Sent::Frame { frame, due, .. } = sent else { continue };
+                    prop_assert!(due <= now);
+                    got.extend_from_slice(&frame.0);
+                    carrier_end = carrier_end.max(now) + FRAME;
+                    // Below 40 ms of lead the grid is kept at the price of one frame.
+                    let allowed = lead.max(FRAME) + if lead < FRAME * 2 { FRAME } else { Duration::ZERO };
+                    prop_assert!(carrier_end.since(now) <= allowed, "{:?} ahead", carrier_end.since(now));
+                }
+            }
+            prop_assert_eq!(&got[..], &fed[..got.len()]);
+        }
+    }
+}

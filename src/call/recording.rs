@@ -1,0 +1,148 @@
+//! The caller's audio that a recogniser will want: a pre-roll while the line is quiet, so that the
+//! first sound of an utterance is not lost, and everything from there on while a turn is open.
+
+use crate::audio::{BYTES_PER_MS, Frame};
+
+/// Audio kept from before speech is noticed: 300 ms.
+const PREROLL: usize = 300 * BYTES_PER_MS;
+
+#[derive(Debug)]
+pub(super) struct Recording {
+    /// Pre-roll, then the turn.
+    audio: Vec<u8>,
+    /// A turn is open: nothing is dropped from the front.
+    open: bool,
+    /// Where the latest utterance of the turn begins, its pre-roll included.
+    utterance: usize,
+    /// Utterances that wait until the bot has finished (where it may not be interrupted).
+    queued: Vec<u8>,
+    /// No turn may be longer than this, in bytes; older audio goes first.
+    longest: usize,
+}
+
+impl Recording {
+    pub(super) fn new(longest: usize) -> Recording {
+        Recording { audio: Vec::new(), open: false, utterance: 0, queued: Vec::new(), longest }
+    }
+
+    pub(super) fn push(&mut self, frame: &Frame) {
+        let limit = if self.open { self.longest } else { PREROLL };
+        let over = (self.audio.len() + frame.0.len()).saturating_sub(limit);
+        if over > 0 {
+            self.audio.drain(..over.min(self.audio.len()));
+            self.utterance = self.utterance.saturating_sub(over);
+        }
+        self.audio.extend_from_slice(&frame.0);
+    }
+
+    /// An utterance has begun; its first frames are in the pre-roll.
+    pub(super) fn begin(&mut self) {
+        self.open = true;
+        self.utterance = self.audio.len().saturating_sub(PREROLL);
+    }
+
+    /// The audio of the turn so far.
+    pub(super) fn turn(&self) -> &[u8] {
+        &self.audio
+    }
+
+    /// The turn has been answered. An utterance that is going on is kept.
+    pub(super) fn answered(&mut self, speaking: bool) {
+        let keep_from = if speaking { self.utterance } else { self.audio.len().saturating_sub(PREROLL) };
+        self.audio.drain(..keep_from);
+        self.utterance = 0;
+        self.open = speaking;
+        if !speaking {
+            self.audio.shrink_to(PREROLL);
+        }
+    }
+
+    /// The latest utterance waits for the bot to finish.
+    pub(super) fn queue(&mut self) {
+        let room = self.longest.saturating_sub(self.queued.len());
+        let utterance = &self.audio[self.utterance..];
+        self.queued.extend_from_slice(&utterance[..utterance.len().min(room)]);
+        self.answered(false);
+    }
+
+    /// What waited becomes the turn.
+    pub(super) fn take_queued(&mut self) -> bool {
+        if self.queued.is_empty() {
+            return false;
+        }
+        let mut turn = std::mem::take(&mut self.queued);
+        std::mem::swap(&mut self.audio, &mut turn);
+        // An utterance that is going on while the bot ends belongs to the same turn.
+        self.utterance = self.audio.len();
+        self.audio.extend_from_slice(&turn);
+        self.open = true;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(recording: &mut Recording, values: std::ops::Range<u8>) {
+        for value in values {
+            recording.push(&Frame([value; 160]));
+        }
+    }
+
+    /// The first and last frame of what is kept, and how many there are.
+    fn kept(audio: &[u8]) -> (u8, u8, usize) {
+        (audio[0], audio[audio.len() - 1], audio.len() / 160)
+    }
+
+    #[test]
+    fn an_utterance_comes_with_300_ms_of_what_was_before() {
+        let mut recording = Recording::new(100 * 160);
+        frames(&mut recording, 0..40);
+        assert_eq!(kept(recording.turn()), (25, 39, 15));
+        recording.begin();
+        frames(&mut recording, 40..50);
+        assert_eq!(kept(recording.turn()), (25, 49, 25));
+        recording.answered(false);
+        assert_eq!(kept(recording.turn()), (35, 49, 15));
+    }
+
+    #[test]
+    fn an_utterance_that_is_going_on_survives_the_answer_to_the_one_before() {
+        let mut recording = Recording::new(100 * 160);
+        frames(&mut recording, 0..15);
+        recording.begin();
+        frames(&mut recording, 15..60);
+        recording.begin();
+        frames(&mut recording, 60..62);
+        recording.answered(true);
+        assert_eq!(kept(recording.turn()), (45, 61, 17));
+    }
+
+    #[test]
+    fn a_turn_is_bounded_and_keeps_what_was_said_last() {
+        let mut recording = Recording::new(30 * 160);
+        recording.begin();
+        frames(&mut recording, 0..200);
+        assert_eq!(kept(recording.turn()), (170, 199, 30));
+    }
+
+    #[test]
+    fn what_waited_for_the_bot_becomes_the_next_turn() {
+        let mut recording = Recording::new(100 * 160);
+        assert!(!recording.take_queued());
+        frames(&mut recording, 0..15);
+        recording.begin();
+        frames(&mut recording, 15..20);
+        recording.queue();
+        frames(&mut recording, 20..50);
+        recording.begin();
+        frames(&mut recording, 50..52);
+        recording.queue();
+        frames(&mut recording, 52..60);
+        assert!(recording.take_queued());
+        let audio = recording.turn();
+        assert_eq!(kept(&audio[..20 * 160]), (0, 19, 20));
+        assert_eq!(kept(&audio[20 * 160..37 * 160]), (35, 51, 17));
+    }
+}

@@ -1,0 +1,218 @@
+//! A reply on its way to the caller: text that is still being written, sentences that wait for a
+//! voice, one that is being spoken, and what the caller has heard of it all.
+
+use std::collections::VecDeque;
+
+use super::input::Action;
+use super::sentences::Sentences;
+use crate::audio::{BYTES_PER_MS, level};
+use crate::time::CallTime;
+
+/// How long text takes to be spoken where its audio is not complete: about 15 characters a second.
+const BYTES_PER_CHAR: u64 = 66 * BYTES_PER_MS as u64;
+
+/// Below this RMS a segment is silence: a voice is above it everywhere but in its pauses.
+const SILENT_RMS: f32 = 16.0;
+
+#[derive(Debug, Default)]
+pub(super) struct Reply {
+    /// 0 for the greeting.
+    pub(super) turn: u64,
+    sentences: Sentences,
+    waiting: VecDeque<String>,
+    pub(super) saying: Option<Segment>,
+    parts: Vec<Part>,
+    /// No more text will come.
+    pub(super) text_ended: bool,
+    pub(super) action: Action,
+    /// The caller hears an apology.
+    pub(super) failed: bool,
+    pub(super) first_text_at: Option<CallTime>,
+    /// The end mark is set behind the last audio.
+    pub(super) end_marked: bool,
+    /// The end mark has been sent.
+    pub(super) end_sent: bool,
+}
+
+/// A sentence that a text-to-speech service is speaking.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) id: u64,
+    pub(super) asked_at: CallTime,
+    pub(super) bytes: u64,
+    /// Something in it was louder than silence.
+    pub(super) loud: bool,
+}
+
+/// A stretch of the reply in the pacer's positions.
+#[derive(Debug)]
+struct Part {
+    segment: u64,
+    text: String,
+    from: u64,
+    /// `None` while its audio is incomplete.
+    to: Option<u64>,
+    /// The carrier said so.
+    heard: bool,
+}
+
+impl Reply {
+    pub(super) fn new(turn: u64) -> Reply {
+        Reply { turn, ..Reply::default() }
+    }
+
+    pub(super) fn push_text(&mut self, text: &str) {
+        self.sentences.push(text);
+        while let Some(sentence) = self.sentences.next() {
+            self.waiting.push_back(sentence);
+        }
+    }
+
+    pub(super) fn end_text(&mut self, action: Action) {
+        self.waiting.extend(self.sentences.rest());
+        self.text_ended = true;
+        self.action = action;
+    }
+
+    /// Text has come that was not spoken yet, or is being spoken.
+    pub(super) fn has_text(&self) -> bool {
+        self.first_text_at.is_some()
+    }
+
+    /// The next sentence, if nothing is being spoken.
+    pub(super) fn next_sentence(&mut self) -> Option<String> {
+        if self.saying.is_some() { None } else { self.waiting.pop_front() }
+    }
+
+    pub(super) fn say(&mut self, id: u64, text: String, position: u64, now: CallTime) {
+        self.saying = Some(Segment { id, asked_at: now, bytes: 0, loud: false });
+        self.parts.push(Part { segment: id, text, from: position, to: None, heard: false });
+    }
+
+    /// Audio of the segment that is being spoken; `None` if it is of another, else whether it is the
+    /// segment's first.
+    pub(super) fn speech(&mut self, id: u64, audio: &[u8], position: u64) -> Option<&Segment> {
+        let segment = self.saying.as_mut().filter(|s| s.id == id)?;
+        if segment.bytes == 0
+            && let Some(part) = self.parts.last_mut()
+        {
+            part.from = position;
+        }
+        segment.bytes += audio.len() as u64;
+        segment.loud |= level::rms(audio) > SILENT_RMS;
+        Some(segment)
+    }
+
+    /// The segment that is being spoken is complete, or given up.
+    pub(super) fn end_segment(&mut self, position: u64) -> Option<Segment> {
+        if let Some(part) = self.parts.last_mut() {
+            part.to = Some(position);
+        }
+        self.saying.take()
+    }
+
+    /// Audio that needs no service: an echo, the apology, a greeting rendered before.
+    pub(super) fn add_spoken(&mut self, id: u64, text: String, from: u64, to: u64) {
+        self.parts.push(Part { segment: id, text, from, to: Some(to), heard: false });
+    }
+
+    /// Gives up what has not been given a voice.
+    pub(super) fn give_up(&mut self, position: u64) {
+        self.waiting.clear();
+        self.sentences = Sentences::default();
+        if self.saying.is_some() {
+            self.end_segment(position);
+        }
+        self.text_ended = true;
+        self.failed = true;
+        self.action = Action::None;
+    }
+
+    /// Nothing more will be queued.
+    pub(super) fn is_complete(&self) -> bool {
+        self.text_ended && self.waiting.is_empty() && self.saying.is_none()
+    }
+
+    /// No audio was ever asked for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    pub(super) fn segment_heard(&mut self, id: u64) {
+        if let Some(part) = self.parts.iter_mut().find(|p| p.segment == id) {
+            part.heard = true;
+        }
+    }
+
+    /// What the caller has heard, if the carrier has played up to `position`: whole sentences as they
+    /// were, the one that was cut by its words.
+    pub(super) fn heard(&self, position: u64) -> String {
+        let mut heard: Vec<&str> = Vec::new();
+        for part in &self.parts {
+            if part.heard || part.to.is_some_and(|to| to <= position) {
+                heard.push(&part.text);
+                continue;
+            }
+            let whole =
+                part.to.map_or(part.text.chars().count() as u64 * BYTES_PER_CHAR, |to| to - part.from);
+            let played = position.saturating_sub(part.from);
+            let words = part.text.split_whitespace().count() as u64;
+            let said = (words * played / whole.max(1)).min(words) as usize;
+            heard.extend(part.text.split_whitespace().take(said));
+            break;
+        }
+        heard.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_of_two_sentences() {
+        let mut reply = Reply::new(1);
+        reply.add_spoken(1, "We are open.".into(), 1000, 9000);
+        reply.add_spoken(2, "Come in at ten now.".into(), 9000, 14000);
+        for (position, heard) in [
+            (0, ""),
+            (1000, ""),
+            (4000, "We"),
+            (8999, "We are"),
+            (9000, "We are open."),
+            (11000, "We are open. Come in"),
+            (14000, "We are open. Come in at ten now."),
+            (99999, "We are open. Come in at ten now."),
+        ] {
+            assert_eq!(reply.heard(position), heard, "at {position}");
+        }
+        reply.segment_heard(1);
+        assert_eq!(reply.heard(0), "We are open.", "the carrier knows better than the clock");
+    }
+
+    #[test]
+    fn audio_that_is_incomplete_is_judged_by_the_length_of_its_text() {
+        let mut reply = Reply::new(1);
+        reply.say(7, "ten chars!".into(), 0, CallTime::ZERO);
+        assert!(reply.speech(7, &[0x10; 160], 500).is_some());
+        assert!(reply.speech(6, &[0x10; 160], 660).is_none());
+        assert_eq!(reply.heard(500 + 5 * BYTES_PER_CHAR), "ten");
+        assert!(reply.end_segment(660).is_some_and(|s| s.loud && s.bytes == 160));
+    }
+
+    #[test]
+    fn one_sentence_at_a_time_gets_a_voice() {
+        let mut reply = Reply::new(1);
+        reply.push_text("One. Two. Thr");
+        assert_eq!(reply.next_sentence().as_deref(), Some("One."));
+        reply.say(1, "One.".into(), 0, CallTime::ZERO);
+        assert_eq!(reply.next_sentence(), None);
+        reply.end_segment(160);
+        assert_eq!(reply.next_sentence().as_deref(), Some("Two."));
+        assert_eq!(reply.next_sentence(), None);
+        reply.end_text(Action::Hangup);
+        assert!(!reply.is_complete());
+        assert_eq!(reply.next_sentence().as_deref(), Some("Thr"));
+        assert!(reply.is_complete());
+    }
+}

@@ -1,0 +1,43 @@
+//! What a call needs to know of the configuration. A call keeps the settings it started with.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::turn::Endpointing;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub mode: Mode,
+    /// RMS from which a frame counts as voiced, on the 16-bit scale.
+    pub vad_rms: f32,
+    pub endpointing: Endpointing,
+    /// Whether the caller may interrupt the bot.
+    pub barge_in: bool,
+    pub dedup_window: Duration,
+    /// Spoken when the call starts; `None` if there is no greeting, or this caller has been greeted.
+    pub greeting: Option<Phrase>,
+    /// Spoken when a service fails.
+    pub apology: Phrase,
+    /// From the end of the caller's speech to the apology, if nothing was heard by then.
+    pub reply_deadline: Duration,
+    pub dtmf_timeout: Duration,
+    pub lead: Duration,
+    /// How long the caller's audio may stay away before the call is given up.
+    pub media_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The caller hears each utterance back.
+    Echo,
+    Dialogue,
+}
+
+/// A fixed text, and its voice where that is known before the call.
+#[derive(Clone, Debug, Default)]
+pub struct Phrase {
+    pub text: String,
+    /// μ-law, 8 kHz, mono; empty if a service has to speak it.
+    pub audio: Bytes,
+}

@@ -1,0 +1,5 @@
+//! Calls as stories: a script in, a timeline out, in virtual time.
+
+mod properties;
+mod stories;
+mod world;

@@ -1,0 +1,224 @@
+//! What holds for every call, whatever happens in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::super::*;
+use super::world::{settings, tone};
+use crate::audio::FRAME_BYTES;
+
+/// Something that may happen; numbers are offsets from what the call last asked for, so that answers
+/// are sometimes right, sometimes late, and sometimes never asked for.
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(u64),
+    Caller { frames: usize, voiced: bool },
+    Odd { bytes: usize, timestamp: Option<u64> },
+    Key(char),
+    MarkBack { ago: usize },
+    Transcript { off: u64, text: &'static str },
+    ReplyText { off: u64, text: &'static str },
+    ReplyEnd { off: u64, action: Action },
+    Speech { off: u64, ms: usize },
+    SpeechEnd { off: u64 },
+    Failed { which: usize, off: u64 },
+    Stop,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let off = prop_oneof![6 => Just(0u64), 1 => 1u64..3];
+    let text = prop_oneof![Just("hello there"), Just(""), Just("One. Two. Three"), Just("...")];
+    let action = prop_oneof![
+        8 => Just(Action::None),
+        1 => Just(Action::Hangup),
+        1 => Just(Action::Transfer { to: "+1".into() })
+    ];
+    prop_oneof![
+        4 => (0u64..3000).prop_map(Step::Wait),
+        6 => (1usize..60, any::<bool>()).prop_map(|(frames, voiced)| Step::Caller { frames, voiced }),
+        1 => (0usize..700, prop::option::of(0u64..90_000))
+            .prop_map(|(bytes, timestamp)| Step::Odd { bytes, timestamp }),
+        1 => prop_oneof![Just('1'), Just('#')].prop_map(Step::Key),
+        3 => (0usize..4).prop_map(|ago| Step::MarkBack { ago }),
+        4 => (off.clone(), text.clone()).prop_map(|(off, text)| Step::Transcript { off, text }),
+        4 => (off.clone(), text).prop_map(|(off, text)| Step::ReplyText { off, text }),
+        3 => (off.clone(), action).prop_map(|(off, action)| Step::ReplyEnd { off, action }),
+        6 => (off.clone(), 0usize..2000).prop_map(|(off, ms)| Step::Speech { off, ms }),
+        4 => off.clone().prop_map(|off| Step::SpeechEnd { off }),
+        2 => (0usize..3, off).prop_map(|(which, off)| Step::Failed { which, off }),
+        1 => Just(Step::Stop),
+    ]
+}
+
+/// Drives a call and checks, at every output, what must always hold.
+struct Check {
+    call: Call,
+    now: CallTime,
+    carrier_end: CallTime,
+    /// The latest utterance, turn and segment that the call asked for.
+    utterance: u64,
+    turn: u64,
+    segment: u64,
+    /// Segments up to this one were thrown away by a `clear`.
+    cleared: u64,
+    marks: Vec<String>,
+    outputs: usize,
+    ended: bool,
+}
+
+impl Check {
+    fn new(settings: Settings) -> Check {
+        let mut check = Check {
+            call: Call::new(Arc::new(settings), CallTime::ZERO),
+            now: CallTime::ZERO,
+            carrier_end: CallTime::ZERO,
+            utterance: 0,
+            turn: 0,
+            segment: 0,
+            cleared: 0,
+            marks: Vec::new(),
+            outputs: 0,
+            ended: false,
+        };
+        check.drain();
+        check
+    }
+
+    /// A segment's audio bears its number, so that a frame tells where it came from.
+    fn audio(segment: u64, ms: usize) -> Bytes {
+        tone(ms, 0x80 + (segment % 64) as u8)
+    }
+
+    fn pass(&mut self, wait: Duration) {
+        let until = self.now + wait;
+        while let Some(at) = self.call.poll_timeout().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.call.handle_timeout(self.now);
+            self.drain();
+            let again = self.call.poll_timeout();
+            assert!(again.is_none_or(|next| next > self.now), "a deadline that does not pass: {again:?}");
+        }
+        self.now = until;
+    }
+
+    fn give(&mut self, input: Input<'_>) {
+        self.call.handle(input, self.now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        let mut burst = 0;
+        while let Some(output) = self.call.poll_output() {
+            burst += 1;
+            assert!(burst < 200, "outputs without end");
+            assert!(!self.ended || matches!(output, Output::Hangup(_)), "{output:?} after the end");
+            match output {
+                Output::Play { frame, due } => {
+                    assert!(due <= self.now);
+                    self.carrier_end = self.carrier_end.max(self.now) + FRAME;
+                    assert!(self.carrier_end.since(self.now) <= self.call.settings.lead.max(FRAME));
+                    for segment in self.cleared.saturating_sub(30)..=self.cleared {
+                        let stale = segment > 0 && frame.0[0] == Self::audio(segment, 1)[0];
+                        let reused = (self.cleared + 1..=self.segment).any(|s| s % 64 == segment % 64);
+                        assert!(!stale || reused, "segment {segment} survived a clear");
+                    }
+                }
+                Output::Mark(name) => self.marks.push(name),
+                Output::Clear => {
+                    self.carrier_end = self.now;
+                    self.cleared = self.segment;
+                }
+                Output::Transcribe { utterance, audio } => {
+                    assert!(audio.len() <= 2 * 30_000 * BYTES_PER_MS);
+                    self.utterance = utterance;
+                }
+                Output::Ask(question) => self.turn = question.turn,
+                Output::Say { segment, .. } => {
+                    assert_eq!(segment.checked_sub(1).map(|s| s >= self.segment), Some(true));
+                    self.segment = segment;
+                }
+                Output::Cancel(_) => {}
+                Output::Hangup(_) => self.ended = true,
+                Output::Event(Event::Ended { .. }) => self.ended = true,
+                Output::Event(_) => {}
+            }
+            self.outputs += 1;
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Wait(ms) => self.pass(Duration::from_millis(ms)),
+            Step::Caller { frames, voiced } => {
+                for _ in 0..frames {
+                    self.pass(FRAME);
+                    let payload = [if voiced { 0x9F } else { 0xFF }; FRAME_BYTES];
+                    self.give(Input::Media { payload: &payload, timestamp_ms: None });
+                }
+            }
+            Step::Odd { bytes, timestamp } => {
+                self.give(Input::Media { payload: &vec![0x9F; bytes], timestamp_ms: timestamp });
+            }
+            Step::Key(key) => self.give(Input::Dtmf(key)),
+            Step::MarkBack { ago } => {
+                if let Some(name) = self.marks.iter().rev().nth(ago).cloned() {
+                    self.give(Input::Mark(&name));
+                }
+            }
+            Step::Transcript { off, text } => {
+                self.give(Input::Transcript { utterance: self.utterance + off, text: text.into() });
+            }
+            Step::ReplyText { off, text } => {
+                self.give(Input::ReplyText { turn: self.turn + off, text: text.into() });
+            }
+            Step::ReplyEnd { off, action } => self.give(Input::ReplyEnd { turn: self.turn + off, action }),
+            Step::Speech { off, ms } => {
+                // Back-pressure is the shell's promise.
+                if self.call.has_room() {
+                    let segment = self.segment + off;
+                    self.give(Input::Speech { segment, audio: Self::audio(segment, ms) });
+                }
+            }
+            Step::SpeechEnd { off } => self.give(Input::SpeechEnd { segment: self.segment + off }),
+            Step::Failed { which, off } => {
+                let job = [
+                    Job::Transcribe { utterance: self.utterance + off },
+                    Job::Ask { turn: self.turn + off },
+                    Job::Say { segment: self.segment + off },
+                ][which];
+                let failure = Failure { upstream: "x".into(), kind: FailureKind::Connect, why: "x".into() };
+                self.give(Input::Failed { job, failure });
+            }
+            Step::Stop => self.give(Input::Stop(StopReason::CallerHangup)),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Frames never leave early or exceed the lead, nothing survives a `clear`, and when the caller is
+    /// silent and no service answers any more, the call is back in LISTENING (or over) in bounded time.
+    #[test]
+    fn every_call_comes_back_to_listening(
+        steps in prop::collection::vec(step(), 1..80),
+        barge_in in any::<bool>(), echo in any::<bool>(), lead in 0u64..200, greets in any::<bool>(),
+    ) {
+        let greeting = greets.then(|| Phrase { text: "Hello.".into(), audio: Bytes::new() });
+        let mode = if echo { Mode::Echo } else { Mode::Dialogue };
+        let lead = Duration::from_millis(lead.next_multiple_of(40));
+        let mut check = Check::new(Settings { barge_in, mode, greeting, lead, ..settings() });
+        for step in steps {
+            check.take(step);
+        }
+        // The longest way back: an utterance is put to STT, nobody answers, the apology is played;
+        // and a reply may have a lot of audio queued.
+        for _ in 0..(120_000 / 20) {
+            check.take(Step::Caller { frames: 1, voiced: false });
+        }
+        prop_assert!(matches!(check.call.state(), State::Listening | State::Ended), "{:?}", check.call);
+    }
+}

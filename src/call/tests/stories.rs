@@ -1,0 +1,223 @@
+//! What callers live through, one story each.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use insta::assert_snapshot;
+
+use super::super::*;
+use super::world::{Answer, Marks, World, settings};
+
+#[test]
+fn a_question_and_its_answer() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000)];
+    assert_snapshot!(world.run(5000).told(), @"");
+    assert_eq!(world.transcribed, [300 + 1000 + 460 - 40], "pre-roll, speech, silence");
+    assert_eq!(world.call.state(), State::Listening);
+}
+
+#[test]
+fn the_caller_interrupts_and_is_answered() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000), (4000, 5000)];
+    world.agent =
+        [Answer::Text(100, "We are open from nine to five on every day but Sunday. Anything else?")].into();
+    assert_snapshot!(world.run(9000).told(), @"");
+    assert_eq!(world.questions[1].heard, "We are open from");
+    assert!(world.questions[1].interrupted);
+}
+
+#[test]
+fn marks_returned_dropped_late_or_never_end_the_same() {
+    for marks in
+        [Marks::Returned, Marks::DroppedByClear, Marks::Never, Marks::LateBy(300), Marks::LateBy(3000)]
+    {
+        let mut world = World::new(settings());
+        world.marks = marks;
+        world.speech = vec![(1000, 2000), (3500, 4500), (7000, 8000)];
+        world.agent =
+            vec![Answer::Text(100, "This reply is interrupted in its middle, long before its end."); 1]
+                .into();
+        world.run(20_000);
+        let results: Vec<&str> =
+            world.timeline.iter().filter_map(|line| line.split_once(" turn ")).map(|(_, r)| r).collect();
+        assert_eq!(results, ["1 interrupted", "2 answered", "3 answered"], "{marks:?}\n{}", world.told());
+        assert_eq!(world.call.state(), State::Listening, "{marks:?}");
+    }
+}
+
+#[test]
+fn an_echo_of_each_utterance() {
+    let mut world = World::new(Settings { mode: Mode::Echo, ..settings() });
+    world.speech = vec![(1000, 2000)];
+    assert_snapshot!(world.run(6000).told(), @"");
+}
+
+#[test]
+fn a_greeting_once_by_its_recording_or_by_the_service() {
+    let text = "Hello there.";
+    for audio in [Bytes::new(), super::world::tone(240, 0x90)] {
+        let greeting = Some(Phrase { text: text.into(), audio });
+        let mut world = World::new(Settings { greeting, ..settings() });
+        world.run(4000);
+        assert_eq!(world.stretches().len(), 1, "{}", world.told());
+        assert_eq!(world.call.state(), State::Listening);
+        assert!(!world.told().contains("turn "), "a greeting is no turn of the caller");
+    }
+}
+
+#[test]
+fn a_streamed_reply_is_spoken_while_it_is_written() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 1500)];
+    world.agent = [Answer::Pieces(vec![
+        (100, "One small piz"),
+        (100, "za costs five euros. "),
+        (1000, "A large one "),
+        (100, "costs ten."),
+    ])]
+    .into();
+    assert_snapshot!(world.run(6000).told(), @"");
+}
+
+#[test]
+fn one_turn_of_two_halves_when_the_caller_goes_on() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000), (2600, 3600)];
+    world.stt = [Answer::Text(50, "I would like"), Answer::Text(50, "I would like a table")].into();
+    world.agent = [Answer::Text(800, "Never heard.")].into();
+    assert_snapshot!(world.run(8000).told(), @"");
+}
+
+#[test]
+fn a_service_that_fails_is_an_apology_and_the_call_goes_on() {
+    let fails: [(&str, fn(&mut World)); 6] = [
+        ("stt", |w| w.stt = [Answer::Fails(50)].into()),
+        ("stt", |w| w.stt = [Answer::Never].into()),
+        ("agent", |w| w.agent = [Answer::Fails(50)].into()),
+        ("agent", |w| w.agent = [Answer::Never].into()),
+        ("tts", |w| w.tts = None),
+        ("agent", |w| w.agent = [Answer::Pieces(vec![(10, "First. "), (9_000, "Second.")])].into()),
+    ];
+    for (service, fail) in fails {
+        let mut world = World::new(settings());
+        world.speech = vec![(1000, 2000)];
+        fail(&mut world);
+        world.run(12_000);
+        let told = world.told();
+        assert_eq!(told.matches(&format!("{service} failed")).count(), 1, "{service}\n{told}");
+        assert_eq!(world.stretches().last().map(|s| s.2), Some(0xEE), "the apology is heard\n{told}");
+        assert!(told.contains("turn 1 failed"), "{told}");
+        assert_eq!(world.call.state(), State::Listening, "{told}");
+        // And the next turn is answered.
+        world.tts = Some(100);
+        world.stt.clear();
+        world.agent.clear();
+        world.speech.push((13_000, 14_000));
+        world.run(18_000);
+        assert!(world.told().contains("turn 2 answered"), "{}", world.told());
+    }
+}
+
+#[test]
+fn the_apology_is_heard_within_the_deadline_after_the_end_of_speech() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000)];
+    world.agent = [Answer::Never].into();
+    world.run(12_000);
+    assert_eq!(world.stretches()[0].0, 2000 + 6000);
+}
+
+#[test]
+fn nothing_said_and_nothing_answered() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000), (4000, 5000)];
+    world.stt = [Answer::Text(50, " "), Answer::Text(50, "hm")].into();
+    world.agent = [Answer::Pieces(vec![])].into();
+    assert_snapshot!(world.run(9000).told(), @"");
+    assert!(world.played.is_empty());
+}
+
+#[test]
+fn a_repeated_text_without_new_speech_is_dropped_and_a_second_yes_is_not() {
+    let mut world = World::new(settings());
+    // A second of speech, a click of 100 ms, a second of speech; the recogniser says the same thrice.
+    world.speech = vec![(1000, 2000), (4000, 4100), (6000, 7000)];
+    world.stt = vec![Answer::Text(50, "Yes."); 3].into();
+    world.run(10_000);
+    assert_eq!(world.questions.len(), 2, "{}", world.told());
+    assert!(world.told().contains("duplicate: Yes."));
+}
+
+#[test]
+fn without_barge_in_the_bot_finishes_and_then_answers_what_was_said_meanwhile() {
+    let mut world = World::new(Settings { barge_in: false, ..settings() });
+    world.speech = vec![(1000, 2000), (3000, 3600)];
+    world.agent =
+        [Answer::Text(100, "This is a long reply that takes its time, and it is not interrupted.")].into();
+    assert_snapshot!(world.run(9000).told(), @"");
+}
+
+#[test]
+fn keys_interrupt_and_become_a_turn() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000)];
+    world.agent = [Answer::Text(100, "Please key in your number now, followed by the hash key.")].into();
+    for (at, key) in [(3200, '4'), (3400, '2'), (3600, '#')] {
+        world.schedule_at(CallTime::from_millis(at), Input::Dtmf(key));
+    }
+    world.run(8000);
+    assert_eq!(world.questions[1].dtmf.as_deref(), Some("42"));
+    assert!(world.questions[1].interrupted);
+    assert_eq!(world.call.state(), State::Listening);
+}
+
+#[test]
+fn a_goodbye_is_heard_before_the_call_ends() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000)];
+    world.agent = [Answer::ThenHangup(100, "Goodbye then.")].into();
+    assert_snapshot!(world.run(9000).told(), @"");
+    assert_eq!(world.call.poll_timeout(), None);
+}
+
+#[test]
+fn a_line_that_falls_silent_ends_the_utterance_and_at_last_the_call() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000)];
+    world.run(1500);
+    // No media from here on: only deadlines.
+    while let Some(at) = world.call.poll_timeout() {
+        world.call.handle_timeout(at);
+        while let Some(output) = world.call.poll_output() {
+            match output {
+                Output::Event(Event::State(t)) => world.timeline.push(format!("{at}: {}", t.why.as_str())),
+                Output::Event(Event::MediaStalled) => world.timeline.push(format!("{at}: stalled")),
+                Output::Hangup(reason) => world.timeline.push(format!("{at}: {}", reason.as_str())),
+                _ => {}
+            }
+        }
+    }
+    assert_snapshot!(world.told(), @"");
+}
+
+#[test]
+fn the_end_of_the_call_cancels_what_is_under_way() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000)];
+    world.agent = [Answer::Never].into();
+    world.schedule_at(CallTime::from_millis(3000), Input::Stop(StopReason::CallerHangup));
+    assert_snapshot!(world.run(9000).told(), @"");
+}
+
+#[test]
+fn noise_that_never_stops_is_put_to_the_recogniser_after_the_longest_utterance() {
+    let mut settings = settings();
+    settings.endpointing.max_utterance = Duration::from_secs(5);
+    let mut world = World::new(settings);
+    world.speech = vec![(1000, 60_000)];
+    world.stt = vec![Answer::Text(50, ""); 20].into();
+    world.run(30_000);
+    assert_eq!(world.transcribed.len(), 5, "{}", world.told());
+}

@@ -1,0 +1,302 @@
+//! Everything around a call, in virtual time: a caller, a carrier that plays and returns marks, and
+//! three services that answer as a script says.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::*;
+use crate::audio::{FRAME_BYTES, mulaw};
+use crate::turn::Endpointing;
+
+pub(super) fn settings() -> Settings {
+    Settings {
+        mode: Mode::Dialogue,
+        vad_rms: 210.0,
+        endpointing: Endpointing { eou: Duration::from_millis(450), max_utterance: Duration::from_secs(30) },
+        barge_in: true,
+        dedup_window: Duration::from_secs(8),
+        greeting: None,
+        apology: Phrase { text: "Sorry.".into(), audio: tone(500, 0xEE) },
+        reply_deadline: Duration::from_secs(6),
+        dtmf_timeout: Duration::from_secs(2),
+        lead: Duration::from_millis(100),
+        media_timeout: Duration::from_secs(30),
+    }
+}
+
+/// Audio that is loud and can be told apart: μ-law bytes of one value.
+pub(super) fn tone(ms: usize, value: u8) -> Bytes {
+    assert!(mulaw::decode(value).unsigned_abs() > 100);
+    Bytes::from(vec![value; ms * BYTES_PER_MS])
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Marks {
+    /// Played or cleared, a mark comes back (Twilio).
+    Returned,
+    /// A cleared mark never comes back.
+    DroppedByClear,
+    Never,
+    LateBy(u64),
+}
+
+/// How a service answers, and after how many ms.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    Text(u64, &'static str),
+    /// Pieces of a streamed reply, each with its delay after the one before.
+    Pieces(Vec<(u64, &'static str)>),
+    ThenHangup(u64, &'static str),
+    Fails(u64),
+    Never,
+}
+
+pub(super) struct World {
+    pub(super) call: Call,
+    pub(super) now: CallTime,
+    pub(super) marks: Marks,
+    pub(super) stt: VecDeque<Answer>,
+    pub(super) agent: VecDeque<Answer>,
+    /// Text-to-speech: delay to the first audio; `None` never answers. 20 ms of audio a character.
+    pub(super) tts: Option<u64>,
+    /// When the caller speaks, in ms: [from, to).
+    pub(super) speech: Vec<(u64, u64)>,
+    pub(super) timeline: Vec<String>,
+    /// Every frame with the time it left.
+    pub(super) played: Vec<(u64, u8)>,
+    pub(super) questions: Vec<Question>,
+    pub(super) transcribed: Vec<usize>,
+    coming: BinaryHeap<Reverse<(CallTime, u64)>>,
+    inputs: std::collections::HashMap<u64, Input<'static>>,
+    mark_names: std::collections::HashMap<u64, String>,
+    serial: u64,
+    carrier_end: CallTime,
+    pending_marks: Vec<u64>,
+    next_media: CallTime,
+}
+
+impl World {
+    pub(super) fn new(settings: Settings) -> World {
+        World {
+            call: Call::new(Arc::new(settings), CallTime::ZERO),
+            now: CallTime::ZERO,
+            marks: Marks::Returned,
+            stt: VecDeque::new(),
+            agent: VecDeque::new(),
+            tts: Some(100),
+            speech: Vec::new(),
+            timeline: Vec::new(),
+            played: Vec::new(),
+            questions: Vec::new(),
+            transcribed: Vec::new(),
+            coming: BinaryHeap::new(),
+            inputs: Default::default(),
+            mark_names: Default::default(),
+            serial: 0,
+            carrier_end: CallTime::ZERO,
+            pending_marks: Vec::new(),
+            next_media: CallTime::ZERO,
+        }
+    }
+
+    fn schedule(&mut self, after_ms: u64, input: Input<'static>) -> u64 {
+        let at = self.now + Duration::from_millis(after_ms);
+        self.schedule_at(at, input)
+    }
+
+    pub(super) fn schedule_at(&mut self, at: CallTime, input: Input<'static>) -> u64 {
+        self.serial += 1;
+        self.coming.push(Reverse((at, self.serial)));
+        self.inputs.insert(self.serial, input);
+        self.serial
+    }
+
+    /// Runs until `until_ms`; the caller's line carries a frame every 20 ms.
+    pub(super) fn run(&mut self, until_ms: u64) -> &mut World {
+        self.drain();
+        let until = CallTime::from_millis(until_ms);
+        loop {
+            let input = self.coming.peek().map(|Reverse((at, _))| *at);
+            let next = [input, self.call.poll_timeout(), Some(self.next_media)].into_iter().flatten().min();
+            let Some(next) = next.filter(|next| *next <= until) else { break };
+            self.now = self.now.max(next);
+            if input == Some(next) {
+                if let Some(Reverse((_, id))) = self.coming.pop()
+                    && let Some(input) = self.inputs.remove(&id)
+                {
+                    self.call.handle(input, self.now);
+                }
+            } else if next == self.next_media {
+                self.next_media = self.next_media + FRAME;
+                let ms = self.now.as_millis();
+                let speaks = self.speech.iter().any(|(from, to)| (*from..*to).contains(&ms));
+                let payload = [if speaks { 0x9F } else { 0xFF }; FRAME_BYTES];
+                self.call.handle(Input::Media { payload: &payload, timestamp_ms: None }, self.now);
+            } else {
+                self.call.handle_timeout(self.now);
+            }
+            self.drain();
+        }
+        self.now = until;
+        self
+    }
+
+    fn say(&mut self, what: String) {
+        self.timeline.push(format!("{:>6} {what}", self.now.as_millis()));
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.call.poll_output() {
+            match output {
+                Output::Play { frame, due } => {
+                    assert!(due <= self.now, "a frame left before it was due");
+                    self.carrier_end = self.carrier_end.max(self.now) + FRAME;
+                    let ahead = self.carrier_end.since(self.now);
+                    assert!(ahead <= self.call.settings.lead.max(FRAME), "{ahead:?} ahead at {}", self.now);
+                    self.played.push((self.now.as_millis(), frame.0[0]));
+                }
+                Output::Mark(name) => self.mark(name),
+                Output::Clear => {
+                    self.say("→ clear".into());
+                    self.carrier_end = self.now;
+                    for id in std::mem::take(&mut self.pending_marks) {
+                        let name = self.mark_names.remove(&id);
+                        if let (Marks::Returned, Some(name)) = (self.marks, name) {
+                            self.mark_back(self.now, name);
+                        }
+                    }
+                }
+                Output::Transcribe { utterance, audio } => {
+                    self.say(format!("→ transcribe {} ms", audio.len() / BYTES_PER_MS));
+                    self.transcribed.push(audio.len() / BYTES_PER_MS);
+                    let job = Job::Transcribe { utterance };
+                    match self.stt.pop_front().unwrap_or(Answer::Text(50, "hello")) {
+                        Answer::Text(ms, text) => {
+                            self.schedule(ms, Input::Transcript { utterance, text: text.into() });
+                        }
+                        other => self.fail_or_not(other, job),
+                    }
+                }
+                Output::Ask(question) => {
+                    self.say(format!("→ ask {}: {}", question.turn, question.text));
+                    let turn = question.turn;
+                    self.questions.push(question);
+                    match self.agent.pop_front().unwrap_or(Answer::Text(100, "All right.")) {
+                        Answer::Text(ms, text) => self.reply(turn, vec![(ms, text)], Action::None),
+                        Answer::Pieces(pieces) => self.reply(turn, pieces, Action::None),
+                        Answer::ThenHangup(ms, text) => self.reply(turn, vec![(ms, text)], Action::Hangup),
+                        other => self.fail_or_not(other, Job::Ask { turn }),
+                    }
+                }
+                Output::Say { segment, text } => {
+                    self.say(format!("→ say {segment}: {text}"));
+                    if let Some(delay) = self.tts {
+                        // In three chunks, so that a segment is never whole at once.
+                        let audio = tone(text.chars().count() * 20, 0x80 + (segment % 32) as u8);
+                        let size = audio.len().div_ceil(3);
+                        for (i, chunk) in audio.chunks(size).enumerate() {
+                            let audio = Bytes::copy_from_slice(chunk);
+                            self.schedule(delay + 10 * i as u64, Input::Speech { segment, audio });
+                        }
+                        self.schedule(delay + 40, Input::SpeechEnd { segment });
+                    }
+                }
+                Output::Cancel(job) => self.say(format!("→ cancel {job:?}")),
+                Output::Hangup(reason) => self.say(format!("→ hang up: {}", reason.as_str())),
+                Output::Event(event) => self.event(event),
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::State(t) => {
+                self.say(format!("{} → {} ({})", t.from.as_str(), t.to.as_str(), t.why.as_str()));
+            }
+            Event::BargeIn { cleared, heard, .. } => {
+                self.say(format!("barge-in: {} ms unheard, heard {heard:?}", cleared.as_millis()));
+            }
+            Event::TurnEnded { turn, result } => self.say(format!("turn {turn} {}", result.as_str())),
+            Event::UpstreamFailed { service, failure } => {
+                self.say(format!("{} failed: {}", service.as_str(), failure.why));
+            }
+            Event::FirstFrame { since_speech_end, .. } => {
+                let since = since_speech_end.map_or("-".into(), |d| format!("{} ms", d.as_millis()));
+                self.say(format!("first frame, {since} after the end of speech"));
+            }
+            Event::MediaTx { frames, .. } => self.say(format!("sent {frames} frames")),
+            Event::Duplicate { text } => self.say(format!("duplicate: {text}")),
+            Event::Underrun => self.say("underrun".into()),
+            Event::MediaStalled => self.say("media stalled".into()),
+            Event::MediaResumed { after } => self.say(format!("media back after {} ms", after.as_millis())),
+            Event::ActionIgnored { action } => self.say(format!("ignored: {action}")),
+            Event::Ended { reason } => self.say(format!("ended: {}", reason.as_str())),
+            Event::UtteranceStarted
+            | Event::UtteranceEnded { .. }
+            | Event::SttFinal { .. }
+            | Event::AgentFirstText { .. }
+            | Event::TtsFirstAudio { .. }
+            | Event::TtsLen { .. }
+            | Event::FirstFrameHeard { .. }
+            | Event::Dtmf { .. }
+            | Event::MediaGap { .. } => {}
+        }
+    }
+
+    fn reply(&mut self, turn: u64, pieces: Vec<(u64, &str)>, action: Action) {
+        let mut at = 0;
+        for (wait, text) in pieces {
+            at += wait;
+            self.schedule(at, Input::ReplyText { turn, text: text.into() });
+        }
+        self.schedule(at, Input::ReplyEnd { turn, action });
+    }
+
+    fn fail_or_not(&mut self, answer: Answer, job: Job) {
+        if let Answer::Fails(ms) = answer {
+            let failure =
+                Failure { upstream: "x".into(), kind: FailureKind::Http5xx, why: "answered 500".into() };
+            self.schedule(ms, Input::Failed { job, failure });
+        }
+    }
+
+    fn mark(&mut self, name: String) {
+        match self.marks {
+            Marks::Never => {}
+            Marks::LateBy(ms) => {
+                self.mark_back(self.carrier_end + Duration::from_millis(ms), name);
+            }
+            Marks::Returned | Marks::DroppedByClear => {
+                let at = self.carrier_end.max(self.now);
+                let id = self.mark_back(at, name.clone());
+                self.mark_names.insert(id, name);
+                self.pending_marks.push(id);
+            }
+        }
+    }
+
+    fn mark_back(&mut self, at: CallTime, name: String) -> u64 {
+        // `Input::Mark` borrows; the story leaks a few names.
+        self.schedule_at(at, Input::Mark(Box::leak(name.into_boxed_str())))
+    }
+
+    /// The frames that were sent, as stretches: from, to (ms), first byte.
+    pub(super) fn stretches(&self) -> Vec<(u64, u64, u8)> {
+        let mut told: Vec<(u64, u64, u8)> = Vec::new();
+        for &(at, value) in &self.played {
+            match told.last_mut() {
+                Some((_, to, last)) if *last == value => *to = at,
+                _ => told.push((at, at, value)),
+            }
+        }
+        told
+    }
+
+    pub(super) fn told(&self) -> String {
+        self.timeline.join("\n")
+    }
+}
