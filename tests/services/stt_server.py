@@ -6,9 +6,9 @@ heard. The model wants 16 kHz, so telephone audio is interpolated to twice its r
 """
 
 import os
-import queue
 import struct
 import sys
+import threading
 import time
 
 import numpy as np
@@ -82,36 +82,30 @@ def to_model_rate(pcm, rate):
 
 
 class Recogniser:
-    """Warm decoders, one utterance each at a time."""
+    """One warm decoder. A second would gain nothing: pocketsphinx holds Python's lock at work."""
 
-    def __init__(self, decoders):
-        self._idle = queue.LifoQueue()
-        for _ in range(decoders):
-            self._idle.put(
-                Decoder(
-                    Config(
-                        hmm=get_model_path("en-us/en-us"),
-                        dict=get_model_path("en-us/cmudict-en-us.dict"),
-                        jsgf=GRAMMAR,
-                        lm=None,
-                        loglevel="FATAL",
-                    )
-                )
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._decoder = Decoder(
+            Config(
+                hmm=get_model_path("en-us/en-us"),
+                dict=get_model_path("en-us/cmudict-en-us.dict"),
+                jsgf=GRAMMAR,
+                lm=None,
+                loglevel="FATAL",
             )
+        )
 
     def text(self, pcm):
-        decoder = self._idle.get()
-        try:
-            decoder.start_utt()
-            # The whole utterance at once: levels are then normalised over it alone, and the answer
-            # does not depend on what this decoder heard before.
-            padded = np.concatenate((SILENCE_BEFORE, pcm, SILENCE_AFTER))
-            decoder.process_raw(padded.tobytes(), no_search=False, full_utt=True)
-            decoder.end_utt()
-            best = decoder.hyp()
-            return best.hypstr if best else ""
-        finally:
-            self._idle.put(decoder)
+        # The whole utterance at once: levels are then normalised over it alone, and the answer does
+        # not depend on what was heard before.
+        padded = np.concatenate((SILENCE_BEFORE, pcm, SILENCE_AFTER)).tobytes()
+        with self._lock:
+            self._decoder.start_utt()
+            self._decoder.process_raw(padded, no_search=False, full_utt=True)
+            self._decoder.end_utt()
+            best = self._decoder.hyp()
+        return best.hypstr if best else ""
 
 
 class Stt(Service):
@@ -140,5 +134,5 @@ class Stt(Service):
 
 
 if __name__ == "__main__":
-    Stt.recogniser = Recogniser(min(os.cpu_count() or 1, 4))
+    Stt.recogniser = Recogniser()
     serve(Stt, int(sys.argv[1]))
