@@ -13,6 +13,7 @@ from parent_watch import end_with_parent  # noqa: E402
 
 chdir = os.path.dirname(os.path.abspath(__file__))
 graceful_timeout = 1
+control_socket_disable = True  # it would be one file in the home directory for all of them
 loglevel = "warning"
 
 
