@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::document::{Document, Refused};
 use super::meant::*;
 use super::problem::{Place, Problem, Problems, nearest};
-use super::written::{Document, Refused, Table};
+use super::written::Table;
 use super::{Env, values};
 
 const PATH: &str = "a path such as \"/ws/twilio-media\"";
@@ -28,7 +29,7 @@ pub(super) fn resolve(file: &str, text: &str, folder: &Path, env: &Env) -> Resul
         return Err(Problems::sorted(syntax(file, text, errors)));
     }
     let mut doc = Document::new(file, text, folder, env, root.get_ref());
-    let config = config(&mut doc.root());
+    let config = config(&mut Table::root(&mut doc));
     match doc.finish() {
         problems if problems.is_empty() => Ok(config),
         problems => Err(Problems::sorted(problems)),
@@ -45,7 +46,7 @@ fn syntax(file: &str, text: &str, errors: Vec<toml::de::Error>) -> Vec<Problem> 
     errors.into_iter().take(MOST_SYNTAX_ERRORS).map(problem).collect()
 }
 
-fn config(root: &mut Table<'_, '_>) -> Config {
+pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
     let default = Config::default();
     let server = root.section("server", |t| server(t, default.server));
     let admin = root.section("admin", |t| admin(t, default.admin, &server));
@@ -240,7 +241,7 @@ fn endpoint(t: &mut Table<'_, '_>, service: &str, needed: bool, upstreams: &Upst
         upstreams.get(name).cloned().ok_or_else(|| {
             let near = nearest(name, upstreams.keys().map(String::as_str));
             let help = match near {
-                Some(near) => format!("did you mean \"{near}\"?"),
+                Some(near) => format!("did you mean {near:?}?"),
                 None => "add the table, with its `servers`".to_owned(),
             };
             Refused::because("is not in [upstreams]", help)
@@ -249,7 +250,7 @@ fn endpoint(t: &mut Table<'_, '_>, service: &str, needed: bool, upstreams: &Upst
     let path = t.hidden("path", "a path such as \"/stt\"", |s| Ok(values::path_and_query(s)?));
     let wanted = "the name of a header, and what it says";
     let headers = t.secrets("headers", wanted, |name, value| {
-        http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| "has a name that no header can have")?;
+        http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| "is for a name that no header can have")?;
         http::HeaderValue::from_str(value).map_err(|_| "cannot be sent in a header")?;
         Ok(())
     });
@@ -321,11 +322,11 @@ mod tests {
                 "1:2: unknown table [recording]; this level has admin, dialogue, limits, log, playout, server, \
                  turn, twilio, upstreams",
             ),
-            ("log = 5", "1:7: `log`: `5` is a whole number; write a table, [log]"),
-            ("[[turn]]", "1:1: `turn`: `[[turn]]` is a list; write a table, [turn]"),
+            ("log = 5", "1:7: `log`: the value is a whole number; write a table, [log]"),
+            ("[[turn]]", "1:1: `turn`: the value is a list; write a table, [turn]"),
             (
                 "upstreams = { app = 1 }",
-                "1:21: `app` in [upstreams]: `1` is a whole number; write a table, [upstreams.app]",
+                "1:21: `app` in [upstreams]: the value is a whole number; write a table, [upstreams.app]",
             ),
             // Numbers.
             (
@@ -476,7 +477,7 @@ mod tests {
             ),
             (
                 "[dialogue.stt.headers]\n\"a b\" = \"x\"",
-                "2:9: `a b` in [dialogue.stt.headers]: the value has a name that no header can have; \
+                "2:9: `a b` in [dialogue.stt.headers]: the value is for a name that no header can have; \
                  write the name of a header, and what it says",
             ),
             // References.
@@ -511,7 +512,11 @@ mod tests {
     #[test]
     fn the_environment_is_held_to_the_same_ranges() {
         for (name, value, said) in [
-            ("EOU_MS", "fast", "`fast` is not a whole number; write a whole number of milliseconds from 100 to 5000"),
+            (
+                "EOU_MS",
+                "fast",
+                "`fast` is not a whole number; write a whole number of milliseconds from 100 to 5000",
+            ),
             ("EoU_MS", "50", "`50` is too small; write a whole number of milliseconds from 100 to 5000"),
             ("BARGE_IN", "maybe", "`maybe` is neither true nor false; write true or false"),
             ("VAD_RMS", "0.5", "`0.5` is too small; write a number from 1 to 32000"),
@@ -536,7 +541,13 @@ mod tests {
         let places: Vec<&str> = said.lines().filter_map(|line| line.split(": ").next()).collect();
         assert_eq!(
             places,
-            ["gateway.toml:2:8", "gateway.toml:3:1", "gateway.toml:5:7", "gateway.toml:7:10", "EOU_MS (environment)"]
+            [
+                "gateway.toml:2:8",
+                "gateway.toml:3:1",
+                "gateway.toml:5:7",
+                "gateway.toml:7:10",
+                "EOU_MS (environment)"
+            ]
         );
     }
 
@@ -611,6 +622,8 @@ mod tests {
             "[dialogue.stt]\nheaders = { Authorization = \"hunter2\\n\" }",
             "[dialogue.stt]\nheaders = { Authorization = [\"hunter2\"] }",
             "[dialogue.stt]\nheaders = \"hunter2\"",
+            "[dialogue.stt]\nheaders = [\"hunter2\"]",
+            "[upstreams.app]\nservers = [\"http://me:hunter2@app:5000\"]",
             "[server]\nlisten = \"env:HUNTER\"",
         ] {
             let env = Env::from([("HUNTER".to_owned(), secret.to_owned())]);

@@ -197,7 +197,7 @@ mod tests {
             ("http://app:5000", "is a URL"),
             ("app", "has no port"),
             ("app:0", "has no port"),
-            ("app:x", "is not host:port"),
+            ("app:x", "has no port"),
             (":5000", "is not host:port"),
             ("me@app:5000", "is not host:port"),
             ("app:5000/x", "is not host:port"),

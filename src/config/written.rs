@@ -5,16 +5,14 @@
 //! asks for is known from then on; what is left unasked at the end is an unknown key.
 
 use std::borrow::Cow;
-use std::ops::{Range, RangeInclusive};
-use std::path::Path;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
+use super::document::{Asked, Document, Given, Refused, join, type_of};
 use super::meant::Secret;
-use super::problem::{Place, Problem, nearest};
-use super::{Env, values};
+use super::values;
 
 /// Keys that the environment may set, by table and key, and under which names.
 const FROM_ENVIRONMENT: [(&str, &str, &[&str]); 5] = [
@@ -25,145 +23,15 @@ const FROM_ENVIRONMENT: [(&str, &str, &[&str]); 5] = [
     ("turn", "dedup_window_sec", &["DEDUP_WINDOW_SEC"]),
 ];
 
-pub(super) struct Document<'a> {
-    file: &'a str,
-    text: &'a str,
-    /// Where `file:` paths start.
-    folder: &'a Path,
-    env: &'a Env,
-    tables: Vec<Asked<'a>>,
-    problems: Vec<Problem>,
-}
-
-/// A table, and the keys of it that were asked for.
-struct Asked<'a> {
-    /// As in its header: `dialogue.stt`; empty for the document itself.
-    name: String,
-    header: Option<Range<usize>>,
-    entries: Option<&'a DeTable<'a>>,
-    keys: Vec<Cow<'a, str>>,
-}
-
 pub(super) struct Table<'d, 'a> {
     doc: &'d mut Document<'a>,
     index: usize,
 }
 
-/// A value, and who gave it.
-#[derive(Clone, Copy)]
-enum Given<'a> {
-    Written(&'a Spanned<DeValue<'a>>),
-    Environment(&'a str, &'a str),
-}
-
-/// Why a value was refused: a predicate, and what to do if that is not what the getter says anyway.
-pub(super) struct Refused {
-    why: String,
-    help: Option<String>,
-    /// Of an `env:` or `file:` string: the reference is at fault, not what it leads to.
-    reference: bool,
-}
-
-impl From<&str> for Refused {
-    fn from(why: &str) -> Refused {
-        Refused { why: why.to_owned(), help: None, reference: false }
-    }
-}
-
-impl Refused {
-    pub(super) fn because(why: &str, help: String) -> Refused {
-        Refused { help: Some(help), ..Refused::from(why) }
-    }
-}
-
-impl<'a> Document<'a> {
-    pub(super) fn new(
-        file: &'a str,
-        text: &'a str,
-        folder: &'a Path,
-        env: &'a Env,
-        root: &'a DeTable<'a>,
-    ) -> Self {
-        let root = Asked { name: String::new(), header: None, entries: Some(root), keys: Vec::new() };
-        Document { file, text, folder, env, tables: vec![root], problems: Vec::new() }
-    }
-
-    pub(super) fn root(&mut self) -> Table<'_, 'a> {
-        Table { doc: self, index: 0 }
-    }
-
-    /// What was wrong, the keys that nobody asked for included.
-    pub(super) fn finish(mut self) -> Vec<Problem> {
-        for table in &self.tables {
-            for (key, value) in table.entries.into_iter().flatten() {
-                if !table.keys.iter().any(|known| known == key.get_ref()) {
-                    let (why, help) = self.unknown(table, key.get_ref(), value.get_ref());
-                    let place = Place::in_text(self.file, self.text, key.span());
-                    let text = Some(excerpt(self.text, key.span()));
-                    self.problems.push(Problem { place, text, why, help });
-                }
-            }
-        }
-        self.problems
-    }
-
-    /// Every key asked for, as (table, key).
-    #[cfg(test)]
-    pub(super) fn known(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.tables.iter().flat_map(|table| table.keys.iter().map(|key| (table.name.as_str(), key.as_ref())))
-    }
-
-    fn unknown(&self, table: &Asked<'a>, key: &str, value: &DeValue<'_>) -> (String, String) {
-        let near = nearest(key, table.keys.iter().map(AsRef::as_ref));
-        let shown = |key: &str| key.escape_debug().take(60).collect::<String>();
-        if value.is_table() {
-            let why = format!("unknown table [{}]", shown(&join(&table.name, key)));
-            return match near {
-                Some(near) => (why, format!("did you mean [{}]?", join(&table.name, near))),
-                None => (why, known_keys("this level has", &table.keys)),
-            };
-        }
-        let why = match table.name.as_str() {
-            "" => format!("unknown key `{}` outside any table", shown(key)),
-            name => format!("unknown key `{}` in [{name}]", shown(key)),
-        };
-        let elsewhere =
-            || self.tables.iter().find(|other| !other.name.is_empty() && other.keys.iter().any(|k| k == key));
-        let help = match (near, elsewhere()) {
-            (_, Some(other)) if near.is_none() || table.name.is_empty() => {
-                format!("it belongs in [{}]", other.name)
-            }
-            (Some(near), _) => format!("did you mean `{near}`?"),
-            _ => known_keys("known here:", &table.keys),
-        };
-        (why, help)
-    }
-
-    /// The string that is meant: itself, or what its `env:` or `file:` leads to.
-    fn string(&self, given: Given<'a>) -> Result<Cow<'a, str>, Refused> {
-        let written = match given {
-            Given::Environment(_, text) => return Ok(Cow::Borrowed(text)),
-            Given::Written(value) => value.get_ref().as_str().ok_or_else(|| type_of(value.get_ref()))?,
-        };
-        let dangling = |why: String, help: String| Err(Refused { why, help: Some(help), reference: true });
-        if let Some(name) = written.strip_prefix("env:") {
-            match self.env.get(name).map(String::as_str) {
-                None => dangling(format!("needs {name}, which is not set"), format!("set {name}")),
-                Some("") => dangling(format!("needs {name}, which is empty"), format!("set {name}")),
-                Some(value) => Ok(Cow::Borrowed(value)),
-            }
-        } else if let Some(path) = written.strip_prefix("file:") {
-            let path = self.folder.join(path);
-            match std::fs::read_to_string(&path) {
-                Ok(text) => Ok(Cow::Owned(text.trim_end_matches(['\r', '\n']).to_owned())),
-                Err(e) => dangling(
-                    format!("needs {}, which cannot be read: {e}", path.display()),
-                    "a path is relative to the folder of the configuration".to_owned(),
-                ),
-            }
-        } else {
-            Ok(Cow::Borrowed(written))
-        }
+impl<'d, 'a> Table<'d, 'a> {
+    /// The document itself, as a table.
+    pub(super) fn root(doc: &'d mut Document<'a>) -> Self {
+        Table { doc, index: 0 }
     }
 }
 
@@ -235,7 +103,7 @@ impl<'a> Table<'_, 'a> {
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Option<T> {
         let given = self.given(key);
-        self.judge_all(key, given, wanted, false, |doc, given| parse(&doc.string(given)?))
+        self.doc.judge(self.index, key, given, wanted, false, |doc, given| parse(&doc.string(given)?))
     }
 
     /// The same, for what is or may hold a secret: a problem does not show it.
@@ -246,7 +114,7 @@ impl<'a> Table<'_, 'a> {
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Option<T> {
         let given = self.given(key);
-        self.judge_all(key, given, wanted, true, |doc, given| parse(&doc.string(given)?))
+        self.doc.judge(self.index, key, given, wanted, true, |doc, given| parse(&doc.string(given)?))
     }
 
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
@@ -256,7 +124,7 @@ impl<'a> Table<'_, 'a> {
         })
     }
 
-    /// A list of strings. One that is wrong is left out, and noted.
+    /// A list of strings, each noted by itself if it is wrong.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -267,12 +135,13 @@ impl<'a> Table<'_, 'a> {
             Given::Written(value) => value.get_ref().as_array().ok_or_else(|| type_of(value.get_ref())),
             Given::Environment(..) => Err(Refused::from("cannot be a list")),
         })?;
-        let items = items.iter().filter_map(|item| {
-            self.judge_all(key, vec![Given::Written(item)], wanted, false, |doc, given| {
-                parse(&doc.string(given)?)
-            })
-        });
-        Some(items.collect())
+        let one = |item| {
+            let given = [Given::Written(item)];
+            self.doc.judge(self.index, key, given, wanted, false, |doc, given| parse(&doc.string(given)?))
+        };
+        // All are looked at before one that is wrong spoils the list.
+        let items: Vec<Option<T>> = items.iter().map(one).collect();
+        items.into_iter().collect()
     }
 
     /// A table in this one, `[name.key]`; an absent one reads as empty.
@@ -302,11 +171,18 @@ impl<'a> Table<'_, 'a> {
             let entries = table.asked().entries.into_iter().flatten();
             let secrets = entries.filter_map(|(name, value)| {
                 table.asked().keys.push(name.get_ref().clone());
-                table.judge_all(name.get_ref(), vec![Given::Written(value)], wanted, true, |doc, given| {
-                    let text = doc.string(given)?;
-                    check(name.get_ref(), &text)?;
-                    Ok((name.get_ref().clone().into_owned(), Secret(text.into_owned())))
-                })
+                table.doc.judge(
+                    table.index,
+                    name.get_ref(),
+                    vec![Given::Written(value)],
+                    wanted,
+                    true,
+                    |doc, given| {
+                        let text = doc.string(given)?;
+                        check(name.get_ref(), &text)?;
+                        Ok((name.get_ref().clone().into_owned(), Secret(text.into_owned())))
+                    },
+                )
             });
             secrets.collect()
         })
@@ -321,7 +197,7 @@ impl<'a> Table<'_, 'a> {
     ) -> Option<T> {
         let text = self.doc.env.get(name).filter(|text| !text.is_empty())?;
         let given = vec![Given::Environment(name, text)];
-        self.judge_all("", given, wanted, false, |doc, given| parse(&doc.string(given)?))
+        self.doc.judge(self.index, "", given, wanted, false, |doc, given| parse(&doc.string(given)?))
     }
 
     /// The string of a key as it stands in the file.
@@ -339,16 +215,9 @@ impl<'a> Table<'_, 'a> {
         self.asked().entries.is_some()
     }
 
-    /// Notes a problem between several keys, at the first of these that the file has: the value of
-    /// `key`, the header of this table, the file as a whole.
+    /// Notes a problem between several keys, at the value of `key` if it has one.
     pub(super) fn complain(&mut self, key: &str, why: String, help: String) {
-        let table = &self.doc.tables[self.index];
-        let value = table.entries.and_then(|entries| entries.get(key)).map(Spanned::span);
-        let place = match value.or(table.header.clone()) {
-            Some(span) => Place::in_text(self.doc.file, self.doc.text, span),
-            None => Place::File { file: self.doc.file.to_owned() },
-        };
-        self.doc.problems.push(Problem { place, text: None, why, help });
+        self.doc.complain(self.index, key, why, help);
     }
 
     fn asked(&mut self) -> &mut Asked<'a> {
@@ -361,9 +230,13 @@ impl<'a> Table<'_, 'a> {
             self.asked().entries.and_then(|entries| entries.get_key_value(&*key)).map(|(key, _)| key.span());
         self.asked().keys.push(key.clone());
         let entries =
-            self.judge_all(&key, given, &format!("a table, [{name}]"), false, |_, given| match given {
-                Given::Written(value) => value.get_ref().as_table().ok_or_else(|| type_of(value.get_ref())),
-                Given::Environment(..) => Err(Refused::from("cannot be a table")),
+            self.doc.judge(self.index, &key, given, &format!("a table, [{name}]"), true, |_, given| {
+                match given {
+                    Given::Written(value) => {
+                        value.get_ref().as_table().ok_or_else(|| type_of(value.get_ref()))
+                    }
+                    Given::Environment(..) => Err(Refused::from("cannot be a table")),
+                }
             });
         let index = self.doc.tables.len();
         self.doc.tables.push(Asked { name, header, entries, keys: Vec::new() });
@@ -377,7 +250,7 @@ impl<'a> Table<'_, 'a> {
         parse: impl Fn(Given<'a>) -> Result<T, Refused>,
     ) -> Option<T> {
         let given = self.given(key);
-        self.judge_all(key, given, wanted, false, |_, given| parse(given))
+        self.doc.judge(self.index, key, given, wanted, false, |_, given| parse(given))
     }
 
     /// What there is for a key, the one that counts last.
@@ -389,61 +262,10 @@ impl<'a> Table<'_, 'a> {
         let names = FROM_ENVIRONMENT.iter().find(|(name, of, _)| *name == table.name && *of == key);
         let named = names.and_then(|(_, _, names)| {
             // Set but empty is how a compose file says "not set".
-            let set = names.iter().filter_map(|name| Some((*name, env.get(*name)?)));
-            set.map(|(name, text)| Given::Environment(name, text)).find(|given| !given.is_empty())
+            let mut set = names.iter().filter_map(|name| Some((*name, env.get(*name)?)));
+            set.find(|(_, text)| !text.is_empty()).map(|(name, text)| Given::Environment(name, text))
         });
         written.into_iter().chain(named).collect()
-    }
-
-    fn judge_all<T>(
-        &mut self,
-        key: &str,
-        given: Vec<Given<'a>>,
-        wanted: &str,
-        hide: bool,
-        parse: impl Fn(&Document<'a>, Given<'a>) -> Result<T, Refused>,
-    ) -> Option<T> {
-        let mut counts = None;
-        for given in given {
-            match parse(self.doc, given) {
-                Ok(value) => counts = Some(value),
-                Err(refused) => self.refuse(key, given, wanted, hide, refused),
-            }
-        }
-        counts
-    }
-
-    fn refuse(&mut self, key: &str, given: Given<'a>, wanted: &str, hide: bool, refused: Refused) {
-        let doc = &mut *self.doc;
-        let (place, text, refers) = match given {
-            Given::Environment(name, text) => {
-                (Place::Environment { name: name.to_owned() }, excerpt(text, 0..text.len()), false)
-            }
-            Given::Written(value) => {
-                let refers =
-                    value.get_ref().as_str().is_some_and(|s| s.starts_with("env:") || s.starts_with("file:"));
-                (Place::in_text(doc.file, doc.text, value.span()), excerpt(doc.text, value.span()), refers)
-            }
-        };
-        let text = (refers || !hide).then_some(text);
-        let subject = match (&text, refers && !refused.reference) {
-            (None, _) => "the value".to_owned(),
-            (Some(text), true) => format!("the value of `{text}`"),
-            (Some(text), false) => format!("`{text}`"),
-        };
-        let why = match (given, doc.tables[self.index].name.as_str()) {
-            (Given::Environment(..), _) => format!("{subject} {}", refused.why),
-            (_, "") => format!("`{key}`: {subject} {}", refused.why),
-            (_, table) => format!("`{key}` in [{table}]: {subject} {}", refused.why),
-        };
-        let help = refused.help.unwrap_or_else(|| format!("write {wanted}"));
-        doc.problems.push(Problem { place, text, why, help });
-    }
-}
-
-impl Given<'_> {
-    fn is_empty(&self) -> bool {
-        matches!(self, Given::Environment(_, ""))
     }
 }
 
@@ -481,39 +303,4 @@ fn within<T: PartialOrd>(value: T, range: &RangeInclusive<T>) -> Result<T, Refus
     } else {
         Err(Refused::from("is not a number"))
     }
-}
-
-fn type_of(value: &DeValue<'_>) -> Refused {
-    Refused::from(match value {
-        DeValue::String(_) => "is a string",
-        DeValue::Integer(_) => "is a whole number",
-        DeValue::Float(_) => "is a number with a point",
-        DeValue::Boolean(_) => "is true or false",
-        DeValue::Datetime(_) => "is a date or a time",
-        DeValue::Array(_) => "is a list",
-        DeValue::Table(_) => "is a table",
-    })
-}
-
-fn join(table: &str, key: &str) -> String {
-    if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
-}
-
-fn known_keys(what: &str, keys: &[Cow<'_, str>]) -> String {
-    let mut keys: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    format!("{what} {}", keys.join(", "))
-}
-
-/// A piece of a text for a message: one line, not too long, nothing that moves a cursor.
-fn excerpt(text: &str, span: Range<usize>) -> String {
-    let whole = text.get(span).unwrap_or_default();
-    let line = whole.lines().next().unwrap_or_default();
-    let mut shown: String =
-        line.chars().take(60).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if shown.len() < whole.len() {
-        shown.push('…');
-    }
-    shown
 }
