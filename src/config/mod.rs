@@ -5,14 +5,15 @@
 //!
 //! There is no serde mirror of the file: serde stops at the first error and loses positions on the
 //! way, and an operator wants every problem at once, each with its line. So `written` walks the
-//! parsed document with typed getters that note what was wrong, and `resolve` is the list of keys,
-//! ranges and meanings, each said once.
+//! parsed document with typed getters that note what was wrong, and `resolve` (with `services`) is
+//! the list of keys, ranges and meanings, each said once.
 
 mod defaults;
 mod document;
 mod meant;
 mod problem;
 mod resolve;
+mod services;
 mod values;
 mod written;
 
