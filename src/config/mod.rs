@@ -309,12 +309,16 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(whatever in any::<String>(), nearly in nearly(), cut in 0..SHIPPED.len()) {
+            let cut = SHIPPED.floor_char_boundary(cut);
             let spliced = format!("{}{whatever}{}", &SHIPPED[..cut], &SHIPPED[cut..]);
             for candidate in [whatever, nearly, spliced] {
                 if let Err(problems) = load(text(&candidate), &env(&[("EOU_MS", &candidate)])) {
                     prop_assert!(!problems.0.is_empty());
                     for problem in &problems.0 {
                         prop_assert_eq!(problem.to_string().lines().count(), 1);
+                        if let Place::Text { span, .. } = &problem.place {
+                            prop_assert!(candidate.get(span.clone()).is_some(), "{problem}");
+                        }
                     }
                 }
             }

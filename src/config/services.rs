@@ -20,7 +20,7 @@ pub(super) fn upstream(t: &mut Table<'_, '_>, name: &str, default: Option<Upstre
     if servers.as_ref().map_or(default.servers.is_empty() && !t.has("servers"), Vec::is_empty) {
         t.complain(
             "servers",
-            format!("`servers` in [upstreams.{name}] names no server"),
+            format!("`servers` in [upstreams.{}] names no server", name.escape_debug()),
             "write one or more, such as [\"127.0.0.1:5000\"]".to_owned(),
         );
     }
