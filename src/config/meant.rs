@@ -94,6 +94,7 @@ pub struct Dialogue {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a process has a handful of them")]
 pub enum Mode {
     Echo,
     Dialogue { stt: Stt, agent: Agent, tts: Tts },
@@ -139,6 +140,14 @@ pub struct Endpoint {
     pub path: String,
     /// Sent with every request.
     pub headers: Vec<(String, Secret)>,
+}
+
+impl Endpoint {
+    /// The URL of this service on one of its servers.
+    pub fn url_of(&self, server: &str) -> String {
+        let scheme = if self.upstream.tls { "https" } else { "http" };
+        format!("{scheme}://{server}{}", self.path)
+    }
 }
 
 /// A pool of servers that do the same thing.

@@ -1,0 +1,78 @@
+//! What holds where nobody says otherwise. The shipped `gateway.toml` shows the same values, and a
+//! test holds the two together.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::meant::*;
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            server: Server {
+                listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+                public_url: None,
+                deploy_id: "dev".to_owned(),
+                drain: Duration::from_mins(15),
+                threads: 0,
+            },
+            admin: Admin { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)), token: None },
+            log: Log { format: LogFormat::Text, transcripts: false },
+            twilio: Twilio {
+                path: "/ws/twilio-media".to_owned(),
+                subprotocol: "audio.twilio.com".to_owned(),
+                ping_interval: Duration::from_secs(10),
+                stream_status: "/webhook/stream_status".to_owned(),
+                incoming_call: "/webhook/incoming_call".to_owned(),
+                stream_ended: "/webhook/stream_ended".to_owned(),
+            },
+            turn: Turn {
+                vad: Vad::Rms,
+                vad_rms: 210.0,
+                eou: Duration::from_millis(450),
+                barge_in: true,
+                dedup_window: Duration::from_secs(8),
+                greeting: String::new(),
+                max_utterance: Duration::from_secs(30),
+                dtmf_timeout: Duration::from_secs(2),
+            },
+            playout: Playout { lead: Duration::from_millis(100) },
+            dialogue: Dialogue {
+                mode: Mode::Echo,
+                apology: "Sorry, something went wrong. Please say that again.".to_owned(),
+                reply_deadline: Duration::from_secs(6),
+            },
+            app: Upstream::new("app", vec!["127.0.0.1:5000".to_owned()]),
+            limits: Limits {
+                max_calls: 10_000,
+                max_message: 65_536,
+                start_timeout: Duration::from_secs(5),
+                write_timeout: Duration::from_secs(5),
+                media_timeout: Duration::from_secs(30),
+            },
+        }
+    }
+}
+
+impl Upstream {
+    /// A pool with the default time-outs and bounds, spoken to in plain HTTP.
+    pub fn new(name: &str, servers: Vec<String>) -> Upstream {
+        Upstream {
+            name: name.to_owned(),
+            servers,
+            tls: false,
+            connect_timeout: Duration::from_secs(2),
+            first_byte_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(60),
+            // gunicorn closes an unused connection after 2 s, and a request must not meet that.
+            idle_timeout: Duration::from_secs(1),
+            max_in_flight: 256,
+        }
+    }
+}
+
+impl Default for RawAudio {
+    fn default() -> RawAudio {
+        RawAudio { pcm_rate: 16_000 }
+    }
+}

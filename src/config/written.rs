@@ -1,0 +1,306 @@
+//! The configuration as written: a parsed document, read key by key.
+//!
+//! A getter takes the file's value and the environment's, notes a problem for each that is wrong,
+//! and answers with the one that counts, or `None` where the default does. Every key that a getter
+//! asks for is known from then on; what is left unasked at the end is an unknown key.
+
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::document::{Asked, Document, Given, Refused, join, type_of};
+use super::meant::Secret;
+use super::values;
+
+/// Keys that the environment may set, by table and key, and under which names.
+const FROM_ENVIRONMENT: [(&str, &str, &[&str]); 5] = [
+    ("server", "deploy_id", &["DEPLOY_ID"]),
+    ("turn", "eou_ms", &["EOU_MS", "EoU_MS"]),
+    ("turn", "barge_in", &["BARGE_IN"]),
+    ("turn", "vad_rms", &["VAD_RMS"]),
+    ("turn", "dedup_window_sec", &["DEDUP_WINDOW_SEC"]),
+];
+
+pub(super) struct Table<'d, 'a> {
+    doc: &'d mut Document<'a>,
+    index: usize,
+}
+
+impl<'d, 'a> Table<'d, 'a> {
+    /// The document itself, as a table.
+    pub(super) fn root(doc: &'d mut Document<'a>) -> Self {
+        Table { doc, index: 0 }
+    }
+}
+
+impl<'a> Table<'_, 'a> {
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        self.get(key, "true or false", |given| match given {
+            Given::Environment(_, text) => values::flag(text).map_err(Refused::from),
+            Given::Written(value) => value.get_ref().as_bool().ok_or_else(|| type_of(value.get_ref())),
+        })
+    }
+
+    pub(super) fn whole(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
+        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+        self.get(key, &wanted, |given| within(whole(given)?, &range))
+    }
+
+    /// A whole number that counts or measures something, and so is not negative.
+    pub(super) fn count(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<usize> {
+        let count = self.whole(key, i64::from(*range.start())..=i64::from(*range.end()));
+        count.and_then(|count| usize::try_from(count).ok())
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+        let wanted = format!("a number from {} to {}", range.start(), range.end());
+        self.get(key, &wanted, |given| within(number(given)?, &range))
+    }
+
+    pub(super) fn millis(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<Duration> {
+        let wanted = format!("a whole number of milliseconds from {} to {}", range.start(), range.end());
+        let range = i64::from(*range.start())..=i64::from(*range.end());
+        let ms = self.get(key, &wanted, |given| within(whole(given)?, &range))?;
+        u64::try_from(ms).ok().map(Duration::from_millis)
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let (from, to) = (values::show(*range.start()), values::show(*range.end()));
+        let wanted = format!("a duration from \"{from}\" to \"{to}\"");
+        self.parsed(key, &wanted, |text| within(values::duration(text)?, &range))
+    }
+
+    pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
+        self.parsed(key, "a string", |text| Ok(text.to_owned()))
+    }
+
+    /// One of a closed set of words; `later` ones are good words, but not in this version.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        words: &[(&str, T)],
+        later: &[&str],
+    ) -> Option<T> {
+        let listed: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        self.parsed(key, &listed.join(" or "), |text| match words.iter().find(|(word, _)| *word == text) {
+            Some((_, meant)) => Ok(*meant),
+            None if later.contains(&text) => Err(Refused::from("is not in this version yet")),
+            None => Err(Refused::from("is not one of its words")),
+        })
+    }
+
+    /// A string that means something, which `parse` finds out.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Result<T, Refused>,
+    ) -> Option<T> {
+        let given = self.given(key);
+        self.doc.judge(self.index, key, given, wanted, false, |doc, given| parse(&doc.string(given)?))
+    }
+
+    /// The same, for what is or may hold a secret: a problem does not show it.
+    pub(super) fn hidden<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Result<T, Refused>,
+    ) -> Option<T> {
+        let given = self.given(key);
+        self.doc.judge(self.index, key, given, wanted, true, |doc, given| parse(&doc.string(given)?))
+    }
+
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
+        self.hidden(key, "a string that is not empty", |text| match text {
+            "" => Err(Refused::from("is empty")),
+            text => Ok(Secret(text.to_owned())),
+        })
+    }
+
+    /// A list of strings, each noted by itself if it is wrong.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Result<T, Refused>,
+    ) -> Option<Vec<T>> {
+        let items = self.get(key, &format!("a list: [{wanted}, …]"), |given| match given {
+            Given::Written(value) => value.get_ref().as_array().ok_or_else(|| type_of(value.get_ref())),
+            Given::Environment(..) => Err(Refused::from("cannot be a list")),
+        })?;
+        let one = |item| {
+            let given = [Given::Written(item)];
+            self.doc.judge(self.index, key, given, wanted, false, |doc, given| parse(&doc.string(given)?))
+        };
+        // All are looked at before one that is wrong spoils the list.
+        let items: Vec<Option<T>> = items.iter().map(one).collect();
+        items.into_iter().collect()
+    }
+
+    /// A table in this one, `[name.key]`; an absent one reads as empty.
+    pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Table<'_, 'a>) -> T) -> T {
+        let given = self.given(key);
+        read(&mut self.open(Cow::Borrowed(key), given))
+    }
+
+    /// Every table in `[name.key]`, whatever it is called.
+    pub(super) fn sections(&mut self, key: &'static str, mut read: impl FnMut(&str, &mut Table<'_, 'a>)) {
+        self.section(key, |table| {
+            for (name, value) in table.asked().entries.into_iter().flatten() {
+                let mut section = table.open(name.get_ref().clone(), vec![Given::Written(value)]);
+                read(name.get_ref(), &mut section);
+            }
+        });
+    }
+
+    /// Every entry of `[name.key]`: free names, secret values. `check` looks at both.
+    pub(super) fn secrets(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        check: impl Fn(&str, &str) -> Result<(), Refused>,
+    ) -> Vec<(String, Secret)> {
+        self.section(key, |table| {
+            let entries = table.asked().entries.into_iter().flatten();
+            let secrets = entries.filter_map(|(name, value)| {
+                table.asked().keys.push(name.get_ref().clone());
+                table.doc.judge(
+                    table.index,
+                    name.get_ref(),
+                    vec![Given::Written(value)],
+                    wanted,
+                    true,
+                    |doc, given| {
+                        let text = doc.string(given)?;
+                        check(name.get_ref(), &text)?;
+                        Ok((name.get_ref().clone().into_owned(), Secret(text.into_owned())))
+                    },
+                )
+            });
+            secrets.collect()
+        })
+    }
+
+    /// A variable that is no key's namesake.
+    pub(super) fn variable<T>(
+        &mut self,
+        name: &'a str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Result<T, Refused>,
+    ) -> Option<T> {
+        let text = self.doc.env.get(name).filter(|text| !text.is_empty())?;
+        let given = vec![Given::Environment(name, text)];
+        self.doc.judge(self.index, "", given, wanted, false, |doc, given| parse(&doc.string(given)?))
+    }
+
+    /// The string of a key as it stands in the file.
+    pub(super) fn as_written(&mut self, key: &'static str) -> Option<&'a str> {
+        self.given(key);
+        self.asked().entries?.get(key)?.get_ref().as_str()
+    }
+
+    pub(super) fn has(&mut self, key: &str) -> bool {
+        self.asked().entries.is_some_and(|entries| entries.contains_key(key))
+    }
+
+    /// Is this table in the file at all?
+    pub(super) fn is_written(&mut self) -> bool {
+        self.asked().entries.is_some()
+    }
+
+    /// Notes a problem between several keys, at the value of `key` if it has one.
+    pub(super) fn complain(&mut self, key: &str, why: String, help: String) {
+        self.doc.complain(self.index, key, why, help);
+    }
+
+    fn asked(&mut self) -> &mut Asked<'a> {
+        &mut self.doc.tables[self.index]
+    }
+
+    fn open(&mut self, key: Cow<'a, str>, given: Vec<Given<'a>>) -> Table<'_, 'a> {
+        let name = join(&self.asked().name, &key);
+        let header =
+            self.asked().entries.and_then(|entries| entries.get_key_value(&*key)).map(|(key, _)| key.span());
+        self.asked().keys.push(key.clone());
+        let entries =
+            self.doc.judge(self.index, &key, given, &format!("a table, [{name}]"), true, |_, given| {
+                match given {
+                    Given::Written(value) => {
+                        value.get_ref().as_table().ok_or_else(|| type_of(value.get_ref()))
+                    }
+                    Given::Environment(..) => Err(Refused::from("cannot be a table")),
+                }
+            });
+        let index = self.doc.tables.len();
+        self.doc.tables.push(Asked { name, header, entries, keys: Vec::new() });
+        Table { doc: self.doc, index }
+    }
+
+    fn get<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        parse: impl Fn(Given<'a>) -> Result<T, Refused>,
+    ) -> Option<T> {
+        let given = self.given(key);
+        self.doc.judge(self.index, key, given, wanted, false, |_, given| parse(given))
+    }
+
+    /// What there is for a key, the one that counts last.
+    fn given(&mut self, key: &'static str) -> Vec<Given<'a>> {
+        let env = self.doc.env;
+        let table = self.asked();
+        table.keys.push(Cow::Borrowed(key));
+        let written = table.entries.and_then(|entries| entries.get(key)).map(Given::Written);
+        let names = FROM_ENVIRONMENT.iter().find(|(name, of, _)| *name == table.name && *of == key);
+        let named = names.and_then(|(_, _, names)| {
+            // Set but empty is how a compose file says "not set".
+            let mut set = names.iter().filter_map(|name| Some((*name, env.get(*name)?)));
+            set.find(|(_, text)| !text.is_empty()).map(|(name, text)| Given::Environment(name, text))
+        });
+        written.into_iter().chain(named).collect()
+    }
+}
+
+fn whole(given: Given<'_>) -> Result<i64, Refused> {
+    let parsed = match given {
+        Given::Environment(_, text) => text.trim().parse(),
+        Given::Written(value) => match value.get_ref() {
+            DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()),
+            other => return Err(type_of(other)),
+        },
+    };
+    parsed.map_err(|_| Refused::from("is not a whole number"))
+}
+
+fn number(given: Given<'_>) -> Result<f64, Refused> {
+    let parsed = match given {
+        Given::Environment(_, text) => text.trim().parse(),
+        Given::Written(value) => match value.get_ref() {
+            #[expect(clippy::cast_precision_loss, reason = "what gets imprecise is out of range")]
+            DeValue::Integer(_) => return Ok(whole(given)? as f64),
+            DeValue::Float(f) => f.as_str().parse(),
+            other => return Err(type_of(other)),
+        },
+    };
+    parsed.map_err(|_| Refused::from("is not a number"))
+}
+
+fn within<T: PartialOrd>(value: T, range: &RangeInclusive<T>) -> Result<T, Refused> {
+    if range.contains(&value) {
+        Ok(value)
+    } else if value < *range.start() {
+        Err(Refused::from("is too small"))
+    } else if value > *range.end() {
+        Err(Refused::from("is too large"))
+    } else {
+        Err(Refused::from("is not a number"))
+    }
+}
