@@ -51,7 +51,7 @@ pub enum Event {
         frames: u64,
         ms: u64,
     },
-    /// The bot had nothing to send in the middle of a reply; the caller heard a gap.
+    /// The bot had nothing to send in the middle of a sentence; the caller heard a gap.
     Underrun,
     /// The caller interrupted: how long speech had gone on, and how much audio was thrown away.
     BargeIn {

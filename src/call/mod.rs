@@ -33,7 +33,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audio::{BYTES_PER_MS, Frame, level};
+use crate::audio::{BYTES_PER_MS, FRAME_BYTES, Frame, level};
 use crate::time::{CallTime, FRAME};
 use crate::turn::{Ear, Ended, Heard, Interruption, Machine, State, Transition};
 use digits::Digits;
@@ -300,7 +300,8 @@ impl Call {
         while let Some(sent) = self.pacer.next(now) {
             match sent {
                 Sent::Frame { frame, due, underrun } => {
-                    if underrun {
+                    let position = self.pacer.sent() - FRAME_BYTES as u64;
+                    if underrun && !self.reply.as_ref().is_some_and(|reply| reply.begins_at(position)) {
                         self.tell(Event::Underrun);
                     }
                     self.outputs.push_back(Output::Play { frame, due });

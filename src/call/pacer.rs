@@ -145,6 +145,11 @@ impl Pacer {
         self.queue.len() < FRAME_BYTES
     }
 
+    /// The position behind everything sent so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Audio queued here, not sent.
     pub(super) fn queued(&self) -> Duration {
         Duration::from_millis((self.queue.len() / BYTES_PER_MS) as u64)

@@ -138,6 +138,11 @@ impl Reply {
         self.parts.is_empty()
     }
 
+    /// A sentence begins at this position: a gap before it is a pause, not a hole.
+    pub(super) fn begins_at(&self, position: u64) -> bool {
+        self.parts.iter().any(|part| part.from == position)
+    }
+
     pub(super) fn segment_heard(&mut self, id: u64) {
         if let Some(part) = self.parts.iter_mut().find(|p| p.segment == id) {
             part.heard = true;

@@ -12,8 +12,18 @@ use super::world::{Answer, Marks, World, settings};
 fn a_question_and_its_answer() {
     let mut world = World::new(settings());
     world.speech = vec![(1000, 2000)];
-    assert_snapshot!(world.run(5000).told(), @"");
-    assert_eq!(world.transcribed, [300 + 1000 + 460 - 40], "pre-roll, speech, silence");
+    assert_snapshot!(world.run(5000).told(), @r#"
+    2440 LISTENING → THINKING (end_of_utterance)
+    2440 → transcribe 1700 ms
+    2490 → ask 1: hello
+    2590 → say 1: All right.
+    2690 first frame, 710 ms after the end of speech
+    2690 THINKING → SPEAKING (first_frame)
+    3290 turn 1 answered
+    3290 sent 30 frames
+    3290 SPEAKING → LISTENING (played)
+    "#);
+    assert_eq!(world.transcribed, [240 + 1000 + 460], "pre-roll, speech, silence");
     assert_eq!(world.call.state(), State::Listening);
 }
 
@@ -23,8 +33,30 @@ fn the_caller_interrupts_and_is_answered() {
     world.speech = vec![(1000, 2000), (4000, 5000)];
     world.agent =
         [Answer::Text(100, "We are open from nine to five on every day but Sunday. Anything else?")].into();
-    assert_snapshot!(world.run(9000).told(), @"");
-    assert_eq!(world.questions[1].heard, "We are open from");
+    assert_snapshot!(world.run(9000).told(), @r#"
+    2440 LISTENING → THINKING (end_of_utterance)
+    2440 → transcribe 1700 ms
+    2490 → ask 1: hello
+    2590 → say 1: We are open from nine to five on every day but Sunday.
+    2690 first frame, 710 ms after the end of speech
+    2690 THINKING → SPEAKING (first_frame)
+    2730 → say 2: Anything else?
+    4180 → clear
+    4180 barge-in: 2590 ms unheard, heard "We are open from nine"
+    4180 turn 1 interrupted
+    4180 sent 79 frames
+    4180 SPEAKING → LISTENING (barge_in)
+    5440 LISTENING → THINKING (end_of_utterance)
+    5440 → transcribe 1700 ms
+    5490 → ask 2: hello
+    5590 → say 3: All right.
+    5690 first frame, 710 ms after the end of speech
+    5690 THINKING → SPEAKING (first_frame)
+    6290 turn 2 answered
+    6290 sent 30 frames
+    6290 SPEAKING → LISTENING (played)
+    "#);
+    assert_eq!(world.questions[1].heard, "We are open from nine");
     assert!(world.questions[1].interrupted);
 }
 
@@ -35,7 +67,7 @@ fn marks_returned_dropped_late_or_never_end_the_same() {
     {
         let mut world = World::new(settings());
         world.marks = marks;
-        world.speech = vec![(1000, 2000), (3500, 4500), (7000, 8000)];
+        world.speech = vec![(1000, 2000), (3500, 4500), (9000, 10_000)];
         world.agent =
             vec![Answer::Text(100, "This reply is interrupted in its middle, long before its end."); 1]
                 .into();
@@ -51,7 +83,14 @@ fn marks_returned_dropped_late_or_never_end_the_same() {
 fn an_echo_of_each_utterance() {
     let mut world = World::new(Settings { mode: Mode::Echo, ..settings() });
     world.speech = vec![(1000, 2000)];
-    assert_snapshot!(world.run(6000).told(), @"");
+    assert_snapshot!(world.run(6000).told(), @r#"
+    2440 LISTENING → THINKING (end_of_utterance)
+    2440 first frame, 460 ms after the end of speech
+    2440 THINKING → SPEAKING (first_frame)
+    3780 turn 1 answered
+    3780 sent 67 frames
+    3780 SPEAKING → LISTENING (played)
+    "#);
 }
 
 #[test]
@@ -78,7 +117,18 @@ fn a_streamed_reply_is_spoken_while_it_is_written() {
         (100, "costs ten."),
     ])]
     .into();
-    assert_snapshot!(world.run(6000).told(), @"");
+    assert_snapshot!(world.run(6000).told(), @r#"
+    1940 LISTENING → THINKING (end_of_utterance)
+    1940 → transcribe 1200 ms
+    1990 → ask 1: hello
+    2190 → say 1: One small pizza costs five euros.
+    2290 first frame, 810 ms after the end of speech
+    2290 THINKING → SPEAKING (first_frame)
+    3290 → say 2: A large one costs ten.
+    5590 turn 1 answered
+    5590 sent 165 frames
+    5590 SPEAKING → LISTENING (played)
+    "#);
 }
 
 #[test]
@@ -87,7 +137,22 @@ fn one_turn_of_two_halves_when_the_caller_goes_on() {
     world.speech = vec![(1000, 2000), (2600, 3600)];
     world.stt = [Answer::Text(50, "I would like"), Answer::Text(50, "I would like a table")].into();
     world.agent = [Answer::Text(800, "Never heard.")].into();
-    assert_snapshot!(world.run(8000).told(), @"");
+    assert_snapshot!(world.run(8000).told(), @r#"
+    2440 LISTENING → THINKING (end_of_utterance)
+    2440 → transcribe 1700 ms
+    2490 → ask 1: I would like
+    2780 → cancel Ask { turn: 1 }
+    2780 THINKING → LISTENING (caller_went_on)
+    4040 LISTENING → THINKING (end_of_utterance)
+    4040 → transcribe 3300 ms
+    4090 → ask 2: I would like a table
+    4190 → say 1: All right.
+    4290 first frame, 710 ms after the end of speech
+    4290 THINKING → SPEAKING (first_frame)
+    4890 turn 2 answered
+    4890 sent 30 frames
+    4890 SPEAKING → LISTENING (played)
+    "#);
 }
 
 #[test]
@@ -126,7 +191,7 @@ fn the_apology_is_heard_within_the_deadline_after_the_end_of_speech() {
     world.speech = vec![(1000, 2000)];
     world.agent = [Answer::Never].into();
     world.run(12_000);
-    assert_eq!(world.stretches()[0].0, 2000 + 6000);
+    assert_eq!(world.stretches()[0].0, 1980 + 6000, "the last voiced frame arrives at 1980");
 }
 
 #[test]
@@ -135,7 +200,17 @@ fn nothing_said_and_nothing_answered() {
     world.speech = vec![(1000, 2000), (4000, 5000)];
     world.stt = [Answer::Text(50, " "), Answer::Text(50, "hm")].into();
     world.agent = [Answer::Pieces(vec![])].into();
-    assert_snapshot!(world.run(9000).told(), @"");
+    assert_snapshot!(world.run(9000).told(), @r#"
+    2440 LISTENING → THINKING (end_of_utterance)
+    2440 → transcribe 1700 ms
+    2490 turn 1 empty
+    2490 THINKING → LISTENING (nothing_said)
+    5440 LISTENING → THINKING (end_of_utterance)
+    5440 → transcribe 1700 ms
+    5490 → ask 2: hm
+    5490 turn 2 empty
+    5490 THINKING → LISTENING (empty_reply)
+    "#);
     assert!(world.played.is_empty());
 }
 
@@ -156,7 +231,26 @@ fn without_barge_in_the_bot_finishes_and_then_answers_what_was_said_meanwhile() 
     world.speech = vec![(1000, 2000), (3000, 3600)];
     world.agent =
         [Answer::Text(100, "This is a long reply that takes its time, and it is not interrupted.")].into();
-    assert_snapshot!(world.run(9000).told(), @"");
+    assert_snapshot!(world.run(9000).told(), @r#"
+    2440 LISTENING → THINKING (end_of_utterance)
+    2440 → transcribe 1700 ms
+    2490 → ask 1: hello
+    2590 → say 1: This is a long reply that takes its time, and it is not interrupted.
+    2690 first frame, 710 ms after the end of speech
+    2690 THINKING → SPEAKING (first_frame)
+    6770 turn 1 answered
+    6770 sent 204 frames
+    6770 SPEAKING → LISTENING (played)
+    6770 LISTENING → THINKING (end_of_utterance)
+    6770 → transcribe 1600 ms
+    6820 → ask 2: hello
+    6920 → say 2: All right.
+    7020 first frame, 250 ms after the end of speech
+    7020 THINKING → SPEAKING (first_frame)
+    7620 turn 2 answered
+    7620 sent 30 frames
+    7620 SPEAKING → LISTENING (played)
+    "#);
 }
 
 #[test]
@@ -167,7 +261,7 @@ fn keys_interrupt_and_become_a_turn() {
     for (at, key) in [(3200, '4'), (3400, '2'), (3600, '#')] {
         world.schedule_at(CallTime::from_millis(at), Input::Dtmf(key));
     }
-    world.run(8000);
+    world.run(12_000);
     assert_eq!(world.questions[1].dtmf.as_deref(), Some("42"));
     assert!(world.questions[1].interrupted);
     assert_eq!(world.call.state(), State::Listening);
@@ -178,7 +272,19 @@ fn a_goodbye_is_heard_before_the_call_ends() {
     let mut world = World::new(settings());
     world.speech = vec![(1000, 2000)];
     world.agent = [Answer::ThenHangup(100, "Goodbye then.")].into();
-    assert_snapshot!(world.run(9000).told(), @"");
+    assert_snapshot!(world.run(9000).told(), @r#"
+    2440 LISTENING → THINKING (end_of_utterance)
+    2440 → transcribe 1700 ms
+    2490 → ask 1: hello
+    2590 → say 1: Goodbye then.
+    2690 first frame, 710 ms after the end of speech
+    2690 THINKING → SPEAKING (first_frame)
+    3470 turn 1 answered
+    3470 sent 39 frames
+    3470 SPEAKING → ENDED (stopped)
+    3470 ended: bot_end
+    3470 → hang up: bot_end
+    "#);
     assert_eq!(world.call.poll_timeout(), None);
 }
 
@@ -199,7 +305,14 @@ fn a_line_that_falls_silent_ends_the_utterance_and_at_last_the_call() {
             }
         }
     }
-    assert_snapshot!(world.told(), @"");
+    assert_snapshot!(world.told(), @r#"
+    3500.000 ms: stalled
+    3500.000 ms: end_of_utterance
+    9500.000 ms: first_frame
+    10500.000 ms: played
+    31500.000 ms: stopped
+    31500.000 ms: timeout
+    "#);
 }
 
 #[test]
@@ -208,7 +321,14 @@ fn the_end_of_the_call_cancels_what_is_under_way() {
     world.speech = vec![(1000, 2000)];
     world.agent = [Answer::Never].into();
     world.schedule_at(CallTime::from_millis(3000), Input::Stop(StopReason::CallerHangup));
-    assert_snapshot!(world.run(9000).told(), @"");
+    assert_snapshot!(world.run(9000).told(), @r#"
+    2440 LISTENING → THINKING (end_of_utterance)
+    2440 → transcribe 1700 ms
+    2490 → ask 1: hello
+    3000 → cancel Ask { turn: 1 }
+    3000 THINKING → ENDED (stopped)
+    3000 ended: caller_hangup
+    "#);
 }
 
 #[test]

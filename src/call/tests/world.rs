@@ -61,7 +61,7 @@ pub(super) struct World {
     pub(super) marks: Marks,
     pub(super) stt: VecDeque<Answer>,
     pub(super) agent: VecDeque<Answer>,
-    /// Text-to-speech: delay to the first audio; `None` never answers. 20 ms of audio a character.
+    /// Text-to-speech: delay to the first audio; `None` never answers. 60 ms of audio a character.
     pub(super) tts: Option<u64>,
     /// When the caller speaks, in ms: [from, to).
     pub(super) speech: Vec<(u64, u64)>,
@@ -196,7 +196,7 @@ impl World {
                     self.say(format!("→ say {segment}: {text}"));
                     if let Some(delay) = self.tts {
                         // In three chunks, so that a segment is never whole at once.
-                        let audio = tone(text.chars().count() * 20, 0x80 + (segment % 32) as u8);
+                        let audio = tone(text.chars().count() * 60, 0x80 + (segment % 32) as u8);
                         let size = audio.len().div_ceil(3);
                         for (i, chunk) in audio.chunks(size).enumerate() {
                             let audio = Bytes::copy_from_slice(chunk);
