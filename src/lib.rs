@@ -40,3 +40,10 @@ pub mod time;
 pub mod turn;
 pub mod twilio;
 pub mod upstream;
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The git commit that it was built from, as far as known.
+pub const COMMIT: &str = env!("VOXGATE_COMMIT");
+/// The platform that it was built for.
+pub const TARGET: &str = env!("VOXGATE_TARGET");

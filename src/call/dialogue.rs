@@ -28,7 +28,7 @@ impl Call {
         if greeting.audio.is_empty() {
             self.reply_text_came(&greeting.text, now);
         } else {
-            self.speak_phrase(&greeting);
+            self.speak_phrase(&greeting, now);
         }
         self.reply_complete(Action::None, now);
     }
@@ -67,7 +67,7 @@ impl Call {
         let tail = (silence.as_millis() as usize * BYTES_PER_MS).saturating_sub(ECHO_TAIL);
         let audio = Bytes::copy_from_slice(&turn[..turn.len().saturating_sub(tail)]);
         self.reply = Some(Reply::new(self.turns));
-        self.speak_phrase(&Phrase { text: String::new(), audio });
+        self.speak_phrase(&Phrase { text: String::new(), audio }, now);
         self.reply_complete(Action::None, now);
     }
 
@@ -179,6 +179,9 @@ impl Call {
             let took = now.since(segment.asked_at);
             self.tell(Event::TtsFirstAudio { took });
         }
+        if self.state() == State::Thinking && self.pacer.is_empty() {
+            self.first_audio_at = now;
+        }
         self.pacer.push(audio);
     }
 
@@ -201,7 +204,8 @@ impl Call {
     }
 
     /// Queues a phrase whose voice is known.
-    fn speak_phrase(&mut self, phrase: &Phrase) {
+    fn speak_phrase(&mut self, phrase: &Phrase, now: CallTime) {
+        self.first_audio_at = now;
         let from = self.pacer.pushed();
         self.pacer.push(&phrase.audio);
         self.pacer.pad();
@@ -257,7 +261,7 @@ impl Call {
         let again = reply.failed;
         reply.give_up(position);
         if !again && !settings.apology.audio.is_empty() {
-            self.speak_phrase(&settings.apology);
+            self.speak_phrase(&settings.apology, now);
         }
         self.say_next(now);
     }

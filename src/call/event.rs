@@ -37,9 +37,12 @@ pub enum Event {
     TtsLen {
         ms: u64,
     },
-    /// The first frame of a reply went out: since the caller finished, as far as known.
+    /// The first frame of a reply went out: since the caller finished speaking (if it was speech that
+    /// is answered), since there was something to answer, and since its first audio was here.
     FirstFrame {
         since_speech_end: Option<Duration>,
+        since_thinking: Duration,
+        since_audio: Duration,
         greeting: bool,
     },
     /// The carrier says the first frame of a reply was played: since it was sent.

@@ -66,6 +66,8 @@ pub struct Call {
     transcribing: Option<Asked>,
     asking: Option<Asked>,
     speaking_since: CallTime,
+    /// When the present reply's first audio came, and when its first mark was sent.
+    first_audio_at: CallTime,
     first_mark_sent: Option<CallTime>,
     /// Counts the caller's turns, the utterances, and the sentences given to a voice.
     turns: u64,
@@ -119,6 +121,7 @@ impl Call {
             transcribing: None,
             asking: None,
             speaking_since: now,
+            first_audio_at: now,
             first_mark_sent: None,
             turns: 0,
             utterances: 0,
@@ -324,7 +327,9 @@ impl Call {
     fn first_frame(&mut self, now: CallTime) {
         let greeting = self.reply.as_ref().is_some_and(|reply| reply.turn == 0);
         let since_speech_end = self.thinking.speech_end.map(|end| now.since(end));
-        self.tell(Event::FirstFrame { since_speech_end, greeting });
+        let since_thinking = now.since(self.thinking.since);
+        let since_audio = now.since(self.first_audio_at);
+        self.tell(Event::FirstFrame { since_speech_end, since_thinking, since_audio, greeting });
         let transition = self.machine.speak();
         self.moved(transition);
         self.speaking_since = now;

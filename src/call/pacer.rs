@@ -140,6 +140,11 @@ impl Pacer {
         self.playout_end
     }
 
+    /// Nothing is queued.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// No whole frame is queued.
     pub(super) fn is_dry(&self) -> bool {
         self.queue.len() < FRAME_BYTES

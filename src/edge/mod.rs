@@ -1,1 +1,17 @@
-//! edge
+//! The world side of the gateway, on Pingora: one listener, the dispatch that decides who answers
+//! before anything can reach the app, the proxy to the app, and the loop of each call.
+
+mod admin;
+mod calls;
+mod gateway;
+mod handshake;
+mod phrases;
+mod proxy;
+mod serve;
+mod session;
+mod shutdown;
+mod take_over;
+mod tunnel;
+mod websocket;
+
+pub use serve::{StartError, serve};

@@ -1,1 +1,9 @@
-//! observe
+//! What an operator sees: one event type becomes a log line and a metric, here and nowhere else.
+
+mod call;
+mod log;
+mod metrics;
+
+pub use call::{CallLabels, CallObserver, Ending};
+pub use log::init as init_log;
+pub use metrics::{HandshakeResult, Metrics, Route};

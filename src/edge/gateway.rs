@@ -1,0 +1,113 @@
+//! What all requests and calls share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::watch;
+
+use super::calls::Calls;
+use super::phrases::Phrases;
+use crate::call::{Mode, Settings};
+use crate::config::{self, Config};
+use crate::observe::Metrics;
+use crate::turn::Endpointing;
+use crate::upstream::Services;
+
+pub(super) struct Gateway {
+    pub(super) config: Config,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) calls: Arc<Calls>,
+    /// `None` in echo mode, which needs no service.
+    pub(super) services: Option<Services>,
+    pub(super) phrases: Phrases,
+    /// Set when no new calls are taken any more.
+    draining: AtomicBool,
+    /// Requests and tunnels under way.
+    pub(super) requests: AtomicUsize,
+    /// Turns true when the last calls must go.
+    hang_up: watch::Sender<bool>,
+    request_ids: RequestIds,
+}
+
+impl Gateway {
+    pub(super) fn new(config: Config, metrics: Arc<Metrics>, services: Option<Services>) -> Gateway {
+        metrics.calls_capacity.set(config.limits.max_calls as i64);
+        Gateway {
+            calls: Calls::new(config.limits.max_calls, metrics.calls_active.clone()),
+            phrases: Phrases::new(&config),
+            services,
+            draining: AtomicBool::new(false),
+            requests: AtomicUsize::new(0),
+            hang_up: watch::Sender::new(false),
+            request_ids: RequestIds::new(),
+            config,
+            metrics,
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.metrics.draining.set(1);
+    }
+
+    /// Calls and requests that a stop would cut.
+    pub(super) fn under_way(&self) -> usize {
+        self.calls.active() + self.requests.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn hang_up_all(&self) {
+        self.hang_up.send_replace(true);
+    }
+
+    pub(super) fn hang_up(&self) -> watch::Receiver<bool> {
+        self.hang_up.subscribe()
+    }
+
+    pub(super) fn request_id(&self) -> String {
+        self.request_ids.next()
+    }
+
+    /// What a call that starts now needs to know.
+    pub(super) fn call_settings(&self, call_sid: &str) -> Settings {
+        let Config { turn, playout, dialogue, limits, .. } = &self.config;
+        let mode = match &dialogue.mode {
+            config::Mode::Echo => Mode::Echo,
+            config::Mode::Dialogue { .. } => Mode::Dialogue,
+        };
+        let greets = mode == Mode::Dialogue && !turn.greeting.is_empty() && self.calls.greet(call_sid);
+        Settings {
+            mode,
+            vad_rms: turn.vad_rms,
+            endpointing: Endpointing { eou: turn.eou, max_utterance: turn.max_utterance },
+            barge_in: turn.barge_in,
+            dedup_window: turn.dedup_window,
+            greeting: greets.then(|| self.phrases.greeting()),
+            apology: self.phrases.apology(),
+            reply_deadline: dialogue.reply_deadline,
+            dtmf_timeout: turn.dtmf_timeout,
+            lead: playout.lead,
+            media_timeout: limits.media_timeout,
+        }
+    }
+}
+
+/// Ids for requests that bring none: unique in this process, and hardly the same in another.
+struct RequestIds {
+    process: u64,
+    count: AtomicU64,
+}
+
+impl RequestIds {
+    fn new() -> RequestIds {
+        use std::hash::{BuildHasher, RandomState};
+        RequestIds { process: RandomState::new().hash_one(std::process::id()), count: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> String {
+        format!("{:016x}{:08x}", self.process, self.count.fetch_add(1, Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,81 @@
+//! Fixed phrases: given a voice once, by the text-to-speech service, when the gateway starts. Until
+//! that has worked, the apology is the recording that voxgate ships, so that it is heard with the
+//! service down too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use tracing::{info, warn};
+
+use super::gateway::Gateway;
+use crate::audio::{APOLOGY, APOLOGY_TEXT};
+use crate::call::Phrase;
+use crate::config::Config;
+
+const RETRY: Duration = Duration::from_secs(15);
+
+pub(super) struct Phrases {
+    greeting: ArcSwap<Phrase>,
+    apology: ArcSwap<Phrase>,
+}
+
+impl Phrases {
+    pub(super) fn new(config: &Config) -> Phrases {
+        let silent = config.dialogue.apology.is_empty();
+        let apology = match silent {
+            true => Phrase::default(),
+            false => Phrase { text: APOLOGY_TEXT.into(), audio: Bytes::from_static(APOLOGY) },
+        };
+        let greeting = Phrase { text: config.turn.greeting.clone(), audio: Bytes::new() };
+        Phrases { greeting: ArcSwap::from_pointee(greeting), apology: ArcSwap::from_pointee(apology) }
+    }
+
+    pub(super) fn greeting(&self) -> Phrase {
+        Phrase::clone(&self.greeting.load())
+    }
+
+    pub(super) fn apology(&self) -> Phrase {
+        Phrase::clone(&self.apology.load())
+    }
+}
+
+/// Renders the phrases in the background, and tries again until it has worked.
+pub(super) struct Rendering(pub(super) Arc<Gateway>);
+
+#[async_trait]
+impl BackgroundService for Rendering {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let Some(services) = &self.0.services else { return };
+        let phrases = &self.0.phrases;
+        let config = &self.0.config;
+        for (name, text, place) in [
+            ("greeting", &config.turn.greeting, &phrases.greeting),
+            ("apology", &config.dialogue.apology, &phrases.apology),
+        ] {
+            let mut told = false;
+            while !text.is_empty() {
+                match services.render(text).await {
+                    Ok(audio) => {
+                        info!(phrase = name, ms = audio.len() / 8, "PHRASE_RENDERED");
+                        place.store(Arc::new(Phrase { text: text.clone(), audio: Bytes::from(audio) }));
+                        break;
+                    }
+                    Err(failure) if !told => {
+                        told = true;
+                        warn!(phrase = name, why = failure.why, "PHRASE_NOT_RENDERED");
+                    }
+                    Err(_) => {}
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY) => {}
+                    _ = shutdown.changed() => return,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A call's WebSocket: reading goes on while writing waits, what waits is bounded, and a carrier
+//! that does not read is noticed.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use tokio::time::Instant;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::CapacityError;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+/// Small buffers: a message is 400 bytes, and the defaults cost 100 KiB a connection.
+const READ_BUFFER: usize = 4 * 1024;
+const WRITE_BUFFER: usize = 2 * 1024;
+/// Audio that waits to be written at most: about four seconds.
+const MAX_WRITE_BUFFER: usize = 64 * 1024;
+/// How long a goodbye may take, from our close frame to the peer's.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// The transport under the WebSocket, as Pingora hands it over.
+pub(super) type Transport = pingora::protocols::Stream;
+
+pub(super) struct Socket {
+    ws: WebSocketStream<Transport>,
+    /// Something was written and not flushed, since when.
+    unflushed: Option<Instant>,
+}
+
+/// What the peer did.
+#[derive(Debug)]
+pub(super) enum Received {
+    Text(Utf8Bytes),
+    Binary,
+    Pong(Bytes),
+    Closed(Close),
+}
+
+/// How the connection ended.
+#[derive(Debug)]
+pub(super) enum Close {
+    /// The peer closed it, with this code.
+    ByPeer(u16),
+    /// It broke.
+    Lost(String),
+    /// The peer sent something longer than is allowed.
+    TooLong,
+    /// The peer broke the WebSocket protocol.
+    Protocol(String),
+}
+
+/// The peer does not read: what was sent does not fit any more.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl Socket {
+    pub(super) async fn new(transport: Transport, early: Vec<u8>, max_message: usize) -> Socket {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_write_buffer_size(MAX_WRITE_BUFFER)
+            .max_message_size(Some(max_message))
+            .max_frame_size(Some(max_message));
+        let ws = WebSocketStream::from_partially_read(transport, early, Role::Server, Some(config)).await;
+        Socket { ws, unflushed: None }
+    }
+
+    /// Queues a message. It leaves with the next `next`.
+    pub(super) fn send_text(&mut self, text: Bytes) -> Result<(), Full> {
+        // Our own messages are ASCII; the check is a scan of 300 bytes.
+        match Utf8Bytes::try_from(text) {
+            Ok(text) => self.send(Message::Text(text)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn send_ping(&mut self, payload: [u8; 8]) -> Result<(), Full> {
+        self.send(Message::Ping(Bytes::copy_from_slice(&payload)))
+    }
+
+    fn send(&mut self, message: Message) -> Result<(), Full> {
+        self.unflushed.get_or_insert_with(Instant::now);
+        match Pin::new(&mut self.ws).start_send(message) {
+            Err(Error::WriteBufferFull(_)) => Err(Full),
+            // Any other error is met again, and told, by the next read.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Since when the peer has left what was sent unread.
+    pub(super) fn blocked_since(&self) -> Option<Instant> {
+        self.unflushed
+    }
+
+    /// Writes what is queued and waits for the next thing from the peer. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Received {
+        poll_fn(|cx| {
+            self.poll_flush(cx);
+            self.poll_receive(cx)
+        })
+        .await
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) {
+        if self.unflushed.is_some() && Pin::new(&mut self.ws).poll_flush(cx).is_ready() {
+            // An error here is met again, and told, by the next read.
+            self.unflushed = None;
+        }
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
+        loop {
+            let received = match std::task::ready!(Pin::new(&mut self.ws).poll_next(cx)) {
+                Some(Ok(Message::Text(text))) => Received::Text(text),
+                Some(Ok(Message::Binary(_))) => Received::Binary,
+                Some(Ok(Message::Pong(payload))) => Received::Pong(payload),
+                // Tungstenite has queued the pong; it leaves with the next flush.
+                Some(Ok(Message::Ping(_))) => {
+                    self.unflushed.get_or_insert_with(Instant::now);
+                    self.poll_flush(cx);
+                    continue;
+                }
+                Some(Ok(Message::Frame(_))) => continue,
+                Some(Ok(Message::Close(frame))) => {
+                    let code = frame.map_or(u16::from(CloseCode::Status), |frame| frame.code.into());
+                    Received::Closed(Close::ByPeer(code))
+                }
+                Some(Err(error)) => Received::Closed(close_of(error)),
+                None => Received::Closed(Close::Lost("the connection is closed".into())),
+            };
+            return Poll::Ready(received);
+        }
+    }
+
+    /// Says goodbye with a code, and waits a moment for the peer to do the same.
+    pub(super) async fn close(mut self, code: u16) {
+        let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::default() };
+        let _ = Pin::new(&mut self.ws).start_send(Message::Close(Some(frame)));
+        self.unflushed.get_or_insert_with(Instant::now);
+        let goodbye = async { while !matches!(self.next().await, Received::Closed(_)) {} };
+        let _ = tokio::time::timeout(CLOSING, goodbye).await;
+    }
+}
+
+fn close_of(error: Error) -> Close {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => Close::TooLong,
+        Error::Protocol(error) => Close::Protocol(error.to_string()),
+        Error::Utf8(_) => Close::Protocol("text that is not UTF-8".into()),
+        other => Close::Lost(other.to_string()),
+    }
+}

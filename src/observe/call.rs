@@ -1,0 +1,250 @@
+//! Watches one call: its events become log lines and metrics, and its last line sums it up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::local::LocalHistogram;
+use tracing::{debug, info, warn};
+
+use super::metrics::Metrics;
+use crate::call::{Event, StopReason, TurnResult};
+use crate::twilio::codes;
+
+/// What every line of a call bears.
+#[derive(Clone, Debug)]
+pub struct CallLabels {
+    pub call_sid: String,
+    pub stream_sid: String,
+}
+
+/// How the socket of a call ended.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// The WebSocket close code that was sent or received.
+    pub close_code: Option<u16>,
+    /// The 319xx code that the carrier is likely to report for it.
+    pub carrier_code: Option<u16>,
+    /// In words, where there is more to say than the reason.
+    pub detail: String,
+}
+
+/// Follows one call from `start` to its end.
+pub struct CallObserver {
+    metrics: Arc<Metrics>,
+    labels: CallLabels,
+    transcripts: bool,
+    lateness: LocalHistogram,
+    frames_in: u64,
+    frames_out: u64,
+    turns: u64,
+    failed: u64,
+    barge_ins: u64,
+    underruns: u64,
+    dropped: u64,
+    reason: Option<StopReason>,
+}
+
+impl CallObserver {
+    pub fn new(metrics: Arc<Metrics>, labels: CallLabels, transcripts: bool) -> CallObserver {
+        let lateness = metrics.lateness.local();
+        CallObserver {
+            metrics,
+            labels,
+            transcripts,
+            lateness,
+            frames_in: 0,
+            frames_out: 0,
+            turns: 0,
+            failed: 0,
+            barge_ins: 0,
+            underruns: 0,
+            dropped: 0,
+            reason: None,
+        }
+    }
+
+    pub fn started(&self, subprotocol: Option<&str>, account_sid: &str, mode: &str) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        let subprotocol = subprotocol.unwrap_or("none");
+        info!(call_sid, stream_sid, account_sid, subprotocol, mode, "WS_START");
+    }
+
+    /// Audio of the caller; counted in frames of 20 ms, whatever the payloads were.
+    pub fn heard(&mut self, bytes: usize) {
+        let before = self.frames_in / 160;
+        self.frames_in += bytes as u64;
+        self.metrics.frames_in.inc_by(self.frames_in / 160 - before);
+    }
+
+    pub fn sent(&mut self, late: Duration) {
+        self.frames_out += 1;
+        self.lateness.observe(late.as_secs_f64());
+    }
+
+    /// A message that could not be used. Logged once a call, counted each time.
+    pub fn dropped(&mut self, reason: &'static str, detail: &str) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        self.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
+        self.dropped += 1;
+        if self.dropped == 1 {
+            warn!(call_sid, stream_sid, reason, detail, "MESSAGE_DROPPED");
+        }
+    }
+
+    pub fn unknown(&self, event: &str) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        debug!(call_sid, stream_sid, event, "UNKNOWN_EVENT");
+    }
+
+    pub fn ping_sent(&self, pong_missed: bool) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        if pong_missed {
+            self.metrics.pongs_missed.inc();
+            warn!(call_sid, stream_sid, "PONG_MISSED");
+        }
+        debug!(call_sid, stream_sid, "PNG_PONG_TX");
+    }
+
+    pub fn pong_received(&self, rtt: Duration) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        self.metrics.ping_rtt.observe(rtt.as_secs_f64());
+        debug!(call_sid, stream_sid, rtt_ms = millis(rtt), "PNG_PONG_RX");
+    }
+
+    pub fn event(&mut self, event: Event) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        let metrics = &self.metrics;
+        let stage = |stage: &str, took: Duration| {
+            metrics.turn_stage.with_label_values(&[stage]).observe(took.as_secs_f64());
+        };
+        match event {
+            Event::State(t) => {
+                let (from, to, why) = (t.from.as_str(), t.to.as_str(), t.why.as_str());
+                info!(call_sid, stream_sid, from, to, why, "STATE");
+            }
+            Event::UtteranceStarted => debug!(call_sid, stream_sid, "UTTERANCE_STARTED"),
+            Event::UtteranceEnded { speech, endpoint } => {
+                stage("endpoint", endpoint);
+                debug!(call_sid, stream_sid, speech_ms = millis(speech), "UTTERANCE_ENDED");
+            }
+            Event::SttFinal { text, took } => {
+                stage("stt", took);
+                let chars = text.chars().count();
+                if self.transcripts {
+                    info!(call_sid, stream_sid, ms = millis(took), chars, text, "STT_FINAL");
+                } else {
+                    info!(call_sid, stream_sid, ms = millis(took), chars, "STT_FINAL");
+                }
+            }
+            Event::Duplicate { .. } => {
+                metrics.duplicates.inc();
+                info!(call_sid, stream_sid, "STT_DUPLICATE");
+            }
+            Event::AgentFirstText { took } => {
+                stage("agent_ttfb", took);
+                debug!(call_sid, stream_sid, ms = millis(took), "AGENT_FIRST_TEXT");
+            }
+            Event::TtsFirstAudio { took } => {
+                stage("tts_ttfb", took);
+                debug!(call_sid, stream_sid, ms = millis(took), "TTS_FIRST_AUDIO");
+            }
+            Event::TtsLen { ms } => info!(call_sid, stream_sid, ms, "TTS_LEN_ms"),
+            Event::FirstFrame { since_speech_end, greeting, since_thinking, since_audio } => {
+                stage("first_frame", since_audio);
+                if let Some(took) = since_speech_end {
+                    stage("total", took);
+                }
+                if greeting {
+                    metrics.greeting.observe(since_thinking.as_secs_f64());
+                }
+                debug!(call_sid, stream_sid, greeting, "FIRST_FRAME");
+            }
+            Event::FirstFrameHeard { took } => {
+                metrics.mark_ack.observe(took.as_secs_f64());
+                debug!(call_sid, stream_sid, ms = millis(took), "FIRST_FRAME_HEARD");
+            }
+            Event::MediaTx { frames, ms } => {
+                metrics.frames_out.inc_by(frames);
+                self.lateness.flush();
+                info!(call_sid, stream_sid, frames, ms, "MEDIA_TX");
+            }
+            Event::Underrun => {
+                metrics.underruns.inc();
+                self.underruns += 1;
+                warn!(call_sid, stream_sid, "UNDERRUN");
+            }
+            Event::BargeIn { reaction, cleared, .. } => {
+                metrics.barge_ins.inc();
+                metrics.barge_in_reaction.observe(reaction.as_secs_f64());
+                self.barge_ins += 1;
+                let (reaction_ms, cleared_ms) = (millis(reaction), millis(cleared));
+                info!(call_sid, stream_sid, reaction_ms, cleared_ms, "BARGE_IN");
+            }
+            Event::TurnEnded { turn, result } => {
+                metrics.turns.with_label_values(&[result.as_str()]).inc();
+                self.turns += 1;
+                self.failed += u64::from(result == TurnResult::Failed);
+                info!(call_sid, stream_sid, turn, result = result.as_str(), "TURN");
+            }
+            Event::UpstreamFailed { service, failure } => {
+                let (service, kind) = (service.as_str(), failure.kind.as_str());
+                let (upstream, why) = (&failure.upstream, &failure.why);
+                warn!(call_sid, stream_sid, service, upstream, kind, why, "UPSTREAM_FAILED");
+            }
+            Event::Dtmf { .. } => {
+                metrics.dtmf.inc();
+                // Which key is the caller's business: it may be a card number.
+                debug!(call_sid, stream_sid, "DTMF");
+            }
+            Event::MediaStalled => {
+                metrics.media_stalls.inc();
+                let code = 31953;
+                warn!(call_sid, stream_sid, code, "MEDIA_STALLED");
+            }
+            Event::MediaResumed { after } => {
+                info!(call_sid, stream_sid, after_ms = millis(after), "MEDIA_RESUMED");
+            }
+            Event::MediaGap { ms } => {
+                metrics.sequence_gaps.inc();
+                debug!(call_sid, stream_sid, ms, "MEDIA_GAP");
+            }
+            Event::ActionIgnored { action } => {
+                warn!(call_sid, stream_sid, action, "ACTION_IGNORED");
+            }
+            Event::Ended { reason } => self.reason = Some(reason),
+        }
+    }
+
+    /// The call's last line.
+    pub fn stopped(mut self, lasted: Duration, ending: &Ending) {
+        self.lateness.flush();
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        let reason = self.reason.unwrap_or(StopReason::Error).as_str();
+        self.metrics.calls.with_label_values(&[reason]).inc();
+        self.metrics.call_duration.observe(lasted.as_secs_f64());
+        let explained = ending.carrier_code.and_then(codes::explain);
+        info!(
+            call_sid,
+            stream_sid,
+            seconds = (lasted.as_secs_f64() * 10.0).round() / 10.0,
+            turns = self.turns,
+            failed_turns = self.failed,
+            barge_ins = self.barge_ins,
+            frames_in = self.frames_in / 160,
+            frames_out = self.frames_out,
+            underruns = self.underruns,
+            dropped = self.dropped,
+            close_code = ending.close_code,
+            reason,
+            detail = (!ending.detail.is_empty()).then_some(ending.detail.as_str()),
+            code = explained.map(|e| e.code),
+            meaning = explained.map(|e| e.meaning),
+            look_at = explained.map(|e| e.look_at),
+            "WS_STOP"
+        );
+    }
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,24 @@
+//! The log: one line an event on stderr, as text or as JSON. `RUST_LOG` chooses levels.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
+
+use crate::config::LogFormat;
+
+/// Starts the log. A second call changes nothing.
+pub fn init(format: LogFormat) {
+    // Pingora says at INFO what we say better, and at WARN and ERROR what a client did wrong.
+    let levels = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=warn,pingora_proxy=error"));
+    let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = match format {
+        LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    };
+    // The bridge from the `log` crate, which Pingora uses, comes with `try_init`.
+    let _ = tracing_subscriber::registry().with(levels).with(layer).try_init();
+}

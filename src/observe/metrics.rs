@@ -1,0 +1,361 @@
+//! The metrics. Base units, closed sets of labels, every combination there from the start, so that a
+//! rate never misses the first event; handles are kept, so that counting is an addition.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::call::{FailureKind, Service, StopReason, TurnResult};
+
+/// Bounds that are no whole seconds: Prometheus 3 would rename `le="1"`.
+const TURN: [f64; 15] = [0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.1, 1.5, 2.1, 3.1, 5.1, 10.1];
+const PACE: [f64; 13] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5];
+const NET: [f64; 12] = [0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.1];
+const HTTP: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.1, 2.5, 5.1, 10.1, 30.1];
+const CALL: [f64; 11] = [5.1, 15.1, 30.1, 60.1, 120.1, 300.1, 600.1, 1800.1, 3600.1, 7200.1, 14400.1];
+
+/// How a handshake at the media path ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeResult {
+    Ok,
+    /// Not an upgrade at all: 426.
+    NoUpgrade,
+    BadRequest,
+    Capacity,
+    Draining,
+}
+
+impl HandshakeResult {
+    const ALL: [HandshakeResult; 5] =
+        [Self::Ok, Self::NoUpgrade, Self::BadRequest, Self::Capacity, Self::Draining];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NoUpgrade => "no_upgrade",
+            Self::BadRequest => "bad_request",
+            Self::Capacity => "capacity",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// Who answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    Media,
+    Healthz,
+    Version,
+    StreamStatus,
+    App,
+    /// An upgrade that is passed through to the app.
+    AppUpgrade,
+}
+
+impl Route {
+    const ALL: [Route; 6] =
+        [Self::Media, Self::Healthz, Self::Version, Self::StreamStatus, Self::App, Self::AppUpgrade];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Media => "media",
+            Self::Healthz => "healthz",
+            Self::Version => "version",
+            Self::StreamStatus => "stream_status",
+            Self::App => "app",
+            Self::AppUpgrade => "app_upgrade",
+        }
+    }
+}
+
+/// The classes of status codes.
+const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Stages of a turn, in their order.
+const STAGES: [&str; 6] = ["endpoint", "stt", "agent_ttfb", "tts_ttfb", "first_frame", "total"];
+
+/// Why a message of the carrier was of no use.
+const DROPPED: [&str; 5] = ["before_start", "base64", "malformed", "binary", "other_track"];
+
+/// The result of a request to a service: a failure's kind, or one of these.
+const RESULTS: [&str; 2] = ["ok", "cancelled"];
+
+pub struct Metrics {
+    registry: Registry,
+    pub calls_active: IntGauge,
+    pub calls_capacity: IntGauge,
+    pub draining: IntGauge,
+    pub calls: IntCounterVec,
+    pub call_duration: Histogram,
+    pub handshakes: IntCounterVec,
+    pub frames_in: IntCounter,
+    pub frames_out: IntCounter,
+    pub frames_dropped: IntCounterVec,
+    pub sequence_gaps: IntCounter,
+    pub media_stalls: IntCounter,
+    pub lateness: Histogram,
+    pub underruns: IntCounter,
+    pub ping_rtt: Histogram,
+    pub pongs_missed: IntCounter,
+    pub mark_ack: Histogram,
+    pub barge_ins: IntCounter,
+    pub barge_in_reaction: Histogram,
+    pub turns: IntCounterVec,
+    pub turn_stage: HistogramVec,
+    pub greeting: Histogram,
+    pub duplicates: IntCounter,
+    pub dtmf: IntCounter,
+    upstream_requests: IntCounterVec,
+    upstream_seconds: HistogramVec,
+    http_requests: IntCounterVec,
+    http_duration: HistogramVec,
+    pub http_inflight: IntGauge,
+    pub stream_status: IntCounterVec,
+}
+
+impl Metrics {
+    /// All metrics, at zero. Fails only if two bear one name.
+    pub fn new() -> prometheus::Result<Metrics> {
+        let registry = Registry::new_custom(Some("voxgate".into()), None)?;
+        let new = New(&registry);
+        let media_frames = new.counters(
+            "media_frames_total",
+            "Frames of 20 ms received from and sent to the carrier.",
+            &["direction"],
+        )?;
+        let barge_ins = new.counters(
+            "barge_ins_total",
+            "Interruptions of the bot by the caller, by outcome.",
+            &["outcome"],
+        )?;
+        let build = IntGaugeVec::new(
+            Opts::new("build_info", "The version that runs; always 1."),
+            &["version", "commit"],
+        )?;
+        build.with_label_values(&[crate::VERSION, crate::COMMIT]).set(1);
+        registry.register(Box::new(build))?;
+        let metrics = Metrics {
+            calls_active: new.gauge("calls_active", "Calls under way.")?,
+            calls_capacity: new.gauge("calls_capacity", "Calls that may be under way at once.")?,
+            draining: new.gauge("draining", "1 while no new calls are taken and the last ones finish.")?,
+            calls: new.counters("calls_total", "Calls that have ended, by reason.", &["reason"])?,
+            call_duration: new.histogram("call_duration_seconds", "How long calls lasted.", &CALL)?,
+            handshakes: new.counters(
+                "ws_handshakes_total",
+                "Requests at the media path, by result.",
+                &["result"],
+            )?,
+            frames_in: media_frames.with_label_values(&["in"]),
+            frames_out: media_frames.with_label_values(&["out"]),
+            frames_dropped: new.counters(
+                "media_frames_dropped_total",
+                "Messages of the carrier that could not be used, by reason.",
+                &["direction", "reason"],
+            )?,
+            sequence_gaps: new.counter(
+                "media_sequence_gaps_total",
+                "Places where audio was lost between the carrier and here, by its timestamps.",
+            )?,
+            media_stalls: new
+                .counter("media_stalls_total", "Times that a caller's audio stopped for 2 s.")?,
+            lateness: new.histogram(
+                "frame_send_lateness_seconds",
+                "How long after it was due a frame left.",
+                &PACE,
+            )?,
+            underruns: new.counter(
+                "playout_underruns_total",
+                "Times that there was nothing to send in the middle of a sentence.",
+            )?,
+            ping_rtt: new.histogram("ws_ping_rtt_seconds", "From a ping to its pong.", &NET)?,
+            pongs_missed: new.counter("ws_pongs_missed_total", "Pings without a pong by the next ping.")?,
+            mark_ack: new.histogram(
+                "mark_ack_seconds",
+                "From a reply's first frame to the carrier's word that it was played.",
+                &NET,
+            )?,
+            barge_ins: barge_ins.with_label_values(&["cleared"]),
+            barge_in_reaction: new.histogram(
+                "barge_in_reaction_seconds",
+                "From the caller's first voiced frame of an interruption to `clear`.",
+                &NET,
+            )?,
+            turns: new.counters("turns_total", "Turns of callers, by result.", &["result"])?,
+            turn_stage: new.histograms(
+                "turn_stage_seconds",
+                "How long each stage of a turn took; total is from the end of speech to the first frame.",
+                &["stage"],
+                &TURN,
+            )?,
+            greeting: new.histogram(
+                "greeting_seconds",
+                "From `start` to the first frame of the greeting.",
+                &TURN,
+            )?,
+            duplicates: new.counter("stt_duplicates_total", "Final texts that repeated the last one.")?,
+            dtmf: new.counter("dtmf_total", "Keys pressed by callers.")?,
+            upstream_requests: new.counters(
+                "upstream_requests_total",
+                "Requests to the speech services, by result.",
+                &["upstream", "kind", "result"],
+            )?,
+            upstream_seconds: new.histograms(
+                "upstream_seconds",
+                "From a request to a speech service to the first byte of its answer.",
+                &["upstream", "kind"],
+                &TURN,
+            )?,
+            http_requests: new.counters(
+                "http_requests_total",
+                "HTTP requests, by who answers them and the class of the status.",
+                &["route", "code"],
+            )?,
+            http_duration: new.histograms(
+                "http_request_duration_seconds",
+                "From a request's head to the end of its answer.",
+                &["route"],
+                &HTTP,
+            )?,
+            http_inflight: new.gauge("http_inflight", "HTTP requests under way.")?,
+            stream_status: new.counters(
+                "stream_status_total",
+                "Stream status callbacks of the carrier, by event.",
+                &["event"],
+            )?,
+            registry,
+        };
+        metrics.create_all();
+        Ok(metrics)
+    }
+
+    fn create_all(&self) {
+        StopReason::ALL.iter().for_each(|r| drop(self.calls.with_label_values(&[r.as_str()])));
+        HandshakeResult::ALL.iter().for_each(|r| drop(self.handshakes.with_label_values(&[r.as_str()])));
+        TurnResult::ALL.iter().for_each(|r| drop(self.turns.with_label_values(&[r.as_str()])));
+        STAGES.iter().for_each(|s| drop(self.turn_stage.with_label_values(&[s])));
+        DROPPED.iter().for_each(|r| drop(self.frames_dropped.with_label_values(&["in", r])));
+        for event in ["stream-started", "stream-stopped", "stream-error", "other"] {
+            self.stream_status.with_label_values(&[event]);
+        }
+        for route in Route::ALL {
+            self.http_duration.with_label_values(&[route.as_str()]);
+            CODES.iter().for_each(|c| drop(self.http_requests.with_label_values(&[route.as_str(), c])));
+        }
+    }
+
+    /// Makes the series of a service known before its first request.
+    pub fn know_upstream(&self, upstream: &str, service: Service) {
+        let kind = service.as_str();
+        self.upstream_seconds.with_label_values(&[upstream, kind]);
+        for result in RESULTS.into_iter().chain(FailureKind::ALL.map(FailureKind::as_str)) {
+            self.upstream_requests.with_label_values(&[upstream, kind, result]);
+        }
+    }
+
+    pub fn upstream_done(&self, upstream: &str, service: Service, result: &str, first_byte: Option<f64>) {
+        let kind = service.as_str();
+        self.upstream_requests.with_label_values(&[upstream, kind, result]).inc();
+        if let Some(seconds) = first_byte {
+            self.upstream_seconds.with_label_values(&[upstream, kind]).observe(seconds);
+        }
+    }
+
+    pub fn http_done(&self, route: Route, status: u16, seconds: f64) {
+        let class = CODES.get(usize::from(status / 100).wrapping_sub(1)).copied().unwrap_or("5xx");
+        self.http_requests.with_label_values(&[route.as_str(), class]).inc();
+        self.http_duration.with_label_values(&[route.as_str()]).observe(seconds);
+    }
+
+    pub fn handshake(&self, result: HandshakeResult) {
+        self.handshakes.with_label_values(&[result.as_str()]).inc();
+    }
+
+    /// The text that Prometheus reads, the process's own metrics included.
+    pub fn text(&self) -> String {
+        let mut families = self.registry.gather();
+        families.extend(prometheus::gather());
+        let mut text = Vec::new();
+        // Writing to memory fails only on a metric without a name.
+        let _ = TextEncoder::new().encode(&families, &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+/// Makes metrics and registers them.
+struct New<'a>(&'a Registry);
+
+impl New<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, collector: C) -> prometheus::Result<C> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::new(name, help)?)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.register(IntGauge::new(name, help)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> prometheus::Result<HistogramVec> {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_is_there_from_the_start_and_within_the_budget() {
+        let metrics = Metrics::new().expect("metrics");
+        for service in Service::ALL {
+            metrics.know_upstream("speech", service);
+        }
+        let text = metrics.text();
+        for series in [
+            "voxgate_calls_total{reason=\"caller_hangup\"} 0",
+            "voxgate_ws_handshakes_total{result=\"ok\"} 0",
+            "voxgate_turns_total{result=\"failed\"} 0",
+            "voxgate_media_frames_total{direction=\"out\"} 0",
+            "voxgate_turn_stage_seconds_count{stage=\"total\"} 0",
+            "voxgate_upstream_requests_total{kind=\"tts\",result=\"http_5xx\",upstream=\"speech\"} 0",
+            "voxgate_http_requests_total{code=\"5xx\",route=\"app\"} 0",
+            "voxgate_barge_ins_total{outcome=\"cleared\"} 0",
+        ] {
+            assert!(text.contains(series), "{series} is missing");
+        }
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(series < 600, "{series} series");
+    }
+
+    #[test]
+    fn a_status_counts_in_its_class() {
+        let metrics = Metrics::new().expect("metrics");
+        for status in [101, 204, 404, 502, 0, 999] {
+            metrics.http_done(Route::App, status, 0.1);
+        }
+        let text = metrics.text();
+        for (class, count) in [("1xx", 1), ("2xx", 1), ("3xx", 0), ("4xx", 1), ("5xx", 3)] {
+            let series = format!("voxgate_http_requests_total{{code=\"{class}\",route=\"app\"}} {count}");
+            assert!(text.contains(&series), "{series}");
+        }
+    }
+}
