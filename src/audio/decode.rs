@@ -60,6 +60,15 @@ impl std::fmt::Display for Kind {
     }
 }
 
+impl std::fmt::Debug for SpeechDecoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SpeechDecoder")
+            .field("hint", &self.hint)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
 impl SpeechDecoder {
     pub fn new(hint: Hint) -> SpeechDecoder {
         let stage = Stage::Sniffing { held: Vec::new(), need: sniff::MAGIC };
@@ -369,6 +378,18 @@ mod tests {
         assert_eq!(refused("", &wav::header(0)), "a WAV header and no audio");
         assert_eq!(refused("", &wav::header(0)[..30]), "a WAV header and no audio");
         assert!(refused("", &wav_of(17, 8_000, 1, &[0; 99])).starts_with("WAV with codec 17 (IMA ADPCM)"));
+    }
+
+    #[test]
+    fn a_decoder_may_move_between_threads_with_its_call() {
+        fn moves<T: Send + 'static>(_: &T) {}
+        moves(&SpeechDecoder::new(Hint::new(None, 24_000)));
+    }
+
+    #[test]
+    fn the_shipped_apology_would_pass_for_what_it_is() {
+        let (sound, kind) = heard("application/octet-stream", crate::audio::APOLOGY);
+        assert_eq!((&sound[..], &*kind), (crate::audio::APOLOGY, "raw μ-law 8000 Hz"));
     }
 
     #[test]
