@@ -10,6 +10,7 @@ use rubato::{
 };
 
 use super::SAMPLE_RATE;
+use super::format::RATES;
 
 /// Blocks a second: 20 ms each.
 const BLOCKS: u32 = 50;
@@ -34,8 +35,10 @@ struct Filter {
 }
 
 impl Resampler {
-    /// `rate` must not be zero.
+    /// A rate outside of [`RATES`] is taken for the nearest one inside: whoever parsed it should have
+    /// refused it, and a filter for 1 Hz or 4 GHz is no better an answer.
     pub fn new(rate: u32) -> Resampler {
+        let rate = rate.clamp(*RATES.start(), *RATES.end());
         let filter = (rate != SAMPLE_RATE).then(|| Filter::new(rate));
         Resampler { rate, filter, taken: 0, given: 0 }
     }
@@ -170,13 +173,13 @@ mod tests {
         (20.0 * (rms(&out[inner]) / rms(&rest)).log10(), delay)
     }
 
-    const RATES: [u32; 9] = [4_000, 11_025, 12_000, 16_000, 22_050, 24_000, 44_100, 48_000, 192_000];
+    const USUAL: [u32; 9] = [4_000, 11_025, 12_000, 16_000, 22_050, 24_000, 44_100, 48_000, 192_000];
     /// Rates that share no short cycle with 8 kHz.
     const ODD_RATES: [u32; 4] = [7_919, 8_001, 22_051, 47_999];
 
     #[test]
     fn a_tone_stays_the_tone_and_in_time() {
-        for rate in RATES.into_iter().chain(ODD_RATES) {
+        for rate in USUAL.into_iter().chain(ODD_RATES) {
             let (purity, delay) = purity_db_and_delay(1_000.0, rate);
             assert!(purity > 70.0, "{rate}: {purity:.1} dB");
             assert!(delay.abs() < 1.5, "{rate}: {delay:.2} samples late");
@@ -185,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_voice_band_passes_and_what_would_fold_into_it_does_not() {
-        for rate in RATES.into_iter().chain(ODD_RATES).filter(|r| *r > 10_000) {
+        for rate in USUAL.into_iter().chain(ODD_RATES).filter(|r| *r > 10_000) {
             let level = |hz| {
                 let out = resample(rate, &sine(hz, rate, rate as usize), 500);
                 20.0 * (rms(&out[400..out.len() - 400]) / rms(&sine(1_000.0, rate, rate as usize))).log10()
@@ -203,11 +206,18 @@ mod tests {
 
     #[test]
     fn the_first_sound_comes_after_40_ms_at_most() {
-        for rate in RATES.into_iter().chain(ODD_RATES) {
+        for rate in USUAL.into_iter().chain(ODD_RATES) {
             let mut resampler = Resampler::new(rate);
             let mut out = Vec::new();
             resampler.push(&sine(500.0, rate, rate as usize / 25 + 1), &mut out);
             assert!(!out.is_empty(), "{rate}");
+        }
+    }
+
+    #[test]
+    fn a_senseless_rate_is_harmless() {
+        for rate in [0, 1, u32::MAX] {
+            assert!(resample(rate, &[1.0; 500], 100).len() <= 1_000);
         }
     }
 
@@ -220,7 +230,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
-        fn the_length_is_exact_and_chunks_do_not_matter(rate in prop_oneof![prop::sample::select(RATES.to_vec()), 4_000u32..60_000],
+        fn the_length_is_exact_and_chunks_do_not_matter(rate in prop_oneof![prop::sample::select(USUAL.to_vec()), 4_000u32..60_000],
                                                         len in 0usize..6_000, chunk in 1usize..3_000) {
             let input = sine(440.0, rate, len);
             let out = resample(rate, &input, chunk);
