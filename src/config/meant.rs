@@ -100,6 +100,15 @@ pub enum Mode {
     Dialogue { stt: Stt, agent: Agent, tts: Tts },
 }
 
+impl Mode {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Mode::Echo => "echo",
+            Mode::Dialogue { .. } => "dialogue",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stt {
     Webhook { endpoint: Endpoint, format: SttFormat },

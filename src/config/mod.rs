@@ -47,6 +47,20 @@ pub enum Source {
     Default,
 }
 
+/// What the shipped configuration is called in messages.
+const SHIPPED_NAME: &str = "built-in gateway.toml";
+
+impl Source {
+    /// As it is called in messages.
+    pub fn name(&self) -> String {
+        match self {
+            Source::File(path) => path.display().to_string(),
+            Source::Text { name, .. } => name.clone(),
+            Source::Default => SHIPPED_NAME.to_owned(),
+        }
+    }
+}
+
 /// `--config`, else `VOXGATE_CONFIG`, else `gateway.toml` in the working folder, else the built-in.
 pub fn find(cli: Option<&Path>, env: &Env) -> Source {
     find_in(Path::new(""), cli, env)
@@ -67,7 +81,7 @@ pub fn load(source: Source, env: &Env) -> Result<Config, Problems> {
             resolve::resolve(&name, &text, path.parent().unwrap_or(Path::new("")), env)
         }
         Source::Text { name, text } => resolve::resolve(&name, &text, Path::new(""), env),
-        Source::Default => resolve::resolve("built-in gateway.toml", SHIPPED, Path::new(""), env),
+        Source::Default => resolve::resolve(SHIPPED_NAME, SHIPPED, Path::new(""), env),
     }
 }
 

@@ -17,8 +17,7 @@ pub(super) struct Gateway {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) calls: Arc<Calls>,
-    /// `None` in echo mode, which needs no service.
-    pub(super) services: Option<Services>,
+    pub(super) services: Services,
     pub(super) phrases: Phrases,
     /// Set when no new calls are taken any more.
     draining: AtomicBool,
@@ -30,7 +29,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    pub(super) fn new(config: Config, metrics: Arc<Metrics>, services: Option<Services>) -> Gateway {
+    pub(super) fn new(config: Config, metrics: Arc<Metrics>, services: Services) -> Gateway {
         metrics.calls_capacity.set(config.limits.max_calls as i64);
         Gateway {
             calls: Calls::new(config.limits.max_calls, metrics.calls_active.clone()),

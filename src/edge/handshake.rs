@@ -175,19 +175,24 @@ mod tests {
 
     #[test]
     fn what_is_refused_and_why() {
-        let without = |name: &str| {
-            GOOD.lines().filter(|line| !line.starts_with(name)).collect::<Vec<_>>().join("\n")
-        };
+        let without =
+            |name: &str| GOOD.lines().filter(|line| !line.starts_with(name)).collect::<Vec<_>>().join("\n");
         for (lines, reason) in [
             (without("Connection"), "the Connection header has no `Upgrade`"),
             (without("Sec-WebSocket-Key"), "there must be one Sec-WebSocket-Key"),
             (without("Sec-WebSocket-Version"), "there must be one Sec-WebSocket-Version"),
             (GOOD.replace("13", "8"), "Sec-WebSocket-Version must be 13"),
             (GOOD.replace("dGhl", "dGh"), "Sec-WebSocket-Key must be 16 bytes in base64"),
-            (GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), "Sec-WebSocket-Key must be 16 bytes in base64"),
+            (
+                GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="),
+                "Sec-WebSocket-Key must be 16 bytes in base64",
+            ),
             (format!("{GOOD}\nContent-Length: 5"), "a WebSocket handshake has no body"),
             (format!("{GOOD}\nTransfer-Encoding: chunked"), "a WebSocket handshake has no body"),
-            (format!("{GOOD}\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), "there must be one Sec-WebSocket-Key"),
+            (
+                format!("{GOOD}\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+                "there must be one Sec-WebSocket-Key",
+            ),
         ] {
             assert_eq!(judged(&lines), Err(Refusal::Malformed(reason)), "{lines}");
         }

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::gateway::Gateway;
 use crate::audio::{APOLOGY, APOLOGY_TEXT};
 use crate::call::Phrase;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 
 const RETRY: Duration = Duration::from_secs(15);
 
@@ -50,7 +50,10 @@ pub(super) struct Rendering(pub(super) Arc<Gateway>);
 #[async_trait]
 impl BackgroundService for Rendering {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Some(services) = &self.0.services else { return };
+        if matches!(self.0.config.dialogue.mode, Mode::Echo) {
+            return;
+        }
+        let services = &self.0.services;
         let phrases = &self.0.phrases;
         let config = &self.0.config;
         for (name, text, place) in [

@@ -102,13 +102,13 @@ impl CallObserver {
             self.metrics.pongs_missed.inc();
             warn!(call_sid, stream_sid, "PONG_MISSED");
         }
-        debug!(call_sid, stream_sid, "PNG_PONG_TX");
+        info!(call_sid, stream_sid, "PNG_PONG_TX");
     }
 
     pub fn pong_received(&self, rtt: Duration) {
         let CallLabels { call_sid, stream_sid } = &self.labels;
         self.metrics.ping_rtt.observe(rtt.as_secs_f64());
-        debug!(call_sid, stream_sid, rtt_ms = millis(rtt), "PNG_PONG_RX");
+        info!(call_sid, stream_sid, rtt_ms = millis(rtt), "PNG_PONG_RX");
     }
 
     pub fn event(&mut self, event: Event) {
@@ -216,7 +216,7 @@ impl CallObserver {
     }
 
     /// The call's last line.
-    pub fn stopped(mut self, lasted: Duration, ending: &Ending) {
+    pub fn stopped(self, lasted: Duration, ending: &Ending) {
         self.lateness.flush();
         let CallLabels { call_sid, stream_sid } = &self.labels;
         let reason = self.reason.unwrap_or(StopReason::Error).as_str();

@@ -89,6 +89,7 @@ pub struct Metrics {
     pub draining: IntGauge,
     pub calls: IntCounterVec,
     pub call_duration: Histogram,
+    pub calls_without_start: IntCounter,
     pub handshakes: IntCounterVec,
     pub frames_in: IntCounter,
     pub frames_out: IntCounter,
@@ -142,6 +143,10 @@ impl Metrics {
             draining: new.gauge("draining", "1 while no new calls are taken and the last ones finish.")?,
             calls: new.counters("calls_total", "Calls that have ended, by reason.", &["reason"])?,
             call_duration: new.histogram("call_duration_seconds", "How long calls lasted.", &CALL)?,
+            calls_without_start: new.counter(
+                "calls_without_start_total",
+                "WebSockets at the media path that ended before `start`.",
+            )?,
             handshakes: new.counters(
                 "ws_handshakes_total",
                 "Requests at the media path, by result.",

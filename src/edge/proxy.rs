@@ -1,0 +1,394 @@
+//! The dispatch: who answers a request is decided here, before anything can reach the app. What is
+//! not the gateway's own goes to the app, streamed both ways.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use pingora::connectors::TransportConnector;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::lb::LoadBalancer;
+use pingora::lb::selection::RoundRobin;
+use pingora::prelude::HttpPeer;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use tokio::io::AsyncWriteExt;
+use tracing::{debug, info, warn};
+
+use super::gateway::Gateway;
+use super::handshake::{self, Refusal};
+use super::session::serve_call;
+use super::take_over::take_over;
+use super::tunnel::{self, Tunnel};
+use crate::observe::{HandshakeResult, Route};
+use crate::twilio::{StreamStatus, codes};
+
+/// How long a client's connection is kept without a request.
+const KEEPALIVE_SECONDS: u64 = 75;
+/// A status callback is a few hundred bytes.
+const LONGEST_STATUS: usize = 16 * 1024;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const DEPLOY_ID: HeaderName = HeaderName::from_static("x-deploy-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+pub(super) struct Proxy {
+    gateway: Arc<Gateway>,
+    app: LoadBalancer<RoundRobin>,
+    /// For tunnels, which are no requests of Pingora's.
+    connector: TransportConnector,
+}
+
+/// What is known of a request while it is answered.
+pub(super) struct Context {
+    route: Route,
+    started: Instant,
+    request_id: String,
+    /// The app server that was tried last.
+    server: Option<SocketAddr>,
+}
+
+impl Proxy {
+    pub(super) fn new(gateway: Arc<Gateway>) -> std::io::Result<Proxy> {
+        let app = LoadBalancer::try_from_iter(&gateway.config.app.servers)?;
+        Ok(Proxy { gateway, app, connector: TransportConnector::new(None) })
+    }
+
+    fn route(&self, request: &RequestHeader) -> Route {
+        let twilio = &self.gateway.config.twilio;
+        let path = request.uri.path();
+        if path == twilio.path || path.strip_suffix('/') == Some(&twilio.path) {
+            Route::Media
+        } else if path == "/healthz" {
+            Route::Healthz
+        } else if path == "/version" {
+            Route::Version
+        } else if path == twilio.stream_status {
+            Route::StreamStatus
+        } else if handshake::asks_for_websocket(&request.headers) {
+            Route::AppUpgrade
+        } else {
+            Route::App
+        }
+    }
+
+    // ---- answered here ----------------------------------------------------------------------------
+
+    async fn media(&self, session: &mut Session) -> Result<()> {
+        let request = session.req_header();
+        let twilio = &self.gateway.config.twilio;
+        let judged =
+            handshake::judge(&request.method, request.version, &request.headers, &twilio.subprotocol);
+        let handshake = match judged {
+            Ok(handshake) => handshake,
+            Err(Refusal::NoUpgrade) => {
+                self.gateway.metrics.handshake(HandshakeResult::NoUpgrade);
+                let why = format!(
+                    "{} takes Twilio Media Streams over WebSocket: give it as the <Stream url> of \
+                     your TwiML, with wss://\n",
+                    twilio.path
+                );
+                let upgrade = [(header::UPGRADE, "websocket")];
+                return respond(session, StatusCode::UPGRADE_REQUIRED, TEXT, why, &upgrade).await;
+            }
+            Err(Refusal::Malformed(why)) => {
+                self.gateway.metrics.handshake(HandshakeResult::BadRequest);
+                info!(why, "HANDSHAKE_REFUSED");
+                // RFC 6455, section 4.4: which version would have been understood.
+                let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
+                let why = format!("{why}\n");
+                return respond(session, StatusCode::BAD_REQUEST, TEXT, why, &version).await;
+            }
+        };
+        let offered = handshake::offered(&request.headers).collect::<Vec<_>>().join(", ");
+        debug!(offered, selected = handshake.subprotocol, "SUBPROTOCOL");
+        if self.gateway.is_draining() {
+            return self.busy(session, HandshakeResult::Draining, "this gateway is going down").await;
+        }
+        let Some(place) = self.gateway.calls.enter() else {
+            return self.busy(session, HandshakeResult::Capacity, "[limits] max_calls are under way").await;
+        };
+        let (mut transport, early) = take_over(session).await?;
+        let gateway = self.gateway.clone();
+        gateway.metrics.handshake(HandshakeResult::Ok);
+        tokio::spawn(async move {
+            let answered = async {
+                transport.write_all(handshake.answer().as_bytes()).await?;
+                transport.flush().await
+            };
+            match answered.await {
+                Ok(()) => serve_call(transport, early, handshake.subprotocol, gateway, place).await,
+                Err(error) => debug!(%error, "the client went away in its handshake"),
+            }
+        });
+        Ok(())
+    }
+
+    async fn busy(&self, session: &mut Session, result: HandshakeResult, why: &'static str) -> Result<()> {
+        self.gateway.metrics.handshake(result);
+        warn!(result = result.as_str(), why, "HANDSHAKE_REFUSED");
+        let retry = [(header::RETRY_AFTER, "5")];
+        respond(session, StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n"), &retry).await
+    }
+
+    async fn stream_status(&self, session: &mut Session) -> Result<()> {
+        let mut form = session.req_header().uri.query().unwrap_or_default().as_bytes().to_vec();
+        if session.req_header().method != Method::GET {
+            form.push(b'&');
+            while let Some(chunk) = session.read_request_body().await? {
+                let room = LONGEST_STATUS.saturating_sub(form.len());
+                form.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            }
+        }
+        let status = StreamStatus::read(&form);
+        let known = ["stream-started", "stream-stopped", "stream-error"];
+        let event = known.into_iter().find(|known| *known == status.event).unwrap_or("other");
+        self.gateway.metrics.stream_status.with_label_values(&[event]).inc();
+        let StreamStatus { call_sid, stream_sid, event, error } = &status;
+        match status.code().and_then(codes::explain) {
+            Some(known) => {
+                let (code, meaning, look_at) = (known.code, known.meaning, known.look_at);
+                warn!(call_sid, stream_sid, event, error, code, meaning, look_at, "STREAM_STATUS");
+            }
+            None if !error.is_empty() => warn!(call_sid, stream_sid, event, error, "STREAM_STATUS"),
+            None => info!(call_sid, stream_sid, event, "STREAM_STATUS"),
+        }
+        let mut response = ResponseHeader::build(StatusCode::NO_CONTENT, Some(1))?;
+        response.insert_header(DEPLOY_ID, &self.gateway.config.server.deploy_id)?;
+        session.write_response_header(Box::new(response), true).await
+    }
+
+    async fn version(&self, session: &mut Session) -> Result<()> {
+        let deploy_id = self.gateway.config.server.deploy_id.as_str();
+        let body = serde_json::json!({
+            "deploy_id": deploy_id, "version": crate::VERSION, "commit": crate::COMMIT,
+        });
+        let deploy = [(DEPLOY_ID, deploy_id)];
+        respond(session, StatusCode::OK, "application/json", format!("{body}\n"), &deploy).await
+    }
+
+    // ---- the app's --------------------------------------------------------------------------------
+
+    fn app_peer(&self) -> Result<HttpPeer> {
+        let app = &self.gateway.config.app;
+        let Some(server) = self.app.select(b"", app.servers.len()) else {
+            return Error::e_explain(ErrorType::ConnectNoRoute, "no server in [upstreams.app]");
+        };
+        let name =
+            app.servers.first().and_then(|server| server.rsplit_once(':')).map_or("", |(host, _)| host);
+        let mut peer = HttpPeer::new(server.addr, app.tls, name.to_owned());
+        peer.options.connection_timeout = Some(app.connect_timeout);
+        peer.options.total_connection_timeout = Some(app.connect_timeout);
+        peer.options.read_timeout = Some(app.first_byte_timeout.max(app.stall_timeout));
+        peer.options.write_timeout = Some(app.stall_timeout);
+        peer.options.idle_timeout = Some(app.idle_timeout);
+        Ok(peer)
+    }
+
+    /// Where the request came from, for the app. Where voxgate stands behind another proxy, that one
+    /// has said it first.
+    fn forwarded(&self, session: &Session, ctx: &Context) -> Vec<(HeaderName, HeaderValue)> {
+        let request = &session.req_header().headers;
+        let client = session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip().to_string());
+        let chain = request.get_all(&FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+        let chain = chain.chain(client.as_deref()).collect::<Vec<_>>().join(", ");
+        let public = self.gateway.config.server.public_url.as_deref();
+        let proto = match public.and_then(|url| url.split_once("://")) {
+            Some((scheme, _)) => HeaderValue::from_str(scheme).ok(),
+            None => request.get(&FORWARDED_PROTO).cloned(),
+        };
+        let host = request.get(&FORWARDED_HOST).or_else(|| request.get(header::HOST)).cloned();
+        let pairs = [
+            (FORWARDED_FOR, HeaderValue::from_str(&chain).ok()),
+            (FORWARDED_PROTO, Some(proto.unwrap_or(HeaderValue::from_static("http")))),
+            (FORWARDED_HOST, host),
+            (REQUEST_ID, HeaderValue::from_str(&ctx.request_id).ok()),
+        ];
+        pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
+    }
+
+    /// Another WebSocket of the app's: joined to the app as it is.
+    async fn app_upgrade(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        let peer = self.app_peer()?;
+        ctx.server = peer._address.as_inet().copied();
+        let app = self.connector.new_stream(&peer).await.map_err(|error| error.into_up())?;
+        let head = tunnel::head(session.req_header(), &self.forwarded(session, ctx));
+        let (client, early) = take_over(session).await?;
+        let gateway = self.gateway.clone();
+        tokio::spawn(Tunnel { client, early, app, head, gateway }.run());
+        Ok(())
+    }
+
+    /// A status and a sentence for a request that the app did not answer.
+    fn failure(&self, error: &Error, ctx: &Context) -> (u16, String) {
+        use ErrorType::{ConnectRefused, ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
+        let server = ctx.server.map_or("the app".to_owned(), |server| format!("the app at {server}"));
+        match (error.esource(), error.etype()) {
+            (_, ErrorType::HTTPStatus(code)) => (*code, format!("{error}")),
+            (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => {
+                (400, "the request is malformed".into())
+            }
+            (ErrorSource::Downstream, _) => (0, String::new()),
+            (_, ConnectRefused) => (502, format!("{server} refuses connections: is it running?")),
+            (_, ConnectTimedout | TLSHandshakeTimedout) => {
+                (504, format!("{server} cannot be reached within connect_timeout"))
+            }
+            (_, ReadTimedout | WriteTimedout) => (504, format!("{server} does not answer in time")),
+            (ErrorSource::Upstream, kind) => {
+                (502, format!("{server} does not answer as it should: {}", kind.as_str()))
+            }
+            (_, ErrorType::ConnectNoRoute) => (502, "there is no server in [upstreams.app]".into()),
+            (_, kind) => (500, format!("voxgate could not forward the request: {}", kind.as_str())),
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        self.gateway.requests.fetch_add(1, Ordering::SeqCst);
+        self.gateway.metrics.http_inflight.inc();
+        Context { route: Route::App, started: Instant::now(), request_id: String::new(), server: None }
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        session.set_keepalive(Some(KEEPALIVE_SECONDS));
+        let request = session.req_header();
+        ctx.route = self.route(request);
+        ctx.request_id = match request.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
+            Some(id) if (1..=128).contains(&id.len()) => id.to_owned(),
+            _ => self.gateway.request_id(),
+        };
+        let get = matches!(request.method, Method::GET | Method::HEAD);
+        match ctx.route {
+            Route::Media => self.media(session).await?,
+            Route::Healthz | Route::Version if !get => {
+                let allow = [(header::ALLOW, "GET, HEAD")];
+                let why = "this path is read with GET\n".to_owned();
+                respond(session, StatusCode::METHOD_NOT_ALLOWED, TEXT, why, &allow).await?;
+            }
+            Route::Healthz => respond(session, StatusCode::OK, TEXT, "ok".to_owned(), &[]).await?,
+            Route::Version => self.version(session).await?,
+            Route::StreamStatus => self.stream_status(session).await?,
+            Route::AppUpgrade => self.app_upgrade(session, ctx).await?,
+            Route::App => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        let peer = self.app_peer()?;
+        ctx.server = peer._address.as_inet().copied();
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        for (name, value) in self.forwarded(session, ctx) {
+            request.insert_header(name, value)?;
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if !response.headers.contains_key(REQUEST_ID) {
+            response.insert_header(REQUEST_ID, ctx.request_id.as_str())?;
+        }
+        Ok(())
+    }
+
+    /// A connection that the app had closed meanwhile is worth a second try, where trying twice does
+    /// no harm.
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        _: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let mut error = error.more_context("while the app answered");
+        let method = &session.req_header().method;
+        let harmless =
+            matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+        let whole = !session.as_ref().retry_buffer_truncated();
+        error.retry.decide_reuse(client_reused && harmless && whole);
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let (error_code, why) = self.failure(error, ctx);
+        if error_code > 0 {
+            warn!(status = error_code, why, request_id = ctx.request_id, "APP_FAILED");
+            let status = StatusCode::from_u16(error_code).unwrap_or(StatusCode::BAD_GATEWAY);
+            let id = [(REQUEST_ID, ctx.request_id.as_str())];
+            if let Err(error) = respond(session, status, TEXT, format!("{why}\n"), &id).await {
+                debug!(%error, "the client went away before its answer");
+            }
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    /// `logging` says it, once.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        let status = session.response_written().map_or(0, |response| response.status.as_u16());
+        let took = ctx.started.elapsed();
+        self.gateway.metrics.http_done(ctx.route, status, took.as_secs_f64());
+        self.gateway.metrics.http_inflight.dec();
+        self.gateway.requests.fetch_sub(1, Ordering::SeqCst);
+        let request = session.req_header();
+        let (method, path) = (request.method.as_str(), request.uri.path());
+        let (route, ms, request_id) = (ctx.route.as_str(), took.as_millis() as u64, &ctx.request_id);
+        // The query may hold what is nobody's business; the path is enough to find a request by.
+        match (error, ctx.route) {
+            (Some(error), _) => info!(method, path, status, ms, route, request_id, %error, "HTTP"),
+            (None, Route::Healthz) => debug!(method, path, status, ms, route, request_id, "HTTP"),
+            (None, _) => info!(method, path, status, ms, route, request_id, "HTTP"),
+        }
+    }
+}
+
+/// Answers a request from here.
+async fn respond(
+    session: &mut Session,
+    status: StatusCode,
+    content_type: &str,
+    body: String,
+    headers: &[(HeaderName, &str)],
+) -> Result<()> {
+    let mut response = ResponseHeader::build(status, Some(headers.len() + 2))?;
+    response.insert_header(header::CONTENT_TYPE, content_type)?;
+    response.insert_header(header::CONTENT_LENGTH, body.len())?;
+    for (name, value) in headers {
+        response.insert_header(name.clone(), *value)?;
+    }
+    let head_only = session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(response), head_only).await?;
+    if !head_only {
+        session.write_response_body(Some(Bytes::from(body)), true).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Puts the parts together and runs them until they are told to stop.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::proxy::http_proxy_service_with_name;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server};
+use pingora::services::background::background_service;
+use pingora::services::listening::Service;
+use tracing::info;
+
+use super::admin::Admin;
+use super::gateway::Gateway;
+use super::phrases::Rendering;
+use super::proxy::Proxy;
+use super::shutdown::Drain;
+use crate::call::Service as SpeechService;
+use crate::config::{Agent, Config, Mode, Stt, Tts};
+use crate::observe::Metrics;
+use crate::upstream::{Services, Unusable};
+
+/// The listener's own buffers, for each connection: a call needs no more, and larger reads and
+/// writes go past them.
+const L4_BUFFER: usize = 4 * 1024;
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "{key} = \"{address}\" cannot be listened on: {why}; choose another address, or stop what is using it"
+    )]
+    Listen { key: &'static str, address: SocketAddr, why: std::io::Error },
+    #[error("[upstreams.app] servers: {0}")]
+    App(std::io::Error),
+    #[error("{0}")]
+    Services(#[from] Unusable),
+    #[error("the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("Pingora: {0}")]
+    Pingora(Box<pingora::Error>),
+}
+
+/// Runs the gateway until it is stopped, and until its last call has ended.
+pub fn serve(config: Config) -> Result<(), StartError> {
+    // Pingora panics where it cannot listen; ask first.
+    can_listen("[server] listen", config.server.listen)?;
+    can_listen("[admin] listen", config.admin.listen)?;
+    let metrics = Arc::new(Metrics::new()?);
+    for (name, service) in upstreams(&config) {
+        metrics.know_upstream(name, service);
+    }
+    let observed = metrics.clone();
+    let services = Services::new(&config.dialogue, move |done| {
+        observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
+    })?;
+    let threads = match config.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let gateway = Arc::new(Gateway::new(config, metrics, services));
+    let mut server = Server::new_with_opt_and_conf(
+        None,
+        ServerConf {
+            threads,
+            grace_period_seconds: Some(0),
+            graceful_shutdown_timeout_seconds: Some(0),
+            ..ServerConf::default()
+        },
+    );
+    server.bootstrap();
+    let buffers = L4BufferSettings::new(L4_BUFFER, L4_BUFFER);
+    let listen = gateway.config.server.listen.to_string();
+    let proxy = Proxy::new(gateway.clone()).map_err(StartError::App)?;
+    let mut public = http_proxy_service_with_name(&server.configuration, proxy, "gateway");
+    public.add_listener(ListenerConfig::tcp(listen).l4_buffer(buffers));
+    let mut admin = Service::new("admin".into(), Admin(gateway.clone()));
+    admin.threads = Some(1);
+    admin.add_tcp(&gateway.config.admin.listen.to_string());
+    server.add_service(public);
+    server.add_service(admin);
+    server.add_service(background_service("phrases", Rendering(gateway.clone())));
+    info!(
+        listen = %gateway.config.server.listen,
+        admin = %gateway.config.admin.listen,
+        mode = gateway.config.dialogue.mode.as_str(),
+        app = gateway.config.app.servers.join(", "),
+        version = crate::VERSION,
+        deploy_id = gateway.config.server.deploy_id,
+        "STARTED"
+    );
+    server.run(RunArgs { shutdown_signal: Box::new(Drain(gateway)) });
+    Ok(())
+}
+
+fn can_listen(key: &'static str, address: SocketAddr) -> Result<(), StartError> {
+    TcpListener::bind(address).map(drop).map_err(|why| StartError::Listen { key, address, why })
+}
+
+/// The upstreams of the speech services, by name and by what they are used for.
+fn upstreams(config: &Config) -> Vec<(&str, SpeechService)> {
+    match &config.dialogue.mode {
+        Mode::Echo => Vec::new(),
+        Mode::Dialogue { stt, agent, tts } => {
+            let Stt::Webhook { endpoint: stt, .. } = stt;
+            let Agent::Webhook { endpoint: agent } = agent;
+            let Tts::Webhook { endpoint: tts, .. } = tts;
+            vec![
+                (stt.upstream.name.as_str(), SpeechService::Stt),
+                (agent.upstream.name.as_str(), SpeechService::Agent),
+                (tts.upstream.name.as_str(), SpeechService::Tts),
+            ]
+        }
+    }
+}

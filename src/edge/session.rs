@@ -1,0 +1,394 @@
+//! The loop of one call: it owns the socket, the clock and the requests to the services, and
+//! translates between the carrier's messages and the call with two `match`es without wildcards. What
+//! the call says is done; what is decided is decided in `call`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::calls::Place;
+use super::gateway::Gateway;
+use super::websocket::{Close, Full, Received, Socket, Transport};
+use crate::call::{Call, Event, Input, Job, Mode, Output, StopReason};
+use crate::observe::{CallLabels, CallObserver, Ending};
+use crate::time::CallTime;
+use crate::turn::State;
+use crate::twilio::{Malformed, Message, Outbound, Reader, Start};
+use crate::upstream::CallIds;
+
+/// Answers of the services that wait for the call; a full queue holds the services back.
+const INBOX: usize = 16;
+
+/// WebSocket close codes (RFC 6455, section 7.4.1).
+const NORMAL: u16 = 1000;
+const GOING_AWAY: u16 = 1001;
+const PROTOCOL: u16 = 1002;
+const ABNORMAL: u16 = 1006;
+const POLICY: u16 = 1008;
+const TOO_LONG: u16 = 1009;
+
+/// Serves one media stream from its handshake to its end.
+pub(super) async fn serve_call(
+    transport: Transport,
+    early: Vec<u8>,
+    subprotocol: Option<String>,
+    gateway: Arc<Gateway>,
+    place: Place,
+) {
+    let mut socket = Socket::new(transport, early, gateway.config.limits.max_message).await;
+    match wait_for_start(&mut socket, &gateway).await {
+        Ok(start) => {
+            let (socket, code) = Session::new(socket, start, subprotocol, gateway).run().await;
+            socket.close(code).await;
+        }
+        Err(refused) => {
+            gateway.metrics.calls_without_start.inc();
+            tracing::warn!(close_code = refused.code, detail = refused.why, "WS_STOP");
+            if refused.code != ABNORMAL {
+                socket.close(refused.code).await;
+            }
+        }
+    }
+    drop(place);
+}
+
+/// Why a stream was given up before it had started.
+struct Refused {
+    code: u16,
+    why: String,
+}
+
+fn refused(code: u16, why: impl Into<String>) -> Refused {
+    Refused { code, why: why.into() }
+}
+
+/// Everything before `start` says nothing about a call.
+async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Start, Refused> {
+    let limit = gateway.config.limits.start_timeout;
+    let deadline = Instant::now() + limit;
+    let dropped = |reason: &str| gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
+    let mut reader = Reader::default();
+    let mut hang_up = gateway.hang_up();
+    loop {
+        let received = tokio::select! {
+            received = timeout_at(deadline, socket.next()) => received,
+            () = told_to_hang_up(&mut hang_up) => return Err(refused(GOING_AWAY, "the gateway is going down")),
+        };
+        let Ok(received) = received else {
+            return Err(refused(POLICY, format!("no `start` within {} ms", limit.as_millis())));
+        };
+        match received {
+            Received::Text(text) => match reader.read(&text) {
+                Ok(Message::Start(start)) => return understood(start),
+                Ok(Message::Connected | Message::Unknown { .. }) => {}
+                Ok(Message::Stop) => return Err(refused(NORMAL, "`stop` before `start`")),
+                Ok(
+                    Message::Media { .. } | Message::OtherTrack | Message::Dtmf { .. } | Message::Mark { .. },
+                ) => {
+                    dropped("before_start");
+                }
+                Err(Malformed::Base64) => dropped("base64"),
+                Err(_) => dropped("malformed"),
+            },
+            Received::Binary => dropped("binary"),
+            Received::Pong(_) => {}
+            Received::Closed(close) => {
+                let (code, why) = ending_of(&close);
+                return Err(refused(code, format!("{why}, before `start`")));
+            }
+        }
+    }
+}
+
+/// A stream in a format that we do not speak would be noise both ways.
+fn understood(start: Start) -> Result<Start, Refused> {
+    match &start.format {
+        Some(format) if !format.is_mulaw_8k_mono() => {
+            Err(refused(POLICY, format!("the stream is {format}; only μ-law, 8000 Hz, mono is spoken")))
+        }
+        _ => Ok(start),
+    }
+}
+
+fn ending_of(close: &Close) -> (u16, String) {
+    match close {
+        Close::ByPeer(code) => (*code, "the carrier closed the socket".into()),
+        Close::Lost(why) => (ABNORMAL, format!("the socket was lost: {why}")),
+        Close::TooLong => (TOO_LONG, "a message was longer than [limits] max_message".into()),
+        Close::Protocol(why) => (PROTOCOL, format!("the WebSocket protocol was broken: {why}")),
+    }
+}
+
+async fn told_to_hang_up(hang_up: &mut watch::Receiver<bool>) {
+    // The sender lives as long as the gateway.
+    let _ = hang_up.wait_for(|told| *told).await;
+}
+
+/// A request to a service; it ends when this is dropped.
+struct Request {
+    job: Job,
+    task: AbortHandle,
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Session {
+    socket: Socket,
+    call: Call,
+    reader: Reader,
+    outbound: Outbound,
+    observer: CallObserver,
+    gateway: Arc<Gateway>,
+    ids: Arc<CallIds>,
+    started: Instant,
+    requests: Vec<Request>,
+    inbox: mpsc::Receiver<Input<'static>>,
+    answers: mpsc::Sender<Input<'static>>,
+    next_ping: Instant,
+    pong_awaited: bool,
+    ending: Ending,
+    /// The carrier's place in its own count of messages.
+    sequence: Option<u64>,
+}
+
+/// What woke the loop.
+enum Woken {
+    Received(Received),
+    Answered(Input<'static>),
+    Time,
+    HangUp,
+}
+
+impl Session {
+    fn new(socket: Socket, start: Start, subprotocol: Option<String>, gateway: Arc<Gateway>) -> Session {
+        let call_sid = if start.call_sid.is_empty() { start.stream_sid.clone() } else { start.call_sid };
+        let settings = gateway.call_settings(&call_sid);
+        let labels = CallLabels { call_sid: call_sid.clone(), stream_sid: start.stream_sid.clone() };
+        let transcripts = gateway.config.log.transcripts;
+        let observer = CallObserver::new(gateway.metrics.clone(), labels, transcripts);
+        let mode = match settings.mode {
+            Mode::Echo => "echo",
+            Mode::Dialogue => "dialogue",
+        };
+        observer.started(subprotocol.as_deref(), &start.account_sid, mode);
+        let started = Instant::now();
+        let (answers, inbox) = mpsc::channel(INBOX);
+        Session {
+            socket,
+            call: Call::new(Arc::new(settings), CallTime::ZERO),
+            reader: Reader::default(),
+            outbound: Outbound::new(&start.stream_sid),
+            observer,
+            ids: Arc::new(CallIds { call_sid, stream_sid: start.stream_sid, parameters: start.parameters }),
+            started,
+            requests: Vec::new(),
+            inbox,
+            answers,
+            next_ping: started + gateway.config.twilio.ping_interval,
+            pong_awaited: false,
+            ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
+            sequence: None,
+            gateway,
+        }
+    }
+
+    /// Runs the call to its end; the socket is still to be closed, with this code.
+    async fn run(mut self) -> (Socket, u16) {
+        let mut hang_up = self.gateway.hang_up();
+        let timer = sleep_until(self.started);
+        tokio::pin!(timer);
+        loop {
+            self.carry_out();
+            if self.call.state() == State::Ended {
+                break;
+            }
+            let deadline = self.deadline();
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            let woken = tokio::select! {
+                biased;
+                () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
+                received = self.socket.next() => Woken::Received(received),
+                Some(input) = self.inbox.recv(), if self.call.has_room() => Woken::Answered(input),
+                () = &mut timer => Woken::Time,
+            };
+            let now = self.now();
+            match woken {
+                Woken::Received(received) => self.receive(received, now),
+                Woken::Answered(input) => self.call.handle(input, now),
+                Woken::Time => self.time_passed(now),
+                Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
+            }
+        }
+        let Session { socket, observer, started, ending, requests, .. } = self;
+        drop(requests);
+        observer.stopped(started.elapsed(), &ending);
+        (socket, ending.close_code.unwrap_or(NORMAL))
+    }
+
+    fn now(&self) -> CallTime {
+        CallTime::from_micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn deadline(&self) -> Instant {
+        let call = self.call.poll_timeout().map(|at| self.started + Duration::from_micros(at.as_micros()));
+        let write = self.socket.blocked_since().map(|since| since + self.gateway.config.limits.write_timeout);
+        [call, write].into_iter().flatten().fold(self.next_ping, Instant::min)
+    }
+
+    fn time_passed(&mut self, now: CallTime) {
+        let at = Instant::now();
+        let limits = &self.gateway.config.limits;
+        if self.socket.blocked_since().is_some_and(|since| since + limits.write_timeout <= at) {
+            return self.end(StopReason::Timeout, POLICY, "the carrier has stopped reading");
+        }
+        if self.next_ping <= at {
+            self.ping(now);
+        }
+        self.call.handle_timeout(now);
+    }
+
+    fn ping(&mut self, now: CallTime) {
+        self.observer.ping_sent(self.pong_awaited);
+        self.pong_awaited = true;
+        self.next_ping += self.gateway.config.twilio.ping_interval;
+        let sent = self.socket.send_ping(now.as_micros().to_be_bytes());
+        self.must_fit(sent);
+    }
+
+    // ---- from the carrier -------------------------------------------------------------------------
+
+    fn receive(&mut self, received: Received, now: CallTime) {
+        match received {
+            Received::Text(text) => self.message(&text, now),
+            Received::Binary => self.observer.dropped("binary", "Media Streams are text (31950)"),
+            Received::Pong(payload) => {
+                if let Ok(sent) = payload.as_ref().try_into().map(u64::from_be_bytes) {
+                    self.pong_awaited = false;
+                    self.observer.pong_received(now.since(CallTime::from_micros(sent)));
+                }
+            }
+            Received::Closed(close) => {
+                let (code, why) = ending_of(&close);
+                let reason = match close {
+                    Close::ByPeer(_) | Close::Lost(_) => StopReason::WsLost,
+                    Close::TooLong | Close::Protocol(_) => StopReason::Error,
+                };
+                self.ending.carrier_code = match close {
+                    Close::ByPeer(_) => None,
+                    Close::Lost(_) => Some(31903),
+                    Close::TooLong | Close::Protocol(_) => Some(31924),
+                };
+                self.end(reason, code, &why);
+            }
+        }
+    }
+
+    fn message(&mut self, text: &str, now: CallTime) {
+        match self.reader.read(text) {
+            Ok(Message::Media { payload, timestamp_ms, sequence }) => {
+                self.observer.heard(payload.len());
+                if let (Some(last), Some(this)) = (self.sequence, sequence)
+                    && this > last + 1
+                {
+                    self.gateway.metrics.sequence_gaps.inc();
+                }
+                self.sequence = sequence;
+                self.call.handle(Input::Media { payload, timestamp_ms }, now);
+            }
+            Ok(Message::Mark { name }) => self.call.handle(Input::Mark(&name), now),
+            Ok(Message::Dtmf { digit }) => self.call.handle(Input::Dtmf(digit), now),
+            Ok(Message::Stop) => self.call.handle(Input::Stop(StopReason::CallerHangup), now),
+            Ok(Message::Connected) => {}
+            Ok(Message::OtherTrack) => self.observer.dropped("other_track", "only the caller is listened to"),
+            Ok(Message::Start(_)) => self.observer.dropped("malformed", "a second `start`"),
+            Ok(Message::Unknown { event }) => self.observer.unknown(&event),
+            Err(Malformed::Base64) => self.observer.dropped("base64", "a payload that is not base64"),
+            Err(malformed) => self.observer.dropped("malformed", &malformed.to_string()),
+        }
+    }
+
+    // ---- what the call wants ----------------------------------------------------------------------
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.call.poll_output() {
+            match output {
+                Output::Play { frame, due } => {
+                    self.observer.sent(self.now().since(due));
+                    let message = self.outbound.media(&frame);
+                    let sent = self.socket.send_text(message);
+                    self.must_fit(sent);
+                }
+                Output::Mark(name) => {
+                    let message = self.outbound.mark(&name);
+                    let sent = self.socket.send_text(message);
+                    self.must_fit(sent);
+                }
+                Output::Clear => {
+                    let message = self.outbound.clear();
+                    let sent = self.socket.send_text(message);
+                    self.must_fit(sent);
+                }
+                Output::Transcribe { utterance, audio } => {
+                    let services = self.gateway.services.clone();
+                    let job = services.transcribe(self.ids.clone(), utterance, audio, self.answers.clone());
+                    self.request(Job::Transcribe { utterance }, job);
+                }
+                Output::Ask(question) => {
+                    let turn = question.turn;
+                    let services = self.gateway.services.clone();
+                    let job = services.ask(self.ids.clone(), question, self.answers.clone());
+                    self.request(Job::Ask { turn }, job);
+                }
+                Output::Say { segment, text } => {
+                    let services = self.gateway.services.clone();
+                    let job = services.say(self.ids.clone(), segment, text, self.answers.clone());
+                    self.request(Job::Say { segment }, job);
+                }
+                Output::Cancel(job) => self.requests.retain(|request| request.job != job),
+                Output::Hangup(reason) => self.hang_up(reason),
+                Output::Event(event) => self.observe(event),
+            }
+        }
+    }
+
+    fn observe(&mut self, event: Event) {
+        self.observer.event(event);
+    }
+
+    fn request(&mut self, job: Job, work: impl Future<Output = ()> + Send + 'static) {
+        self.requests.retain(|request| !request.task.is_finished());
+        self.requests.push(Request { job, task: tokio::spawn(work).abort_handle() });
+    }
+
+    fn hang_up(&mut self, reason: StopReason) {
+        if reason == StopReason::Timeout && self.ending.detail.is_empty() {
+            self.ending.carrier_code = Some(31953);
+            self.ending.detail = "no audio of the caller came any more".into();
+        }
+    }
+
+    fn must_fit(&mut self, sent: Result<(), Full>) {
+        if sent.is_err() {
+            self.end(StopReason::Timeout, POLICY, "the carrier has stopped reading: too much is waiting");
+        }
+    }
+
+    /// Ends the call from outside of it.
+    fn end(&mut self, reason: StopReason, code: u16, detail: &str) {
+        if self.call.state() == State::Ended {
+            return;
+        }
+        self.ending.close_code = Some(code);
+        self.ending.detail = detail.to_owned();
+        self.call.handle(Input::Stop(reason), self.now());
+    }
+}
