@@ -1,6 +1,7 @@
 //! The answer of a service as it comes in: its status judged, its body in pieces, each of them
 //! awaited only so long. Whatever is wrong becomes a sentence that says what came instead.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use reqwest::{Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::http::root_cause;
 use crate::call::{Failure, FailureKind};
 use crate::config::Upstream;
 
@@ -198,6 +198,15 @@ pub(super) fn seconds(duration: Duration) -> String {
         ms if ms % 1000 == 0 => format!("{} s", ms / 1000),
         ms => format!("{ms} ms"),
     }
+}
+
+/// Libraries wrap errors in layers that say only where they passed; the innermost says what it is.
+pub(super) fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause
 }
 
 #[cfg(test)]

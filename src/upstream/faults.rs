@@ -106,7 +106,7 @@ async fn an_error_is_told_of_even_if_its_body_never_ends() {
 #[tokio::test]
 async fn a_service_that_is_not_there() {
     let server = nowhere().await;
-    let services = Services::new(&dialogue(&[server.clone()]), |_| {}).unwrap();
+    let services = Services::new(&dialogue(std::slice::from_ref(&server)), |_| {}).unwrap();
     let failure = failed(&transcribe(services).await);
     assert_eq!(failure.kind, FailureKind::Connect);
     assert_eq!(failure.why, format!("POST http://{server}/stt: connection refused: is it running?"));

@@ -7,7 +7,6 @@
 //! library repeats a request only if none of it was written yet. Both are safe, because speech
 //! services keep no state and the agent is given a key by which to know a repeat.
 
-use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +17,7 @@ use reqwest::{Client, Url, redirect};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::answer::{Answer, seconds};
+use super::answer::{Answer, root_cause, seconds};
 use super::observed::Watch;
 use crate::call::{Failure, FailureKind};
 use crate::config::{Endpoint, Upstream};
@@ -211,13 +210,4 @@ fn no_connection(error: &reqwest::Error, limits: &Upstream) -> String {
         _ if error.is_dns() => format!("the name of the server could not be resolved: {cause}"),
         _ => format!("no connection: {cause}"),
     }
-}
-
-/// Libraries wrap errors in layers that say only where they passed; the innermost says what it is.
-pub(super) fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause
 }

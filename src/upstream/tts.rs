@@ -53,8 +53,9 @@ impl Tts {
         // Strings always serialise.
         let body = serde_json::to_vec(&sentence).unwrap_or_default();
         let answer = self.wire.post(headers, Bytes::from(body), watch).await?;
-        let content_type = Some(answer.content_type()).filter(|t| !t.is_empty());
-        let decoder = SpeechDecoder::new(Hint { content_type, pcm_rate: self.raw.pcm_rate });
+        let content_type = answer.content_type();
+        let content_type = Some(&*content_type).filter(|t| !t.is_empty());
+        let decoder = SpeechDecoder::new(Hint::new(content_type, self.raw.pcm_rate));
         let has_words = text.chars().any(char::is_alphanumeric);
         Ok(Speech { complete: answer.has_no_content(), answer, decoder, spoken: 0, has_words })
     }
