@@ -2,7 +2,7 @@
 //! the job where it is plainest; the wire is the same for all three.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -14,6 +14,9 @@ use crate::call::{Failure, FailureKind, Input, Service};
 use crate::config::{Mode, Secret, Stt, Upstream};
 
 const SOON: Duration = Duration::from_millis(80);
+
+/// `SOON` on a busy machine, and well below the time-outs that no test waits for.
+const STILL_SOON: Duration = Duration::from_secs(4);
 
 /// A whole transcript, over a connection that is kept.
 const TEXT: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nhi";
@@ -29,7 +32,10 @@ fn check_understood(inputs: &[Input<'static>]) {
 
 /// The failure of a transcription by this server, whose address is left out of the sentence.
 async fn failure(fake: &mut Fake, change: impl Fn(&mut Upstream)) -> (FailureKind, String) {
-    let Failure { upstream, kind, why } = failed(&transcribe(fake.services_with(change)).await);
+    let services = fake.services_with(change);
+    let since = Instant::now();
+    let Failure { upstream, kind, why } = failed(&transcribe(services).await);
+    assert!(since.elapsed() < STILL_SOON, "{:?}", since.elapsed());
     assert_eq!(upstream, "bot");
     let observation = fake.observation().await;
     assert_eq!((observation.service, observation.result), (Service::Stt, kind.as_str()));
@@ -261,7 +267,9 @@ async fn all_slots_taken() {
     let (to, _inputs) = mpsc::channel(1);
     let first = tokio::spawn(services.clone().transcribe(ids(), 1, Vec::new(), to));
     assert_eq!(fake.request().await.connection, 0);
+    let since = Instant::now();
     let failure = failed(&transcribe(services.clone()).await);
+    assert!(since.elapsed() < STILL_SOON, "{:?}", since.elapsed());
     assert_eq!(failure.kind, FailureKind::Busy);
     assert_eq!(
         failure.why,

@@ -211,3 +211,27 @@ fn no_connection(error: &reqwest::Error, limits: &Upstream) -> String {
         _ => format!("no connection: {cause}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::dialogue;
+    use super::*;
+    use crate::config::{Agent, Mode};
+
+    #[test]
+    fn an_operators_headers_are_never_printed() {
+        let Mode::Dialogue { agent: Agent::Webhook { endpoint }, .. } = dialogue(&["a:1".to_owned()]).mode
+        else {
+            panic!("a dialogue");
+        };
+        let pool = Arc::new(Pool::new(&endpoint.upstream).unwrap());
+        let wire = Wire::new(&endpoint, pool).unwrap();
+        assert_eq!(format!("{:?}", wire.headers), "{\"authorization\": Sensitive}");
+    }
+
+    #[test]
+    fn what_a_carrier_said_cannot_break_a_header() {
+        assert_eq!(header("CA1/2"), "CA1/2");
+        assert_eq!(header("CA1\r\nX: ü\0"), "CA1X: ");
+    }
+}

@@ -209,6 +209,7 @@ mod tests {
     fn an_event_is_its_data() {
         check(Framing::Sse, "data: a\n\ndata:b\r\n\r\ndata:  c\r\r", &["a", "b", " c"]);
         check(Framing::Sse, "data: a\ndata: b\n\n", &["a\nb"]);
+        check(Framing::Sse, "data: a\r\ndata: b\r\n\r\n", &["a\nb"]);
         check(Framing::Sse, "event: delta\nid: 7\nretry: 10\n: hello\ndata: a\n\n", &["a"]);
     }
 

@@ -170,14 +170,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_transcript_has_a_bound() {
-        let mut fake = Fake::serving(|_, mut peer| async move {
-            peer.request().await;
-            peer.send("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n").await;
-            while peer.try_send(&[b'x'; 4096]).await {}
+        let (gone, mut sent) = tokio::sync::mpsc::channel(1);
+        let mut fake = Fake::serving(move |_, mut peer| {
+            let gone = gone.clone();
+            async move {
+                peer.request().await;
+                peer.send("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n").await;
+                let mut sent = 0;
+                while peer.try_send(&[b'x'; 4096]).await {
+                    sent += 4096;
+                }
+                gone.send(sent).await.unwrap();
+            }
         })
         .await;
         let services = fake.services();
         let failure = failed(&heard(|to| services.transcribe(ids(), 7, Vec::new(), to)).await);
         assert!(failure.why.ends_with("answered 200 with more than 65536 bytes"), "{}", failure.why);
+        // The machine's own buffers are in it.
+        assert!(sent.recv().await.unwrap() < 32 << 20);
     }
 }
