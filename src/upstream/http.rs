@@ -204,11 +204,24 @@ pub(super) fn header(text: &str) -> HeaderValue {
 
 fn no_connection(error: &reqwest::Error, limits: &Upstream) -> String {
     let cause = root_cause(error);
-    match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionRefused) => "connection refused: is it running?".to_owned(),
-        _ if error.is_timeout() => format!("no connection within {}", seconds(limits.connect_timeout)),
-        _ if error.is_dns() => format!("the name of the server could not be resolved: {cause}"),
-        _ => format!("no connection: {cause}"),
+    if error.is_timeout() {
+        format!("no connection within {}", seconds(limits.connect_timeout))
+    } else if error.is_dns() {
+        format!("the name of the server could not be resolved: {cause}")
+    } else {
+        cause.downcast_ref().and_then(likely_mistake).unwrap_or_else(|| format!("no connection: {cause}"))
+    }
+}
+
+/// What an operator is most likely to have done wrong, where the error's own words do not tell.
+fn likely_mistake(cause: &io::Error) -> Option<String> {
+    let tls = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match (cause.kind(), tls) {
+        (io::ErrorKind::ConnectionRefused, _) => Some("connection refused: is it running?".to_owned()),
+        (_, Some(rustls::Error::InvalidMessage(_))) => {
+            Some("what came is not TLS: does the server speak plain http there?".to_owned())
+        }
+        _ => None,
     }
 }
 
@@ -227,6 +240,15 @@ mod tests {
         let pool = Arc::new(Pool::new(&endpoint.upstream).unwrap());
         let wire = Wire::new(&endpoint, pool).unwrap();
         assert_eq!(format!("{:?}", wire.headers), "{\"authorization\": Sensitive}");
+    }
+
+    #[test]
+    fn a_server_without_tls_is_told_of_in_plain_words() {
+        let error = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        let error = io::Error::new(io::ErrorKind::InvalidData, error);
+        let why = "what came is not TLS: does the server speak plain http there?";
+        assert_eq!(likely_mistake(&error).as_deref(), Some(why));
+        assert_eq!(likely_mistake(&io::ErrorKind::HostUnreachable.into()), None);
     }
 
     #[test]
