@@ -2,6 +2,7 @@
 //! awaited only so long. Whatever is wrong becomes a sentence that says what came instead.
 
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,10 +204,17 @@ pub(super) fn seconds(duration: Duration) -> String {
 /// Libraries wrap errors in layers that say only where they passed; the innermost says what it is.
 pub(super) fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+    loop {
+        // An I/O error passes over what it wraps when asked for its source.
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = match wrapped {
+            Some(wrapped) => wrapped,
+            None => match cause.source() {
+                Some(source) => source,
+                None => return cause,
+            },
+        };
     }
-    cause
 }
 
 #[cfg(test)]

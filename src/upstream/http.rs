@@ -7,6 +7,7 @@
 //! library repeats a request only if none of it was written yet. Both are safe, because speech
 //! services keep no state and the agent is given a key by which to know a repeat.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -209,16 +210,17 @@ fn no_connection(error: &reqwest::Error, limits: &Upstream) -> String {
     } else if error.is_dns() {
         format!("the name of the server could not be resolved: {cause}")
     } else {
-        cause.downcast_ref().and_then(likely_mistake).unwrap_or_else(|| format!("no connection: {cause}"))
+        likely_mistake(cause).unwrap_or_else(|| format!("no connection: {cause}"))
     }
 }
 
 /// What an operator is most likely to have done wrong, where the error's own words do not tell.
-fn likely_mistake(cause: &io::Error) -> Option<String> {
-    let tls = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match (cause.kind(), tls) {
-        (io::ErrorKind::ConnectionRefused, _) => Some("connection refused: is it running?".to_owned()),
-        (_, Some(rustls::Error::InvalidMessage(_))) => {
+fn likely_mistake(cause: &(dyn Error + 'static)) -> Option<String> {
+    if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+        return Some("connection refused: is it running?".to_owned());
+    }
+    match cause.downcast_ref::<rustls::Error>() {
+        Some(rustls::Error::InvalidMessage(_)) => {
             Some("what came is not TLS: does the server speak plain http there?".to_owned())
         }
         _ => None,
@@ -245,10 +247,11 @@ mod tests {
     #[test]
     fn a_server_without_tls_is_told_of_in_plain_words() {
         let error = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
-        let error = io::Error::new(io::ErrorKind::InvalidData, error);
+        // As wrapped as it comes from the HTTP library.
+        let error = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
         let why = "what came is not TLS: does the server speak plain http there?";
-        assert_eq!(likely_mistake(&error).as_deref(), Some(why));
-        assert_eq!(likely_mistake(&io::ErrorKind::HostUnreachable.into()), None);
+        assert_eq!(likely_mistake(root_cause(&error)).as_deref(), Some(why));
+        assert_eq!(likely_mistake(&io::Error::from(io::ErrorKind::HostUnreachable)), None);
     }
 
     #[test]
