@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn channels_are_averaged_and_half_a_moment_is_no_sample() {
         assert_eq!(read(Coding::Pcm16Le, 2, &[10, 0, 30, 0, 5, 0]), [20.0]);
-        assert_eq!(read(Coding::Pcm16Le, u16::MAX, &[10, 0]), []);
+        assert_eq!(read(Coding::Pcm16Le, u16::MAX, &[10, 0]), Vec::<f32>::new());
     }
 
     #[test]

@@ -1,0 +1,307 @@
+//! The agent by webhook: a caller's turn is posted as JSON, and the reply comes as text, as one JSON
+//! object or as a stream of pieces; text is handed on while it is still arriving.
+//!
+//! Legacy apps say `text/html` of plain text (Flask does, unless told otherwise), or nothing, so a
+//! type that does not promise a stream or JSON is checked against the first character. HTML itself
+//! is an error page and is never spoken, nor is a JSON object.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc::Sender;
+
+use super::answer::{Answer, quote};
+use super::http::{Wire, header};
+use super::lines::{Framing, LONGEST, Records, Utf8};
+use super::observed::Watch;
+use super::stt::told;
+use super::{CallIds, Ended, tell};
+use crate::call::{Action, Input, Question};
+
+/// The most text of one reply, and the longest body of a reply that is not streamed: hours of speech.
+const LONGEST_REPLY: usize = 256 * 1024;
+
+const ACCEPTED: &str =
+    "text/event-stream, application/x-ndjson, application/json;q=0.9, text/plain;q=0.8, */*;q=0.1";
+
+pub(super) struct Agent {
+    pub(super) wire: Wire,
+}
+
+/// As posted.
+#[derive(Serialize)]
+struct Turn<'a> {
+    call_sid: &'a str,
+    stream_sid: &'a str,
+    turn: u64,
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dtmf: Option<&'a str>,
+    interrupted: bool,
+    heard: &'a str,
+    parameters: &'a BTreeMap<String, String>,
+    deadline_ms: u64,
+}
+
+/// A whole reply, or a piece of one. What else is in it is for others.
+#[derive(Deserialize)]
+struct Said {
+    reply: Option<String>,
+    delta: Option<String>,
+    action: Option<Value>,
+    to: Option<Value>,
+    error: Option<Value>,
+}
+
+/// How a body is to be read, by its type and its first character.
+enum Form {
+    Stream(Framing),
+    Json,
+    Text,
+    /// Text that is said to be HTML: true of neither its first character nor, let us see, the rest.
+    TextCalledHtml,
+}
+
+impl Agent {
+    /// Sends the reply as it comes, up to and with its end.
+    pub(super) async fn ask(
+        &self,
+        ids: &CallIds,
+        question: &Question,
+        to: &Sender<Input<'static>>,
+        watch: &mut Watch,
+    ) -> Result<(), Ended> {
+        let turn = Turn {
+            call_sid: &ids.call_sid,
+            stream_sid: &ids.stream_sid,
+            turn: question.turn,
+            text: &question.text,
+            dtmf: question.dtmf.as_deref(),
+            interrupted: question.interrupted,
+            heard: &question.heard,
+            parameters: &ids.parameters,
+            deadline_ms: question.deadline_ms,
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
+        headers.insert("idempotency-key", header(&format!("{}/{}", ids.call_sid, question.turn)));
+        // Strings, numbers and a map of strings always serialise.
+        let body = serde_json::to_vec(&turn).unwrap_or_default();
+        let answer = self.wire.post(headers, Bytes::from(body), watch).await?;
+        let turn = question.turn;
+        let mut reply = Reply { answer, to, turn, said: 0, action: Action::None };
+        if !reply.answer.has_no_content() {
+            reply.read().await?;
+        }
+        watch.ok();
+        tell(to, Input::ReplyEnd { turn, action: reply.action }).await?;
+        reply.answer.let_end().await;
+        Ok(())
+    }
+}
+
+/// A reply as it comes in.
+struct Reply<'a> {
+    answer: Answer,
+    to: &'a Sender<Input<'static>>,
+    turn: u64,
+    /// Bytes of text so far.
+    said: usize,
+    action: Action,
+}
+
+impl Reply<'_> {
+    async fn read(&mut self) -> Result<(), Ended> {
+        // As much of the body as it took to see what it is.
+        let mut begun = Vec::new();
+        match self.form(&mut begun).await? {
+            Form::Stream(framing) => self.read_stream(framing).await,
+            Form::Json => {
+                let body = self.rest(begun).await?;
+                if body.trim_ascii().is_empty() {
+                    return Ok(());
+                }
+                let said = serde_json::from_slice::<Said>(&body).ok();
+                match said.filter(|s| s.reply.is_some() || s.action.is_some() || s.error.is_some()) {
+                    Some(said) => self.take(said, &body).await,
+                    None => Err(self.unexpected(&body, "{\"reply\": \"…\"}")),
+                }
+            }
+            Form::Text => self.read_text(begun).await,
+            Form::TextCalledHtml => {
+                let body = self.rest(begun).await?;
+                if has_tag(&body) {
+                    return Err(self.unexpected(&body, "text"));
+                }
+                self.say(String::from_utf8_lossy(&body).into_owned()).await
+            }
+        }
+    }
+
+    async fn form(&mut self, begun: &mut Vec<u8>) -> Result<Form, Ended> {
+        let media_type = self.answer.media_type();
+        let html = match &*media_type {
+            "text/event-stream" => return Ok(Form::Stream(Framing::Sse)),
+            "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonlines"
+            | "application/jsonlines" => return Ok(Form::Stream(Framing::Ndjson)),
+            "application/json" | "text/json" => return Ok(Form::Json),
+            "text/html" | "application/xhtml+xml" => true,
+            _ => false,
+        };
+        let no_text = ["audio/", "image/", "video/", "multipart/"];
+        if no_text.iter().any(|kind| media_type.starts_with(kind)) {
+            let what = format!("{} where text was expected", quote(media_type.as_bytes()));
+            return Err(self.answer.wrong(what).into());
+        }
+        loop {
+            match first_character(begun) {
+                Some(b'{') => return Ok(Form::Json),
+                Some(b'<') => {
+                    self.answer.read_to_quote(begun).await;
+                    return Err(self.unexpected(begun, "text"));
+                }
+                Some(_) if html => return Ok(Form::TextCalledHtml),
+                Some(_) => return Ok(Form::Text),
+                None => match self.answer.next().await? {
+                    Some(bytes) => begun.extend_from_slice(&bytes),
+                    // Nothing but white space is nothing to say.
+                    None => {
+                        begun.clear();
+                        return Ok(Form::Text);
+                    }
+                },
+            }
+            if begun.len() > LONGEST_REPLY {
+                return Err(self.too_long());
+            }
+        }
+    }
+
+    async fn read_stream(&mut self, framing: Framing) -> Result<(), Ended> {
+        let mut records = Records::new(framing);
+        let mut complete = false;
+        while !complete {
+            let mut found = Vec::new();
+            let cut = match self.answer.next().await? {
+                Some(bytes) => records.push(&bytes, &mut found),
+                None => {
+                    complete = true;
+                    records.finish(&mut found)
+                }
+            };
+            for record in found {
+                match record.trim() {
+                    "[DONE]" => return Ok(()),
+                    "" => {}
+                    record => match serde_json::from_str::<Said>(record) {
+                        Ok(said) => self.take(said, record.as_bytes()).await?,
+                        Err(_) => return Err(self.unexpected(record.as_bytes(), "{\"delta\": \"…\"}")),
+                    },
+                }
+            }
+            if cut.is_err() {
+                return Err(self.answer.wrong(format!("a line of more than {LONGEST} bytes")).into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_text(&mut self, begun: Vec<u8>) -> Result<(), Ended> {
+        let mut utf8 = Utf8::default();
+        let text = utf8.push(begun.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&begun));
+        self.say(text).await?;
+        while let Some(bytes) = self.answer.next().await? {
+            let text = utf8.push(&bytes);
+            self.say(text).await?;
+        }
+        let text = utf8.finish();
+        self.say(text).await
+    }
+
+    /// `begun` and all that is still to come.
+    async fn rest(&mut self, begun: Vec<u8>) -> Result<Vec<u8>, Ended> {
+        let body = self.answer.whole(begun, LONGEST_REPLY).await?;
+        let text = body.strip_prefix("\u{feff}".as_bytes()).map(<[u8]>::to_vec);
+        Ok(text.unwrap_or(body))
+    }
+
+    async fn take(&mut self, said: Said, record: &[u8]) -> Result<(), Ended> {
+        if let Some(Value::Bool(true) | Value::String(_) | Value::Object(_)) = said.error {
+            return Err(self.answer.wrong(format!("an error: {}", quote(record))).into());
+        }
+        if let Some(action) = &said.action {
+            self.plan(action, said.to.as_ref());
+        }
+        for text in [said.reply, said.delta].into_iter().flatten() {
+            self.say(text).await?;
+        }
+        Ok(())
+    }
+
+    async fn say(&mut self, text: String) -> Result<(), Ended> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.said += text.len();
+        if self.said > LONGEST_REPLY {
+            return Err(self.too_long());
+        }
+        tell(self.to, Input::ReplyText { turn: self.turn, text }).await
+    }
+
+    /// The last action that makes sense counts. One that does not is no reason to leave the caller
+    /// without the reply.
+    fn plan(&mut self, action: &Value, to: Option<&Value>) {
+        let to = to.and_then(Value::as_str).map(str::trim).filter(|to| !to.is_empty());
+        let why = match (action, action.as_str(), to) {
+            (Value::Null, ..) | (_, Some("" | "none"), _) => return,
+            (_, Some("hangup"), _) => {
+                self.action = Action::Hangup;
+                return;
+            }
+            (_, Some("transfer"), Some(to)) => {
+                self.action = Action::Transfer { to: to.to_owned() };
+                return;
+            }
+            (_, Some("transfer"), None) => "a transfer needs \"to\"",
+            _ => "expected hangup, transfer or none",
+        };
+        let action = quote(action.to_string().as_bytes());
+        tracing::warn!(turn = self.turn, %action, "the agent's action is ignored: {why}");
+    }
+
+    fn unexpected(&self, body: &[u8], expected: &str) -> Ended {
+        let came = told(&self.answer.content_type(), body);
+        self.answer.wrong(format!("{came} where {expected} was expected")).into()
+    }
+
+    fn too_long(&self) -> Ended {
+        Ended::from(self.answer.wrong(format!("more than {LONGEST_REPLY} bytes of text")))
+    }
+}
+
+/// The first byte that is neither white space nor of a byte order mark, also of a cut one.
+fn first_character(body: &[u8]) -> Option<u8> {
+    let mark = "\u{feff}".as_bytes();
+    let body = match body.strip_prefix(mark) {
+        Some(body) => body,
+        None if mark.starts_with(body) => return None,
+        None => body,
+    };
+    body.trim_ascii_start().first().copied()
+}
+
+/// Something like `<p>`, `</p>` or `<!-- -->`.
+fn has_tag(body: &[u8]) -> bool {
+    body.windows(2).any(|w| w[0] == b'<' && (w[1].is_ascii_alphabetic() || matches!(w[1], b'/' | b'!')))
+}
+
+#[cfg(test)]
+mod tests;

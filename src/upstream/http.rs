@@ -1,0 +1,262 @@
+//! Requests to a service, over a pool of connections that is kept warm: one POST at a time takes a
+//! slot, picks a server in turn, and waits no longer than the operator allowed.
+//!
+//! A request is sent again in two cases, each once: to the next server where a connection could not
+//! be had, and over a fresh connection where the one used was closed before any answer came. The
+//! second is how a kept connection looks that the server had given up at the same moment; the HTTP
+//! library repeats a request only if none of it was written yet. Both are safe, because speech
+//! services keep no state and the agent is given a key by which to know a repeat.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Url, redirect};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::answer::{Answer, root_cause, seconds};
+use super::observed::Watch;
+use crate::call::{Failure, FailureKind};
+use crate::config::{Endpoint, Upstream};
+
+/// Something in the configuration that no request could be made with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("upstream {upstream}: {why}")]
+pub struct Unusable {
+    pub upstream: String,
+    pub why: String,
+}
+
+/// The servers of one upstream, shared by all endpoints on it.
+pub(super) struct Pool {
+    upstream: Upstream,
+    /// Keeps its connections.
+    client: Client,
+    /// Keeps none: for the second try after a kept connection failed, which must not meet another
+    /// one that is just as stale.
+    fresh: Client,
+    next: AtomicUsize,
+    slots: Arc<Semaphore>,
+}
+
+impl Pool {
+    pub(super) fn new(upstream: &Upstream) -> Result<Self, Unusable> {
+        // Fails if the program has chosen before: just as well.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let unusable = |why: String| Unusable { upstream: upstream.name.clone(), why };
+        if upstream.servers.is_empty() {
+            return Err(unusable("no servers".to_owned()));
+        }
+        let client = |kept| {
+            let mut builder = Client::builder()
+                .user_agent(concat!("voxgate/", env!("CARGO_PKG_VERSION")))
+                .no_proxy()
+                .referer(false)
+                .redirect(redirect::Policy::none())
+                .connect_timeout(upstream.connect_timeout)
+                .pool_idle_timeout(upstream.idle_timeout)
+                .pool_max_idle_per_host(kept);
+            if !upstream.tls {
+                // Plain HTTP must also work on a machine without any CA certificates.
+                builder = builder.tls_certs_only([]);
+            }
+            builder.build().map_err(|e| unusable(root_cause(&e).to_string()))
+        };
+        Ok(Self {
+            client: client(upstream.max_in_flight)?,
+            fresh: client(0)?,
+            next: AtomicUsize::new(0),
+            slots: Arc::new(Semaphore::new(upstream.max_in_flight.min(Semaphore::MAX_PERMITS))),
+            upstream: upstream.clone(),
+        })
+    }
+
+    pub(super) fn is_for(&self, upstream: &Upstream) -> bool {
+        self.upstream == *upstream
+    }
+
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let wait = self.upstream.connect_timeout;
+        match timeout(wait, Arc::clone(&self.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) | Err(_) => Err(Failure {
+                upstream: self.upstream.name.clone(),
+                kind: FailureKind::Busy,
+                why: format!(
+                    "all {} requests that max_in_flight allows are under way; none ended within {}",
+                    self.upstream.max_in_flight,
+                    seconds(wait)
+                ),
+            }),
+        }
+    }
+}
+
+/// One path on the servers of an upstream.
+pub(super) struct Wire {
+    pool: Arc<Pool>,
+    /// One for each server.
+    targets: Vec<Target>,
+    headers: HeaderMap,
+}
+
+struct Target {
+    url: Url,
+    /// "POST URL", as failures name it: without the query, where operators put keys.
+    request: Arc<str>,
+}
+
+impl Wire {
+    pub(super) fn new(endpoint: &Endpoint, pool: Arc<Pool>) -> Result<Self, Unusable> {
+        let unusable = |why: String| Unusable { upstream: endpoint.upstream.name.clone(), why };
+        let scheme = if endpoint.upstream.tls { "https" } else { "http" };
+        let target = |server: &String| {
+            let url = format!("{scheme}://{server}{}", endpoint.path);
+            let shown = url.split('?').next().unwrap_or_default();
+            if !endpoint.path.starts_with('/') {
+                return Err(unusable(format!("the path of {shown} must begin with a slash")));
+            }
+            let request = format!("POST {shown}").into();
+            let url = Url::parse(&url).map_err(|e| unusable(format!("{shown} is no address: {e}")))?;
+            Ok(Target { url, request })
+        };
+        let targets = endpoint.upstream.servers.iter().map(target).collect::<Result<_, _>>()?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in &endpoint.headers {
+            let key = HeaderName::try_from(name)
+                .map_err(|_| unusable(format!("{name:?} cannot be the name of a header")))?;
+            // The value is secret: it is not shown even if it is wrong.
+            let mut value = HeaderValue::try_from(&value.0)
+                .map_err(|_| unusable(format!("the value of header {name} cannot be sent")))?;
+            value.set_sensitive(true);
+            headers.append(key, value);
+        }
+        Ok(Self { pool, targets, headers })
+    }
+
+    pub(super) fn upstream(&self) -> &str {
+        &self.pool.upstream.name
+    }
+
+    /// Posts and waits for the head of the answer, which is a success. The operator's own headers
+    /// go before `headers`.
+    pub(super) async fn post(
+        &self,
+        headers: HeaderMap,
+        body: Bytes,
+        watch: &mut Watch,
+    ) -> Result<Answer, Failure> {
+        let slot = self.pool.slot().await?;
+        let limits = &self.pool.upstream;
+        let mut server = self.pool.next.fetch_add(1, Ordering::Relaxed);
+        let mut deadline = Instant::now() + limits.first_byte_timeout;
+        let (mut client, mut other_tried, mut fresh_tried) = (&self.pool.client, false, false);
+        loop {
+            let target = &self.targets[server % self.targets.len()];
+            let request = client
+                .post(target.url.clone())
+                .headers(headers.clone())
+                .headers(self.headers.clone())
+                .body(body.clone());
+            let failed = |kind, why: String| Failure {
+                upstream: limits.name.clone(),
+                kind,
+                why: format!("{}: {why}", target.request),
+            };
+            let error = match timeout_at(deadline, request.send()).await {
+                Ok(Ok(response)) => {
+                    watch.first_byte();
+                    let request = Arc::clone(&target.request);
+                    return Answer::new(response, limits, request, slot).success().await;
+                }
+                Err(_) => {
+                    let why = format!("no answer within {}", seconds(limits.first_byte_timeout));
+                    return Err(failed(FailureKind::Timeout, why));
+                }
+                Ok(Err(error)) => error,
+            };
+            if error.is_connect() {
+                if other_tried || self.targets.len() == 1 {
+                    return Err(failed(FailureKind::Connect, no_connection(&error, limits)));
+                }
+                other_tried = true;
+                server = server.wrapping_add(1);
+                deadline = Instant::now() + limits.first_byte_timeout;
+            } else if !fresh_tried {
+                fresh_tried = true;
+                client = &self.pool.fresh;
+            } else {
+                let why = format!("no HTTP answer, though asked twice: {}", root_cause(&error));
+                return Err(failed(FailureKind::Protocol, why));
+            }
+        }
+    }
+}
+
+/// A header's value from what a carrier or an agent said; what cannot be sent is left out.
+pub(super) fn header(text: &str) -> HeaderValue {
+    let sendable: String = text.chars().filter(|c| matches!(c, ' '..='~')).collect();
+    HeaderValue::try_from(sendable).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn no_connection(error: &reqwest::Error, limits: &Upstream) -> String {
+    let cause = root_cause(error);
+    if error.is_timeout() {
+        format!("no connection within {}", seconds(limits.connect_timeout))
+    } else if error.is_dns() {
+        format!("the name of the server could not be resolved: {cause}")
+    } else {
+        likely_mistake(cause).unwrap_or_else(|| format!("no connection: {cause}"))
+    }
+}
+
+/// What an operator is most likely to have done wrong, where the error's own words do not tell.
+fn likely_mistake(cause: &(dyn Error + 'static)) -> Option<String> {
+    if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+        return Some("connection refused: is it running?".to_owned());
+    }
+    match cause.downcast_ref::<rustls::Error>() {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            Some("what came is not TLS: does the server speak plain http there?".to_owned())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::dialogue;
+    use super::*;
+    use crate::config::{Agent, Mode};
+
+    #[test]
+    fn an_operators_headers_are_never_printed() {
+        let Mode::Dialogue { agent: Agent::Webhook { endpoint }, .. } = dialogue(&["a:1".to_owned()]).mode
+        else {
+            panic!("a dialogue");
+        };
+        let pool = Arc::new(Pool::new(&endpoint.upstream).unwrap());
+        let wire = Wire::new(&endpoint, pool).unwrap();
+        assert_eq!(format!("{:?}", wire.headers), "{\"authorization\": Sensitive}");
+    }
+
+    #[test]
+    fn a_server_without_tls_is_told_of_in_plain_words() {
+        let error = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        // As wrapped as it comes from the HTTP library.
+        let error = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
+        let why = "what came is not TLS: does the server speak plain http there?";
+        assert_eq!(likely_mistake(root_cause(&error)).as_deref(), Some(why));
+        assert_eq!(likely_mistake(&io::Error::from(io::ErrorKind::HostUnreachable)), None);
+    }
+
+    #[test]
+    fn what_a_carrier_said_cannot_break_a_header() {
+        assert_eq!(header("CA1/2"), "CA1/2");
+        assert_eq!(header("CA1\r\nX: ü\0"), "CA1X: ");
+    }
+}

@@ -1,0 +1,233 @@
+//! The wires of the services that a dialogue needs: speech-to-text, the agent, text-to-speech. One
+//! job is one future that asks one service and sends what comes back as [`Input`]s to the loop of
+//! the call: its end, or exactly one [`Input::Failed`]. Dropping the future ends the request.
+//!
+//! What the caller hears of a failure is not decided here. Every wait and every size has a bound;
+//! the channel is the back-pressure: while it is full, the service is not read.
+
+mod agent;
+mod answer;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod faults;
+mod http;
+mod lines;
+mod observed;
+mod stt;
+mod tts;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::Sender;
+use tokio::time::timeout;
+
+pub use self::http::Unusable;
+pub use self::observed::Observation;
+
+use self::agent::Agent;
+use self::http::{Pool, Wire};
+use self::observed::{OnDone, Watch};
+use self::stt::Stt;
+use self::tts::Tts;
+use crate::call::{Failure, FailureKind, Input, Job, Question, Service};
+use crate::config::{self, Endpoint};
+
+/// The most μ-law that a phrase rendered in advance may have: more than four minutes.
+const LONGEST_PHRASE: usize = 2 * 1024 * 1024;
+
+/// How long a phrase may take that is rendered in advance. A call has deadlines of its own; here a
+/// service that trickles would hold up the start.
+const PHRASE_TIME: Duration = Duration::from_secs(30);
+
+/// How a call is known, to its carrier and to the app.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallIds {
+    pub call_sid: String,
+    pub stream_sid: String,
+    /// The custom parameters of the stream.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// The services of a dialogue, as configured. Clones share their connections and bounds.
+#[derive(Clone)]
+pub struct Services {
+    /// `None` where calls have no dialogue (`mode = "echo"`): every job then fails.
+    dialogue: Option<Arc<Dialogue>>,
+    on_done: OnDone,
+}
+
+struct Dialogue {
+    stt: Stt,
+    agent: Agent,
+    tts: Tts,
+}
+
+/// A job ended before its answer was complete.
+enum Ended {
+    Failed(Failure),
+    /// Nobody takes the answer any more.
+    Unheard,
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Ended::Failed(failure)
+    }
+}
+
+impl Services {
+    /// Connects nowhere yet. `on_done` is called at the end of every request, also of a dropped one,
+    /// on whatever thread it ended: it must be quick.
+    pub fn new(
+        dialogue: &config::Dialogue,
+        on_done: impl Fn(&Observation) + Send + Sync + 'static,
+    ) -> Result<Self, Unusable> {
+        let dialogue = match &dialogue.mode {
+            config::Mode::Echo => None,
+            config::Mode::Dialogue { stt, agent, tts } => {
+                let mut pools = Vec::new();
+                let config::Stt::Webhook { endpoint, format } = stt;
+                let stt = Stt { wire: wire(endpoint, &mut pools)?, format: *format };
+                let config::Agent::Webhook { endpoint } = agent;
+                let agent = Agent { wire: wire(endpoint, &mut pools)? };
+                let config::Tts::Webhook { endpoint, voice, raw } = tts;
+                let tts = Tts { wire: wire(endpoint, &mut pools)?, voice: voice.clone(), raw: *raw };
+                Some(Arc::new(Dialogue { stt, agent, tts }))
+            }
+        };
+        Ok(Self { dialogue, on_done: Arc::new(on_done) })
+    }
+
+    /// Has an utterance (μ-law) recognised: one `Transcript`, or `Failed`.
+    pub async fn transcribe(
+        self,
+        ids: Arc<CallIds>,
+        utterance: u64,
+        audio: Vec<u8>,
+        to: Sender<Input<'static>>,
+    ) {
+        let job = Job::Transcribe { utterance };
+        let Some(Dialogue { stt, .. }) = self.dialogue.as_deref() else { return no_service(job, &to).await };
+        let mut watch = Watch::new(&self.on_done, stt.wire.upstream(), Service::Stt);
+        let ended = async {
+            let text = stt.transcribe(&ids, audio, &mut watch).await?;
+            watch.ok();
+            tell(&to, Input::Transcript { utterance, text }).await
+        };
+        let ended = ended.await;
+        conclude(job, ended, watch, &to).await;
+    }
+
+    /// Puts a turn to the agent: `ReplyText`…, then `ReplyEnd` or `Failed`.
+    pub async fn ask(self, ids: Arc<CallIds>, question: Question, to: Sender<Input<'static>>) {
+        let job = Job::Ask { turn: question.turn };
+        let Some(Dialogue { agent, .. }) = self.dialogue.as_deref() else {
+            return no_service(job, &to).await;
+        };
+        let mut watch = Watch::new(&self.on_done, agent.wire.upstream(), Service::Agent);
+        let ended = agent.ask(&ids, &question, &to, &mut watch).await;
+        conclude(job, ended, watch, &to).await;
+    }
+
+    /// Has a sentence spoken: `Speech`…, then `SpeechEnd` or `Failed`.
+    pub async fn say(self, ids: Arc<CallIds>, segment: u64, text: String, to: Sender<Input<'static>>) {
+        let job = Job::Say { segment };
+        let Some(Dialogue { tts, .. }) = self.dialogue.as_deref() else { return no_service(job, &to).await };
+        let mut watch = Watch::new(&self.on_done, tts.wire.upstream(), Service::Tts);
+        let ended = async {
+            let mut speech = tts.say(Some(&ids), &text, &mut watch).await?;
+            while let Some(mulaw) = speech.next().await? {
+                tell(&to, Input::Speech { segment, audio: Bytes::from(mulaw) }).await?;
+            }
+            watch.ok();
+            tell(&to, Input::SpeechEnd { segment }).await
+        };
+        let ended = ended.await;
+        conclude(job, ended, watch, &to).await;
+    }
+
+    /// Has a phrase spoken in advance, outside any call: its whole μ-law.
+    pub async fn render(&self, text: &str) -> Result<Vec<u8>, Failure> {
+        let Some(Dialogue { tts, .. }) = self.dialogue.as_deref() else {
+            return Err(not_configured(Service::Tts));
+        };
+        let mut watch = Watch::new(&self.on_done, tts.wire.upstream(), Service::Tts);
+        let phrase = async {
+            let mut phrase = Vec::new();
+            let mut speech = tts.say(None, text, &mut watch).await?;
+            while let Some(mulaw) = speech.next().await? {
+                if phrase.len() + mulaw.len() > LONGEST_PHRASE {
+                    return Err(speech.too_long(LONGEST_PHRASE));
+                }
+                phrase.extend_from_slice(&mulaw);
+            }
+            Ok(phrase)
+        };
+        let phrase = timeout(PHRASE_TIME, phrase).await.unwrap_or_else(|_| {
+            let why = format!("a phrase was not complete within {}", answer::seconds(PHRASE_TIME));
+            let upstream = tts.wire.upstream().to_owned();
+            Err(Failure { upstream, kind: FailureKind::Timeout, why })
+        });
+        match &phrase {
+            Ok(_) => watch.ok(),
+            Err(failure) => watch.failed(failure.kind),
+        }
+        phrase
+    }
+}
+
+/// Endpoints on one upstream share its connections, its turns and its bound.
+fn wire(endpoint: &Endpoint, pools: &mut Vec<Arc<Pool>>) -> Result<Wire, Unusable> {
+    let known = pools.iter().find(|pool| pool.is_for(&endpoint.upstream));
+    let pool = match known {
+        Some(pool) => Arc::clone(pool),
+        None => {
+            pools.push(Arc::new(Pool::new(&endpoint.upstream)?));
+            return wire(endpoint, pools);
+        }
+    };
+    Wire::new(endpoint, pool)
+}
+
+async fn tell(to: &Sender<Input<'static>>, input: Input<'static>) -> Result<(), Ended> {
+    to.send(input).await.map_err(|_| Ended::Unheard)
+}
+
+async fn conclude(job: Job, ended: Result<(), Ended>, mut watch: Watch, to: &Sender<Input<'static>>) {
+    if let Err(Ended::Failed(failure)) = ended {
+        watch.failed(failure.kind);
+        // Told before the channel is waited for: the request itself is over.
+        drop(watch);
+        let _ = tell(to, Input::Failed { job, failure }).await;
+    }
+}
+
+async fn no_service(job: Job, to: &Sender<Input<'static>>) {
+    let failure = not_configured(job.service());
+    let _ = tell(to, Input::Failed { job, failure }).await;
+}
+
+fn not_configured(service: Service) -> Failure {
+    Failure {
+        upstream: service.as_str().to_owned(),
+        kind: FailureKind::Connect,
+        why: format!("[dialogue] mode = \"echo\" has no {} service", service.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn ids() -> Arc<CallIds> {
+        Arc::new(CallIds {
+            call_sid: "CA1".to_owned(),
+            stream_sid: "MZ1".to_owned(),
+            parameters: BTreeMap::from([("call_sid".to_owned(), "CA1".to_owned())]),
+        })
+    }
+}

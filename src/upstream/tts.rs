@@ -1,0 +1,271 @@
+//! Text-to-speech by webhook: a sentence is posted as JSON, and the audio that comes back, whatever
+//! its format, is handed on as μ-law while it is still arriving.
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde::Serialize;
+
+use super::CallIds;
+use super::answer::Answer;
+use super::http::Wire;
+use super::observed::Watch;
+use crate::audio::{Hint, SpeechDecoder};
+use crate::call::Failure;
+use crate::config::RawAudio;
+
+/// Ten minutes of μ-law: nobody says more in one sentence.
+const LONGEST_SPEECH: usize = 10 * 60 * 8000;
+
+/// Ten minutes of what a studio would record (48 kHz, 16 bits, stereo): ends an answer of which
+/// nothing becomes sound.
+const LONGEST_BODY: usize = 10 * 60 * 48_000 * 4;
+
+pub(super) struct Tts {
+    pub(super) wire: Wire,
+    pub(super) voice: Option<String>,
+    pub(super) raw: RawAudio,
+}
+
+/// As posted.
+#[derive(Serialize)]
+struct Sentence<'a> {
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    voice: Option<&'a str>,
+    /// Absent for what is rendered before any call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call_sid: Option<&'a str>,
+}
+
+impl Tts {
+    /// Has a sentence spoken; its audio is in [`Speech::next`].
+    pub(super) async fn say(
+        &self,
+        ids: Option<&CallIds>,
+        text: &str,
+        watch: &mut Watch,
+    ) -> Result<Speech, Failure> {
+        let call_sid = ids.map(|ids| &*ids.call_sid);
+        let sentence = Sentence { text, voice: self.voice.as_deref(), call_sid };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("audio/*"));
+        // Strings always serialise.
+        let body = serde_json::to_vec(&sentence).unwrap_or_default();
+        let answer = self.wire.post(headers, Bytes::from(body), watch).await?;
+        let content_type = answer.content_type();
+        let content_type = Some(&*content_type).filter(|t| !t.is_empty());
+        let decoder = SpeechDecoder::new(Hint::new(content_type, self.raw.pcm_rate));
+        let has_words = text.chars().any(char::is_alphanumeric);
+        Ok(Speech { complete: answer.has_no_content(), answer, decoder, spoken: 0, has_words })
+    }
+}
+
+/// A sentence as it is spoken.
+pub(super) struct Speech {
+    answer: Answer,
+    decoder: SpeechDecoder,
+    /// Bytes of μ-law so far.
+    spoken: usize,
+    complete: bool,
+    /// There is something to say: no audio at all is then a failure. Agents do send a lone "…".
+    has_words: bool,
+}
+
+impl Speech {
+    /// The next μ-law, never none; `None` once the sentence is complete.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        while !self.complete {
+            let mut mulaw = Vec::new();
+            let decoded = match self.answer.next().await? {
+                Some(bytes) => self.decoder.push(&bytes, &mut mulaw),
+                None => {
+                    self.complete = true;
+                    if self.answer.received() == 0 { Ok(()) } else { self.decoder.finish(&mut mulaw) }
+                }
+            };
+            decoded.map_err(|not_speech| self.answer.wrong(not_speech.to_string()))?;
+            self.spoken += mulaw.len();
+            if self.spoken > LONGEST_SPEECH || self.answer.received() > LONGEST_BODY {
+                return Err(self.answer.wrong("more than ten minutes of audio"));
+            }
+            if !mulaw.is_empty() {
+                return Ok(Some(mulaw));
+            }
+        }
+        if self.spoken == 0 && self.has_words {
+            return Err(self.answer.wrong("no audio"));
+        }
+        Ok(None)
+    }
+
+    /// The failure of an answer that is more than the caller of this can take.
+    pub(super) fn too_long(&self, most: usize) -> Failure {
+        self.answer.wrong(format!("more than {} s of audio", most / 8000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::super::fake::{Fake, failed, heard};
+    use super::super::tests::ids;
+    use super::LONGEST_SPEECH;
+    use crate::audio::mulaw;
+    use crate::call::{FailureKind, Input};
+
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: audio/basic\r\nConnection: close\r\n\r\n";
+
+    /// μ-law that is plainly μ-law: a hum.
+    fn hum(samples: usize) -> Vec<u8> {
+        (0..samples).map(|n| mulaw::encode(((n as f32 / 20.0).sin() * 8000.0) as i16)).collect()
+    }
+
+    /// The audio of these inputs, none of them empty, and how they end.
+    fn audio(inputs: &[Input<'static>]) -> (Vec<u8>, Result<(), String>) {
+        let mut audio = Vec::new();
+        let (last, before) = inputs.split_last().expect("an end");
+        for input in before {
+            let Input::Speech { segment: 3, audio: piece } = input else { panic!("{input:?}") };
+            assert!(!piece.is_empty(), "an empty piece");
+            audio.extend_from_slice(piece);
+        }
+        match last {
+            Input::SpeechEnd { segment: 3 } => (audio, Ok(())),
+            _ => (audio, Err(failed(inputs).why)),
+        }
+    }
+
+    async fn say(mut fake: Fake, text: &str) -> Vec<Input<'static>> {
+        let services = fake.services();
+        heard(|to| services.say(ids(), 3, text.to_owned(), to)).await
+    }
+
+    #[tokio::test]
+    async fn a_sentence_is_posted_and_heard() {
+        let mut fake = Fake::answering(
+            [HEAD.replace("Connection: close", "Content-Length: 4000").into_bytes(), hum(4000)].concat(),
+        )
+        .await;
+        let services = fake.services();
+        let inputs = heard(|to| services.say(ids(), 3, "Grüße.".to_owned(), to)).await;
+        assert_eq!(audio(&inputs), (hum(4000), Ok(())));
+        let request = fake.request().await;
+        assert!(request.head.starts_with("post /tts http/1.1\r\n"), "{}", request.head);
+        assert!(request.head.contains("\r\ncontent-type: application/json\r\n"));
+        let expected = json!({"text": "Grüße.", "voice": "anna", "call_sid": "CA1"});
+        assert_eq!(serde_json::from_slice::<Value>(&request.body).unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn audio_may_come_a_byte_at_a_time() {
+        let fake = Fake::serving(|_, mut peer| async move {
+            peer.request().await;
+            peer.send(HEAD).await;
+            peer.dribble(&hum(4001)).await;
+        })
+        .await;
+        assert_eq!(audio(&say(fake, "Hello.").await), (hum(4001), Ok(())));
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_break_is_heard() {
+        // Until the first audio was heard, the connection stays: a reset overtakes what was sent.
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let gone = std::sync::Mutex::new(Some(gone));
+        let mut fake = Fake::serving(move |_, mut peer| {
+            let gone = gone.lock().unwrap().take().unwrap();
+            async move {
+                peer.request().await;
+                peer.send(HEAD).await;
+                peer.send(hum(8000)).await;
+                gone.await.unwrap();
+                peer.reset();
+            }
+        })
+        .await;
+        let (to, mut from) = tokio::sync::mpsc::channel(1);
+        let job = tokio::spawn(fake.services().say(ids(), 3, "Hello.".to_owned(), to));
+        let mut inputs = vec![from.recv().await.unwrap()];
+        go.send(()).unwrap();
+        while let Some(input) = from.recv().await {
+            inputs.push(input);
+        }
+        job.await.unwrap();
+        let (heard, end) = audio(&inputs);
+        assert!(!heard.is_empty() && hum(8000).starts_with(&heard));
+        let why = end.unwrap_err();
+        assert!(why.contains("/tts answered 200 with ") && why.contains(" bytes and broke off: "), "{why}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_sound_is_never_heard() {
+        for body in ["{\"error\":\"no credit\"}", "<h1>Oops</h1>"] {
+            let length = body.len();
+            for kind in ["audio/mpeg", "application/json"] {
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+                );
+                let inputs = say(Fake::answering(answer).await, "Hello.").await;
+                let (heard, end) = audio(&inputs);
+                assert_eq!((heard, failed(&inputs).kind), (Vec::new(), FailureKind::Protocol));
+                assert!(end.unwrap_err().contains("/tts answered 200 with "));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_audio_is_a_failure_if_there_was_something_to_say() {
+        for answer in [
+            "HTTP/1.1 204 No Content\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: audio/wav\r\nContent-Length: 0\r\n\r\n",
+        ] {
+            let inputs = say(Fake::answering(answer).await, "Hello.").await;
+            assert!(failed(&inputs).why.ends_with("with no audio"), "{}", failed(&inputs).why);
+            assert_eq!(audio(&say(Fake::answering(answer).await, " … ").await), (Vec::new(), Ok(())));
+        }
+    }
+
+    /// A service that speaks for ever.
+    async fn endless() -> Fake {
+        let hum = Arc::new(hum(100_000));
+        Fake::serving(move |_, mut peer| {
+            let hum = Arc::clone(&hum);
+            async move {
+                peer.request().await;
+                peer.send(HEAD).await;
+                while peer.try_send(&hum).await {}
+            }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_sentence_has_a_bound() {
+        let (heard, end) = audio(&say(endless().await, "Hello.").await);
+        assert!(heard.len() <= LONGEST_SPEECH);
+        assert!(end.unwrap_err().ends_with("more than ten minutes of audio"));
+    }
+
+    #[tokio::test]
+    async fn a_phrase_is_rendered_outside_any_call() {
+        let answer =
+            [HEAD.replace("Connection: close", "Content-Length: 4000").into_bytes(), hum(4000)].concat();
+        let mut fake = Fake::answering(answer).await;
+        assert_eq!(fake.services().render("Sorry.").await.unwrap(), hum(4000));
+        let expected = json!({"text": "Sorry.", "voice": "anna"});
+        assert_eq!(serde_json::from_slice::<Value>(&fake.request().await.body).unwrap(), expected);
+        assert_eq!(fake.observation().await.result, "ok");
+    }
+
+    #[tokio::test]
+    async fn a_phrase_has_a_bound() {
+        let mut fake = endless().await;
+        let failure = fake.services().render("Sorry.").await.unwrap_err();
+        assert!(failure.why.ends_with("more than 262 s of audio"), "{}", failure.why);
+        assert_eq!(fake.observation().await.result, "protocol");
+    }
+}
