@@ -186,7 +186,7 @@ impl Call {
     }
 
     pub(super) fn speech_end(&mut self, id: u64, now: CallTime) {
-        if !self.reply.as_ref().is_some_and(|reply| reply.saying.as_ref().is_some_and(|s| s.id == id)) {
+        if !self.is_saying(id) {
             return;
         }
         let begun = self.pacer.pushed();
@@ -201,6 +201,10 @@ impl Call {
         }
         self.pacer.mark(Mark::Segment(id));
         self.say_next(now);
+    }
+
+    fn is_saying(&self, segment: u64) -> bool {
+        self.reply.as_ref().and_then(|reply| reply.saying.as_ref()).is_some_and(|saying| saying.id == segment)
     }
 
     /// Queues a phrase whose voice is known.
@@ -222,10 +226,7 @@ impl Call {
         let current = match job {
             Job::Transcribe { utterance } => self.transcribing.take_if(|a| a.number == utterance).is_some(),
             Job::Ask { turn } => self.asking.take_if(|a| a.number == turn).is_some(),
-            Job::Say { segment } => self
-                .reply
-                .as_ref()
-                .is_some_and(|reply| reply.saying.as_ref().is_some_and(|s| s.id == segment)),
+            Job::Say { segment } => self.is_saying(segment),
         };
         if current {
             self.tell(Event::UpstreamFailed { service: job.service(), failure });

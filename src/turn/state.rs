@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn what_each_verb_does_in_each_state() {
-        let verbs: [(&str, fn(&mut Machine) -> Option<Transition>); 4] = [
+        type Verb = fn(&mut Machine) -> Option<Transition>;
+        let verbs: [(&str, Verb); 4] = [
             ("think", |m| m.think(Why::EndOfUtterance)),
             ("speak", |m| m.speak()),
             ("listen", |m| m.listen(Why::Played)),

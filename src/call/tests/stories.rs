@@ -157,7 +157,8 @@ fn one_turn_of_two_halves_when_the_caller_goes_on() {
 
 #[test]
 fn a_service_that_fails_is_an_apology_and_the_call_goes_on() {
-    let fails: [(&str, fn(&mut World)); 6] = [
+    type Fail = fn(&mut World);
+    let fails: [(&str, Fail); 6] = [
         ("stt", |w| w.stt = [Answer::Fails(50)].into()),
         ("stt", |w| w.stt = [Answer::Never].into()),
         ("agent", |w| w.agent = [Answer::Fails(50)].into()),
