@@ -1,0 +1,149 @@
+//! The handshake as Twilio does it, and what a failed one means in plain words.
+
+use super::CallOptions;
+use anyhow::{Context as _, Result, anyhow, bail};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::error::{Error, ProtocolError, SubProtocolError};
+use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
+use tokio_tungstenite::tungstenite::http::header::{HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+
+pub(super) struct Connected {
+    pub(super) socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub(super) took: Duration,
+    pub(super) subprotocol: Option<String>,
+}
+
+pub(super) async fn connect(options: &CallOptions) -> Result<Connected> {
+    let url = &options.url;
+    let request = request(options)?;
+    // Small buffers: a crowd has many sockets with little on each. A message goes out when written.
+    let config = WebSocketConfig::default().read_buffer_size(4 * 1024).write_buffer_size(0);
+    let begun = Instant::now();
+    let connecting = connect_async_with_config(request, Some(config), true);
+    let (socket, response) = tokio::time::timeout(options.connect_timeout, connecting)
+        .await
+        .map_err(|_| {
+            let seconds = options.connect_timeout.as_secs_f32();
+            anyhow!("{url}: no answer within {seconds} s (Twilio: 31901); is something listening there?")
+        })?
+        .map_err(|error| refused(url, error))?;
+    let took = begun.elapsed();
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    if let Some(extension) = header("sec-websocket-extensions") {
+        bail!(
+            "{url}: 101 with extension {extension:?}, which was not offered (Twilio: 31924): never send one"
+        )
+    }
+    Ok(Connected { took, subprotocol: header("sec-websocket-protocol").map(str::to_owned), socket })
+}
+
+fn request(options: &CallOptions) -> Result<Request> {
+    let mut request = options.url.as_str().into_client_request().with_context(|| {
+        format!("{:?} is no media URL; write ws://HOST:PORT/PATH or wss://…", options.url)
+    })?;
+    let headers = request.headers_mut();
+    headers.insert("user-agent", HeaderValue::from_static("Twilio.TmeWs/1.0"));
+    let subprotocol = options.subprotocol.iter().map(|p| ("sec-websocket-protocol", p.as_str()));
+    let headers_given = options.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in subprotocol.chain(headers_given) {
+        let parsed_name: HeaderName = name.parse().with_context(|| format!("{name:?} is no header name"))?;
+        let parsed_value = value.parse().with_context(|| format!("{value:?} is no value for {name}"))?;
+        headers.insert(parsed_name, parsed_value);
+    }
+    Ok(request)
+}
+
+/// Says what went wrong, with what Twilio would raise and what to look at.
+fn refused(url: &str, error: Error) -> anyhow::Error {
+    match error {
+        Error::Http(response) => not_101(url, &response),
+        Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+            anyhow!("{url}: connection refused (Twilio: 31902); start the gateway or correct the port")
+        }
+        Error::Io(e) if e.raw_os_error() == Some(24) => {
+            anyhow!("{url}: {e}; raise the limit with `ulimit -n` or make fewer --calls")
+        }
+        Error::Io(e) => {
+            anyhow!("{url}: {e} (Twilio: 31901-31910); check name, port and certificate")
+        }
+        Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(e)) => {
+            let rule = match e {
+                SubProtocolError::NoSubProtocol => "the offered subprotocol was not selected: configure it",
+                _ => {
+                    "a subprotocol that was not offered was selected, and Twilio drops such a connection: \
+                      select one only when it is offered"
+                }
+            };
+            anyhow!("{url}: 101, but {rule} (Twilio: 31924)")
+        }
+        e => anyhow!("{url}: the answer to the upgrade is not sound: {e} (Twilio: 31920)"),
+    }
+}
+
+fn not_101(url: &str, response: &Response) -> anyhow::Error {
+    let status = response.status();
+    let kind = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
+    let body = String::from_utf8_lossy(response.body().as_deref().unwrap_or(&[])).into_owned();
+    let line: String =
+        body.lines().find(|l| !l.trim().is_empty()).unwrap_or("").trim().chars().take(120).collect();
+    let html = kind.contains("html") || line.starts_with('<');
+    let advice = match status.as_u16() {
+        401 | 403 => "refused on purpose: check the signature (--header) and the limits",
+        426 => "the upgrade was lost on the way: a proxy in front strips Connection/Upgrade",
+        503 | 429 => "the server is full or draining: see its limits and its log",
+        502 | 504 => "the upgrade was forwarded to an app that is down: check the media path",
+        _ if html => "HTML instead of 101: the request fell through to the app; check the media path",
+        404 => "nothing serves this path: check the media path",
+        _ => "check the media path",
+    };
+    let body = if line.is_empty() { String::new() } else { format!(" {line:?}") };
+    anyhow!("{url}: {status} instead of 101{body} (Twilio: 31920): {advice}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// What a call to a server that answers so reports.
+    async fn said_of(answer: &'static str, subprotocol: Option<&str>) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = [0; 2_048];
+            _ = socket.read(&mut request).await.unwrap();
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let subprotocol = subprotocol.map(str::to_owned);
+        let options = CallOptions { subprotocol, ..CallOptions::new(url) };
+        connect(&options).await.err().map(|e| format!("{e:#}")).unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn a_refused_upgrade_is_explained() {
+        let html =
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 15\r\n\r\n<html>\n</html>\n";
+        for (answer, parts) in [
+            (html, ["200 OK instead of 101 \"<html>\"", "HTML instead of 101: the request fell through"]),
+            ("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", ["403", "signature"]),
+            ("HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\ndraining\n", ["503", "\"draining\""]),
+            ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", ["404", "nothing serves this path"]),
+        ] {
+            let said = said_of(answer, None).await;
+            assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_listening_is_explained() {
+        let options = CallOptions::new("ws://127.0.0.1:1/ws");
+        let said = connect(&options).await.err().unwrap().to_string();
+        assert!(said.contains("connection refused (Twilio: 31902)"), "{said}");
+    }
+}
