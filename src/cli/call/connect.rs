@@ -146,4 +146,12 @@ mod tests {
         let said = connect(&options).await.err().unwrap().to_string();
         assert!(said.contains("connection refused (Twilio: 31902)"), "{said}");
     }
+
+    #[tokio::test]
+    async fn a_wrong_url_is_told_apart_from_a_wrong_server() {
+        for (url, code) in [("http://h/p", "31922"), ("h:80", "31922"), ("ws://h:port/p", "31923")] {
+            let said = connect(&CallOptions::new(url)).await.err().unwrap().to_string();
+            assert!(said.contains(code), "{url}: {said}");
+        }
+    }
 }

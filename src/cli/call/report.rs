@@ -239,7 +239,7 @@ impl fmt::Display for What {
             What::SaidEnd => write!(f, "caller has spoken"),
             What::ReplyStart { latency: Some(latency) } => write!(f, "reply, after {} ms", ms(latency)),
             What::ReplyStart { latency: None } => write!(f, "server speaks"),
-            What::SpurtStart => write!(f, "server speaks on"),
+            What::SpurtStart => write!(f, "more audio from the server"),
             What::Underrun { gap } => write!(f, "underrun: {} ms of silence inside the reply", ms(gap)),
             What::MarkReceived(name) => write!(f, "mark {name} received"),
             What::MarkReturned(name) => write!(f, "mark {name} returned"),

@@ -64,8 +64,8 @@ pub fn utterance() -> Vec<u8> {
             phase = (phase + pitch / rate).fract();
             let within = (n as f32 % syllable) / syllable;
             let envelope = if within < 0.85 { (PI * within / 0.85).sin().sqrt() } else { 0.0 };
-            let vowel =
-                if (n as f32 / syllable) as usize % 2 == 0 { (700.0, 1_200.0) } else { (400.0, 2_000.0) };
+            let closed = ((n as f32 / syllable) as usize).is_multiple_of(2);
+            let vowel = if closed { (400.0, 2_000.0) } else { (700.0, 1_200.0) };
             let buzz: f32 = (1..24)
                 .map(|k| {
                     let hz = k as f32 * pitch;
