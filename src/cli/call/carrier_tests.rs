@@ -110,6 +110,8 @@ fn a_gap_within_a_spurt_is_an_underrun_and_a_pause_between_spurts_is_none() {
     assert_eq!(underruns(&[(0, Media(20)), (50, Media(20)), (90, Media(20))]), (2, ms(50), 1));
     assert_eq!(underruns(&[(0, Media(20)), (320, Media(20))]), (1, ms(300), 1), "the longest gap");
     assert_eq!(underruns(&[(0, Media(20)), (321, Media(20))]), (0, ms(0), 2), "a new spurt");
+    let cleared = [(0, Media(20)), (30, Media(20)), (35, Clear), (60, Media(20))];
+    assert_eq!(underruns(&cleared), (1, ms(10), 2), "cleared after an underrun");
     assert_eq!(underruns(&[(0, Media(90)), (20, Clear), (60, Media(20))]), (0, ms(0), 2), "cleared");
 }
 

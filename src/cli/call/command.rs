@@ -6,6 +6,7 @@ use super::script::Step;
 use super::{crowd, process, sound};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -89,7 +90,8 @@ async fn one_call(args: CallArgs) -> Result<Option<String>> {
     let live = !args.json;
     let mut print = |moment: &super::report::Moment| {
         if live {
-            println!("{moment}");
+            // A reader that has gone away (`| head`) does not end the call.
+            _ = writeln!(std::io::stdout().lock(), "{moment}");
         }
     };
     let outcome = run_call_watched(options, script, &mut print).await;

@@ -67,8 +67,20 @@ fn refused(url: &str, error: Error) -> anyhow::Error {
         Error::Io(e) if e.raw_os_error() == Some(24) => {
             anyhow!("{url}: {e}; raise the limit with `ulimit -n` or make fewer --calls")
         }
+        // How the TLS library's own errors arrive here.
+        Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+            anyhow!(
+                "{url}: TLS failed: {e} (Twilio: 31910); check that the port speaks TLS and its certificate"
+            )
+        }
         Error::Io(e) => {
-            anyhow!("{url}: {e} (Twilio: 31901-31910); check name, port and certificate")
+            anyhow!("{url}: {e} (Twilio: 31901-31904); check name and port")
+        }
+        Error::Protocol(ProtocolError::WrongHttpVersion) => {
+            anyhow!(
+                "{url}: an HTTP/1.0 answer instead of 101 (Twilio: 31920): the request fell through to an app \
+                 server that knows no WebSockets; check the media path"
+            )
         }
         Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(e)) => {
             let rule = match e {
@@ -132,6 +144,7 @@ mod tests {
             (html, ["200 OK instead of 101 \"<html>\"", "HTML instead of 101: the request fell through"]),
             ("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", ["403", "signature"]),
             ("HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\ndraining\n", ["503", "\"draining\""]),
+            ("HTTP/1.0 200 OK\r\n\r\n", ["HTTP/1.0", "fell through to an app server"]),
             ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", ["404", "nothing serves this path"]),
         ] {
             let said = said_of(answer, None).await;
@@ -149,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_url_is_told_apart_from_a_wrong_server() {
-        for (url, code) in [("http://h/p", "31922"), ("h:80", "31922"), ("ws://h:port/p", "31923")] {
+        for (url, code) in [("http://h/p", "31922"), ("h:80", "31922"), ("ws://a b/p", "31923")] {
             let said = connect(&CallOptions::new(url)).await.err().unwrap().to_string();
             assert!(said.contains(code), "{url}: {said}");
         }

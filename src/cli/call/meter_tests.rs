@@ -115,12 +115,16 @@ fn an_echo_answers_early_and_an_old_reply_does_not_answer_at_all() {
 fn a_barge_in_is_timed_to_its_clear_and_what_is_heard_after_it_counts() {
     let mut bench = Bench::new();
     bench.loud([0; 50]).said(400, 900);
+    bench.report.turns[0].said_until = None;
     bench.carrier.clear(ms(650));
     assert_eq!(bench.meter.clear(ms(650), &mut bench.report), Some(ms(250)));
     assert_eq!(bench.meter.clear(ms(660), &mut bench.report), None, "only the first counts");
     // The server forgot a frame in its own queue: the caller hears it after the clear.
+    bench.carrier.poll(ms(680));
+    bench.meter.tick(ms(680), &bench.carrier, &mut bench.report);
     bench.loud([700]);
     bench.carrier.poll(ms(900));
+    bench.meter.said_end(ms(900), &mut bench.report);
     bench.meter.tick(ms(900), &bench.carrier, &mut bench.report);
     let expected = BargeIn { at: ms(400), clear: Some(ms(250)), heard_after: Some(ms(270)) };
     assert_eq!(bench.report.barge_ins, [expected]);

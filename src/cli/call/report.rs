@@ -113,7 +113,7 @@ pub struct CallReport {
     pub spurts: Vec<Spurt>,
     pub turns: Vec<Turn>,
     pub barge_ins: Vec<BargeIn>,
-    /// How late frames came against the 20 ms grid, in µs: see [`super::meter`].
+    /// How late frames came against the 20 ms grid, in µs: see `meter.rs`.
     pub lateness: Histogram<u32>,
     /// How late this caller's own frames went out, in µs. If this is large, the generator was short
     /// of processor time, and the other figures say less about the server.
