@@ -42,9 +42,13 @@ pub(super) async fn connect(options: &CallOptions) -> Result<Connected> {
 }
 
 fn request(options: &CallOptions) -> Result<Request> {
-    let mut request = options.url.as_str().into_client_request().with_context(|| {
-        format!("{:?} is no media URL; write ws://HOST:PORT/PATH or wss://…", options.url)
-    })?;
+    let url = options.url.as_str();
+    if !url.starts_with("ws://") && !url.starts_with("wss://") {
+        bail!("{url:?} is no media URL (Twilio: 31922): write ws://HOST:PORT/PATH or wss://HOST/PATH")
+    }
+    let mut request = url
+        .into_client_request()
+        .with_context(|| format!("{url:?} is no media URL (Twilio: 31923): correct it"))?;
     let headers = request.headers_mut();
     headers.insert("user-agent", HeaderValue::from_static("Twilio.TmeWs/1.0"));
     let subprotocol = options.subprotocol.iter().map(|p| ("sec-websocket-protocol", p.as_str()));
