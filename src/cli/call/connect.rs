@@ -126,7 +126,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     /// What a call to a server that answers so reports.
-    async fn said_of(answer: &'static str, subprotocol: Option<&str>) -> String {
+    async fn said_of(answer: &'static str) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}/ws", listener.local_addr().unwrap());
         tokio::spawn(async move {
@@ -135,9 +135,7 @@ mod tests {
             _ = socket.read(&mut request).await.unwrap();
             socket.write_all(answer.as_bytes()).await.unwrap();
         });
-        let subprotocol = subprotocol.map(str::to_owned);
-        let options = CallOptions { subprotocol, ..CallOptions::new(url) };
-        connect(&options).await.err().map(|e| format!("{e:#}")).unwrap_or_default()
+        connect(&CallOptions::new(url)).await.err().map(|e| format!("{e:#}")).unwrap_or_default()
     }
 
     #[tokio::test]
@@ -151,10 +149,44 @@ mod tests {
             ("HTTP/1.0 200 OK\r\n\r\n", ["HTTP/1.0", "fell through to an app server"]),
             ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", ["404", "nothing serves this path"]),
         ] {
-            let said = said_of(answer, None).await;
+            let said = said_of(answer).await;
             assert!(parts.iter().all(|part| said.contains(part)), "{said}");
             assert_eq!(said.lines().count(), 1, "{said}");
         }
+    }
+
+    /// The outcome of a handshake with a sound server that sends this header with its 101.
+    async fn offered(offer: Option<&str>, header: Option<(&'static str, &'static str)>) -> Result<Connected> {
+        use tokio_tungstenite::tungstenite::handshake::server;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let select = |request: &server::Request, mut response: server::Response| {
+                assert!(!request.headers().contains_key("sec-websocket-extensions"));
+                if let Some((name, value)) = header {
+                    response.headers_mut().insert(name, HeaderValue::from_static(value));
+                }
+                Ok(response)
+            };
+            _ = tokio_tungstenite::accept_hdr_async(socket, select).await;
+        });
+        connect(&CallOptions { subprotocol: offer.map(str::to_owned), ..CallOptions::new(url) }).await
+    }
+
+    #[tokio::test]
+    async fn the_subprotocol_is_selected_exactly_when_it_is_offered() {
+        const NAME: &str = "audio.twilio.com";
+        let selects = Some(("Sec-WebSocket-Protocol", NAME));
+        assert_eq!(offered(None, None).await.unwrap().subprotocol, None);
+        assert_eq!(offered(Some(NAME), selects).await.unwrap().subprotocol.as_deref(), Some(NAME));
+        let unasked = offered(None, selects).await.err().unwrap().to_string();
+        assert!(unasked.contains("not offered was selected"), "{unasked}");
+        let ignored = offered(Some(NAME), None).await.err().unwrap().to_string();
+        assert!(ignored.contains("the offered subprotocol was not selected"), "{ignored}");
+        let deflate = Some(("Sec-WebSocket-Extensions", "permessage-deflate"));
+        let extended = offered(None, deflate).await.err().unwrap().to_string();
+        assert!(extended.contains("\"permessage-deflate\", which was not offered"), "{extended}");
     }
 
     #[tokio::test]
