@@ -162,6 +162,7 @@ mod tests {
         let url = format!("ws://{}/ws", listener.local_addr().unwrap());
         tokio::spawn(async move {
             let (socket, _) = listener.accept().await.unwrap();
+            #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
             let select = |request: &server::Request, mut response: server::Response| {
                 assert!(!request.headers().contains_key("sec-websocket-extensions"));
                 if let Some((name, value)) = header {
