@@ -142,6 +142,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
         self.carrier.poll(now);
         self.meter.close_barge_in(&self.carrier, &mut self.report);
         self.tell(now, What::Closed(close.clone()));
+        self.report.unsaid = self.director.unsaid();
         let Talk { carrier, mut report, .. } = self;
         report.duration = now;
         report.underruns = carrier.underruns();

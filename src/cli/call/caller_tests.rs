@@ -237,6 +237,18 @@ async fn a_server_that_hangs_up_or_falls_silent_has_not_served_the_call() {
     assert_eq!(report.close, Some(Close { code: 1011, reason: "oh".into(), by_server: true }));
     assert!(report.problem().unwrap().contains("1011 \"oh\" (Twilio: 31921)"));
 
+    let goodbye = |mut socket: Server| async move {
+        sid_of(&mut socket).await;
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        socket.close(Some(frame)).await.unwrap();
+        while socket.next().await.is_some() {}
+    };
+    let (report, ()) = call(CallOptions::new(""), vec![Step::Pause(ms(900))], goodbye).await;
+    assert_eq!(report.problem(), None, "the bot may hang up");
+    let script = vec![Step::Pause(ms(900)), Step::Say(voice(100))];
+    let (report, ()) = call(CallOptions::new(""), script, goodbye).await;
+    assert!(report.problem().is_some(), "but not before the caller has spoken");
+
     let drops = |mut socket: Server| async move { _ = sid_of(&mut socket).await };
     let (report, ()) = call(CallOptions::new(""), vec![Step::Pause(ms(900))], drops).await;
     assert_eq!(report.close.map(|close| close.code), Some(1006));

@@ -42,9 +42,13 @@ pub(super) async fn connect(options: &CallOptions) -> Result<Connected> {
 }
 
 fn request(options: &CallOptions) -> Result<Request> {
-    let mut request = options.url.as_str().into_client_request().with_context(|| {
-        format!("{:?} is no media URL; write ws://HOST:PORT/PATH or wss://…", options.url)
-    })?;
+    let url = options.url.as_str();
+    if !url.starts_with("ws://") && !url.starts_with("wss://") {
+        bail!("{url:?} is no media URL (Twilio: 31922): write ws://HOST:PORT/PATH or wss://HOST/PATH")
+    }
+    let mut request = url
+        .into_client_request()
+        .with_context(|| format!("{url:?} is no media URL (Twilio: 31923): correct it"))?;
     let headers = request.headers_mut();
     headers.insert("user-agent", HeaderValue::from_static("Twilio.TmeWs/1.0"));
     let subprotocol = options.subprotocol.iter().map(|p| ("sec-websocket-protocol", p.as_str()));
@@ -122,7 +126,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     /// What a call to a server that answers so reports.
-    async fn said_of(answer: &'static str, subprotocol: Option<&str>) -> String {
+    async fn said_of(answer: &'static str) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}/ws", listener.local_addr().unwrap());
         tokio::spawn(async move {
@@ -131,9 +135,7 @@ mod tests {
             _ = socket.read(&mut request).await.unwrap();
             socket.write_all(answer.as_bytes()).await.unwrap();
         });
-        let subprotocol = subprotocol.map(str::to_owned);
-        let options = CallOptions { subprotocol, ..CallOptions::new(url) };
-        connect(&options).await.err().map(|e| format!("{e:#}")).unwrap_or_default()
+        connect(&CallOptions::new(url)).await.err().map(|e| format!("{e:#}")).unwrap_or_default()
     }
 
     #[tokio::test]
@@ -147,10 +149,45 @@ mod tests {
             ("HTTP/1.0 200 OK\r\n\r\n", ["HTTP/1.0", "fell through to an app server"]),
             ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", ["404", "nothing serves this path"]),
         ] {
-            let said = said_of(answer, None).await;
+            let said = said_of(answer).await;
             assert!(parts.iter().all(|part| said.contains(part)), "{said}");
             assert_eq!(said.lines().count(), 1, "{said}");
         }
+    }
+
+    /// The outcome of a handshake with a sound server that sends this header with its 101.
+    async fn offered(offer: Option<&str>, header: Option<(&'static str, &'static str)>) -> Result<Connected> {
+        use tokio_tungstenite::tungstenite::handshake::server;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
+            let select = |request: &server::Request, mut response: server::Response| {
+                assert!(!request.headers().contains_key("sec-websocket-extensions"));
+                if let Some((name, value)) = header {
+                    response.headers_mut().insert(name, HeaderValue::from_static(value));
+                }
+                Ok(response)
+            };
+            _ = tokio_tungstenite::accept_hdr_async(socket, select).await;
+        });
+        connect(&CallOptions { subprotocol: offer.map(str::to_owned), ..CallOptions::new(url) }).await
+    }
+
+    #[tokio::test]
+    async fn the_subprotocol_is_selected_exactly_when_it_is_offered() {
+        const NAME: &str = "audio.twilio.com";
+        let selects = Some(("Sec-WebSocket-Protocol", NAME));
+        assert_eq!(offered(None, None).await.unwrap().subprotocol, None);
+        assert_eq!(offered(Some(NAME), selects).await.unwrap().subprotocol.as_deref(), Some(NAME));
+        let unasked = offered(None, selects).await.err().unwrap().to_string();
+        assert!(unasked.contains("not offered was selected"), "{unasked}");
+        let ignored = offered(Some(NAME), None).await.err().unwrap().to_string();
+        assert!(ignored.contains("the offered subprotocol was not selected"), "{ignored}");
+        let deflate = Some(("Sec-WebSocket-Extensions", "permessage-deflate"));
+        let extended = offered(None, deflate).await.err().unwrap().to_string();
+        assert!(extended.contains("\"permessage-deflate\", which was not offered"), "{extended}");
     }
 
     #[tokio::test]
@@ -162,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_url_is_told_apart_from_a_wrong_server() {
-        for (url, code) in [("http://h/p", "31922"), ("h:80", "31922"), ("ws://h:port/p", "31923")] {
+        for (url, code) in [("http://h/p", "31922"), ("h:80", "31922"), ("ws://a b/p", "31923")] {
             let said = connect(&CallOptions::new(url)).await.err().unwrap().to_string();
             assert!(said.contains(code), "{url}: {said}");
         }

@@ -133,6 +133,8 @@ pub struct CallReport {
     pub violation_count: u64,
     /// Steps of the script that waited in vain.
     pub gave_up: Vec<String>,
+    /// Utterances of the script that the call ended before.
+    pub unsaid: usize,
     pub close: Option<Close>,
 }
 
@@ -171,6 +173,7 @@ impl CallReport {
             violations: Vec::new(),
             violation_count: 0,
             gave_up: Vec::new(),
+            unsaid: 0,
             close: None,
         }
     }
@@ -187,7 +190,9 @@ impl CallReport {
 
     /// Why this call does not count as served; `None` if it does.
     pub fn problem(&self) -> Option<String> {
-        if let Some(close) = self.close.as_ref().filter(|close| close.by_server) {
+        // A bot may say goodbye and hang up, once the caller has said everything.
+        let goodbye = |close: &Close| close.code == 1000 && self.unsaid == 0;
+        if let Some(close) = self.close.as_ref().filter(|close| close.by_server && !goodbye(close)) {
             let Close { code, reason, .. } = close;
             let seconds = self.duration.as_secs_f32();
             return Some(format!(

@@ -165,6 +165,12 @@ impl Director {
         Act::Silence
     }
 
+    /// How many utterances the script still holds that were not begun.
+    pub(super) fn unsaid(&self) -> usize {
+        let says = |step: &&Step| matches!(step, Step::Say(_) | Step::Interrupt { .. });
+        self.steps.iter().skip(self.next).filter(says).count()
+    }
+
     fn step_to(&mut self, next: usize, now: Duration) {
         self.next = next;
         self.since = now;
