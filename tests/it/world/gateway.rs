@@ -1,0 +1,158 @@
+//! The gateway as a child process, with its log and its metrics.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use super::{free_port, until};
+
+pub struct Gateway {
+    child: Child,
+    pub port: u16,
+    pub admin: u16,
+    log: Arc<Mutex<Vec<Value>>>,
+    folder: PathBuf,
+}
+
+impl Gateway {
+    /// Starts the gateway with a configuration, in which `{listen}` and `{admin}` need not stand: the
+    /// sections `[server]`, `[admin]` and `[log]` are written here, the rest is `config`.
+    pub fn start(config: &str) -> Gateway {
+        Gateway::start_with(config, "", &[])
+    }
+
+    /// The same, with more keys for `[server]` and with environment variables.
+    pub fn start_with(config: &str, server_keys: &str, env: &[(&str, &str)]) -> Gateway {
+        let (port, admin) = (free_port(), free_port());
+        let folder = std::env::temp_dir().join(format!("voxgate-test-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("gateway.toml");
+        let text = format!(
+            "[server]\nlisten = \"127.0.0.1:{port}\"\n{server_keys}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\
+             [log]\nformat = \"json\"\ntranscripts = true\n{config}"
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_voxgate"))
+            .args(["run", "--config"])
+            .arg(&file)
+            .env_remove("RUST_LOG")
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                // What is no JSON is a panic or a mistake: kept, so that a test sees it.
+                let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                kept.lock().unwrap().push(value);
+            }
+        });
+        let gateway = Gateway { child, port, admin, log, folder };
+        until("the gateway to listen", || {
+            let listening = |port| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+            (listening(port) && listening(admin)).then_some(())
+        });
+        gateway
+    }
+
+    /// Echo mode, in front of an app at that port.
+    pub fn echo(app: u16) -> Gateway {
+        Gateway::start(&format!("[upstreams.app]\nservers = [\"127.0.0.1:{app}\"]\n"))
+    }
+
+    pub fn http(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub fn media(&self) -> String {
+        format!("ws://127.0.0.1:{}/ws/twilio-media", self.port)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The log so far: one JSON object a line; `message` is the name of the event.
+    pub fn log(&self) -> Vec<Value> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The log's lines with this name.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        self.log().into_iter().filter(|line| line["message"] == name).collect()
+    }
+
+    /// Waits for a line with this name (the `nth`, from 0).
+    pub fn event(&self, name: &str, nth: usize) -> Value {
+        until(&format!("{name} in the log"), || self.events(name).get(nth).cloned())
+    }
+
+    /// Lines that are no events: a panic's, for instance.
+    pub fn noise(&self) -> Vec<String> {
+        self.log().iter().filter_map(|line| line.as_str().map(str::to_owned)).collect()
+    }
+
+    /// GET at the admin listener: status and body.
+    pub fn admin_get(&self, path: &str) -> (u16, String) {
+        super::block_on(async {
+            let url = format!("http://127.0.0.1:{}{path}", self.admin);
+            let response = reqwest_get(&url).await;
+            (response.status().as_u16(), response.text().await.unwrap())
+        })
+    }
+
+    /// The value of one series, as `/metrics` prints it: `voxgate_calls_active` or with labels.
+    pub fn metric(&self, series: &str) -> f64 {
+        let (_, text) = self.admin_get("/metrics");
+        let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series));
+        line.and_then(|line| line.rsplit_once(' ')).map_or(f64::NAN, |(_, value)| value.parse().unwrap())
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits for the process to end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        until("the gateway to end", || child.try_wait().unwrap())
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+async fn reqwest_get(url: &str) -> reqwest::Response {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::get(url).await.unwrap()
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+        if std::thread::panicking() {
+            eprintln!("---- the gateway's log ----");
+            for line in self.log.lock().unwrap().iter() {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
