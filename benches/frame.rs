@@ -1,0 +1,118 @@
+//! What one frame of 20 ms costs inside the process, each way: everything but the socket.
+//!
+//! In: JSON, base64, framing, level, utterance, state machine. Out: pacer, base64, JSON.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use voxgate::audio::{FRAME_BYTES, mulaw};
+use voxgate::call::{Call, Input, Mode, Output, Phrase, Settings};
+use voxgate::time::{CallTime, FRAME};
+use voxgate::turn::Endpointing;
+use voxgate::twilio::{Message, Outbound, Reader};
+
+fn settings() -> Arc<Settings> {
+    Arc::new(Settings {
+        mode: Mode::Echo,
+        vad_rms: 210.0,
+        endpointing: Endpointing { eou: Duration::from_millis(450), max_utterance: Duration::from_secs(30) },
+        barge_in: true,
+        dedup_window: Duration::from_secs(8),
+        greeting: None,
+        apology: Phrase::default(),
+        reply_deadline: Duration::from_secs(6),
+        dtmf_timeout: Duration::from_secs(2),
+        lead: Duration::from_millis(100),
+        // Frames out are measured without a caller.
+        media_timeout: Duration::MAX,
+    })
+}
+
+/// A frame of a tone with this peak.
+fn frame(peak: f32) -> [u8; FRAME_BYTES] {
+    std::array::from_fn(|i| mulaw::encode((peak * (i as f32 * 0.35).sin()) as i16))
+}
+
+fn media(frame: &[u8], chunk: u64) -> String {
+    let payload = base64::engine::general_purpose::STANDARD.encode(frame);
+    format!(
+        r#"{{"event":"media","sequenceNumber":"{}","media":{{"track":"inbound","chunk":"{chunk}","timestamp":"{}","payload":"{payload}"}},"streamSid":"MZ18ad3ab5a668481ce02b83e7395059f0"}}"#,
+        chunk + 1,
+        chunk * 20
+    )
+}
+
+fn inbound(c: &mut Criterion) {
+    let mut group = c.benchmark_group("frame in");
+    group.throughput(Throughput::Elements(1));
+    // A quiet line; and speech with pauses too short to end an utterance, which is recorded.
+    for (name, peaks) in [("quiet line", [40.0, 30.0]), ("speech", [6_000.0, 4_000.0])] {
+        let frames = peaks.map(frame);
+        let texts: Vec<String> = (0..1_000).map(|i| media(&frames[i as usize % 2], i)).collect();
+        group.bench_function(name, |b| {
+            b.iter_custom(|iterations| {
+                let mut reader = Reader::default();
+                let mut call = Call::new(settings(), CallTime::ZERO);
+                let started = Instant::now();
+                for i in 0..iterations {
+                    // The carrier's clock starts anew each 20 s; that is no gap.
+                    let text = black_box(&texts[i as usize % texts.len()]);
+                    if let Ok(Message::Media { payload, timestamp_ms, .. }) = reader.read(text) {
+                        call.handle(Input::Media { payload, timestamp_ms }, CallTime::from_millis(i * 20));
+                    }
+                    while let Some(output) = call.poll_output() {
+                        black_box(output);
+                    }
+                }
+                started.elapsed()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn outbound(c: &mut Criterion) {
+    let mut group = c.benchmark_group("frame out");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("reply", |b| {
+        b.iter_custom(|iterations| {
+            let mut spent = Duration::ZERO;
+            let mut left = iterations;
+            while left > 0 {
+                let frames = left.min(5_000);
+                spent += reply_of(frames);
+                left -= frames;
+            }
+            spent
+        });
+    });
+    group.finish();
+}
+
+/// Time to send a reply of that many frames, each when it is due.
+fn reply_of(frames: u64) -> Duration {
+    let audio = Bytes::from(frame(6_000.0).repeat(frames as usize));
+    let greeting = Some(Phrase { text: "Hello.".into(), audio });
+    let settings = Arc::new(Settings { greeting, ..Settings::clone(&settings()) });
+    let mut outbound = Outbound::new("MZ18ad3ab5a668481ce02b83e7395059f0");
+    let mut call = Call::new(settings, CallTime::ZERO);
+    let started = Instant::now();
+    let mut now = CallTime::ZERO;
+    for _ in 0..frames {
+        while let Some(output) = call.poll_output() {
+            if let Output::Play { frame, .. } = output {
+                black_box(outbound.media(&frame));
+            }
+        }
+        now = now + FRAME;
+        call.handle_timeout(now);
+    }
+    started.elapsed()
+}
+
+criterion_group!(benches, inbound, outbound);
+criterion_main!(benches);
