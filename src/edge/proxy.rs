@@ -17,6 +17,7 @@ use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::gateway::Gateway;
@@ -54,6 +55,8 @@ pub(super) struct Context {
     request_id: String,
     /// The app server that was tried last.
     server: Option<SocketAddr>,
+    /// The status, where Pingora has not seen it.
+    status: Option<u16>,
 }
 
 impl Proxy {
@@ -219,11 +222,18 @@ impl Proxy {
     async fn app_upgrade(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         let peer = self.app_peer()?;
         ctx.server = peer._address.as_inet().copied();
-        let app = self.connector.new_stream(&peer).await.map_err(|error| error.into_up())?;
+        let mut app = self.connector.new_stream(&peer).await.map_err(|error| error.into_up())?;
         let head = tunnel::head(session.req_header(), &self.forwarded(session, ctx));
+        let answer = timeout(self.gateway.config.app.first_byte_timeout, tunnel::ask(&mut app, &head)).await;
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(Error::because(ErrorType::ReadError, "an upgrade", error).into_up()),
+            Err(_) => return Err(Error::explain(ErrorType::ReadTimedout, "an upgrade").into_up()),
+        };
+        ctx.status = Some(answer.status);
         let (client, early) = take_over(session).await?;
         let gateway = self.gateway.clone();
-        tokio::spawn(Tunnel { client, early, app, head, gateway }.run());
+        tokio::spawn(Tunnel { client, early, app, answer, gateway }.run());
         Ok(())
     }
 
@@ -258,7 +268,13 @@ impl ProxyHttp for Proxy {
     fn new_ctx(&self) -> Context {
         self.gateway.requests.fetch_add(1, Ordering::SeqCst);
         self.gateway.metrics.http_inflight.inc();
-        Context { route: Route::App, started: Instant::now(), request_id: String::new(), server: None }
+        Context {
+            route: Route::App,
+            started: Instant::now(),
+            request_id: String::new(),
+            server: None,
+            status: None,
+        }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
@@ -354,7 +370,8 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        let status = session.response_written().map_or(0, |response| response.status.as_u16());
+        let written = session.response_written().map(|response| response.status.as_u16());
+        let status = ctx.status.or(written).unwrap_or(0);
         let took = ctx.started.elapsed();
         self.gateway.metrics.http_done(ctx.route, status, took.as_secs_f64());
         self.gateway.metrics.http_inflight.dec();
