@@ -40,6 +40,7 @@ impl Default for Config {
             dialogue: Dialogue {
                 mode: Mode::Echo,
                 apology: "Sorry, something went wrong. Please say that again.".to_owned(),
+                apology_audio: None,
                 reply_deadline: Duration::from_secs(6),
             },
             app: Upstream::new("app", vec!["127.0.0.1:5000".to_owned()]),

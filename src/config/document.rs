@@ -14,7 +14,7 @@ pub(super) struct Document<'a> {
     file: &'a str,
     text: &'a str,
     /// Where `file:` paths start.
-    folder: &'a Path,
+    pub(super) folder: &'a Path,
     pub(super) env: &'a Env,
     pub(super) tables: Vec<Asked<'a>>,
     problems: Vec<Problem>,

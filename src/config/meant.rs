@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -89,6 +90,8 @@ pub struct Dialogue {
     /// What the caller hears when a service fails; rendered by the TTS service at start where that
     /// works, else the recording that voxgate ships.
     pub apology: String,
+    /// A recording of the apology, where it shall not depend on any service.
+    pub apology_audio: Option<PathBuf>,
     /// The apology comes this long after the caller has finished, if nothing was heard by then.
     pub reply_deadline: Duration,
 }

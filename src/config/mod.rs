@@ -163,7 +163,7 @@ mod tests {
         let known: BTreeSet<_> = known.map(|(table, key)| (table.to_owned(), key.to_owned())).collect();
         assert_eq!(shown(true), known);
 
-        let optional = ["token", "url", "upstream", "path", "headers", "voice"];
+        let optional = ["token", "url", "upstream", "path", "headers", "voice", "apology_audio"];
         for (table, key) in known.difference(&shown(false)) {
             assert!(
                 optional.contains(&key.as_str()),

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -115,6 +116,22 @@ impl<'a> Table<'_, 'a> {
     ) -> Option<T> {
         let given = self.given(key);
         self.doc.judge(self.index, key, given, wanted, true, |doc, given| parse(&doc.string(given)?))
+    }
+
+    /// A file that is there; relative paths start in the configuration's own folder.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        let folder = self.doc.folder;
+        self.parsed(key, "the path of a file", |text| {
+            let path = folder.join(text);
+            match std::fs::metadata(&path) {
+                Ok(found) if found.is_file() => Ok(path),
+                Ok(_) => Err(Refused::from("is not a file")),
+                Err(_) => {
+                    let help = "a path is relative to the folder of the configuration".to_owned();
+                    Err(Refused::because("cannot be read", help))
+                }
+            }
+        })
     }
 
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {

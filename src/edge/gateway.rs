@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::calls::Calls;
 use super::phrases::Phrases;
+use super::serve::StartError;
 use crate::call::{Mode, Settings};
 use crate::config::{self, Config};
 use crate::observe::Metrics;
@@ -29,11 +30,15 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    pub(super) fn new(config: Config, metrics: Arc<Metrics>, services: Services) -> Gateway {
+    pub(super) fn new(
+        config: Config,
+        metrics: Arc<Metrics>,
+        services: Services,
+    ) -> Result<Gateway, StartError> {
         metrics.calls_capacity.set(config.limits.max_calls as i64);
-        Gateway {
+        Ok(Gateway {
             calls: Calls::new(config.limits.max_calls, metrics.calls_active.clone()),
-            phrases: Phrases::new(&config),
+            phrases: Phrases::new(&config)?,
             services,
             draining: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
@@ -41,7 +46,7 @@ impl Gateway {
             request_ids: RequestIds::new(),
             config,
             metrics,
-        }
+        })
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -2,6 +2,7 @@
 //! that has worked, the apology is the recording that voxgate ships, so that it is heard with the
 //! service down too.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use pingora::services::background::BackgroundService;
 use tracing::{info, warn};
 
 use super::gateway::Gateway;
-use crate::audio::{APOLOGY, APOLOGY_TEXT};
+use super::serve::StartError;
+use crate::audio::{APOLOGY, APOLOGY_TEXT, Hint, SAMPLE_RATE, SpeechDecoder};
 use crate::call::Phrase;
 use crate::config::{Config, Mode};
 
@@ -25,14 +27,19 @@ pub(super) struct Phrases {
 }
 
 impl Phrases {
-    pub(super) fn new(config: &Config) -> Phrases {
-        let silent = config.dialogue.apology.is_empty();
-        let apology = match silent {
-            true => Phrase::default(),
-            false => Phrase { text: APOLOGY_TEXT.into(), audio: Bytes::from_static(APOLOGY) },
+    /// The apology is the operator's recording, or ours; with neither text nor recording, silence.
+    pub(super) fn new(config: &Config) -> Result<Phrases, StartError> {
+        let apology = match &config.dialogue.apology_audio {
+            Some(file) => {
+                let audio =
+                    read_audio(file).map_err(|why| StartError::Apology { file: file.clone(), why })?;
+                Phrase { text: config.dialogue.apology.clone(), audio }
+            }
+            None if config.dialogue.apology.is_empty() => Phrase::default(),
+            None => Phrase { text: APOLOGY_TEXT.into(), audio: Bytes::from_static(APOLOGY) },
         };
         let greeting = Phrase { text: config.turn.greeting.clone(), audio: Bytes::new() };
-        Phrases { greeting: ArcSwap::from_pointee(greeting), apology: ArcSwap::from_pointee(apology) }
+        Ok(Phrases { greeting: ArcSwap::from_pointee(greeting), apology: ArcSwap::from_pointee(apology) })
     }
 
     pub(super) fn greeting(&self) -> Phrase {
@@ -42,6 +49,15 @@ impl Phrases {
     pub(super) fn apology(&self) -> Phrase {
         Phrase::clone(&self.apology.load())
     }
+}
+
+fn read_audio(file: &Path) -> Result<Bytes, String> {
+    let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
+    let mut decoder = SpeechDecoder::new(Hint::new(None, SAMPLE_RATE));
+    let mut audio = Vec::new();
+    decoder.push(&bytes, &mut audio).map_err(|why| why.to_string())?;
+    decoder.finish(&mut audio).map_err(|why| why.to_string())?;
+    Ok(Bytes::from(audio))
 }
 
 /// Renders the phrases in the background, and tries again until it has worked.
@@ -56,16 +72,18 @@ impl BackgroundService for Rendering {
         let services = &self.0.services;
         let phrases = &self.0.phrases;
         let config = &self.0.config;
+        let recorded = config.dialogue.apology_audio.is_some();
+        let apology = if recorded { "" } else { &config.dialogue.apology };
         for (name, text, place) in [
-            ("greeting", &config.turn.greeting, &phrases.greeting),
-            ("apology", &config.dialogue.apology, &phrases.apology),
+            ("greeting", config.turn.greeting.as_str(), &phrases.greeting),
+            ("apology", apology, &phrases.apology),
         ] {
             let mut told = false;
             while !text.is_empty() {
                 match services.render(text).await {
                     Ok(audio) => {
                         info!(phrase = name, ms = audio.len() / 8, "PHRASE_RENDERED");
-                        place.store(Arc::new(Phrase { text: text.clone(), audio: Bytes::from(audio) }));
+                        place.store(Arc::new(Phrase { text: text.to_owned(), audio: Bytes::from(audio) }));
                         break;
                     }
                     Err(failure) if !told => {

@@ -1,6 +1,7 @@
 //! Puts the parts together and runs them until they are told to stop.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
@@ -34,6 +35,8 @@ pub enum StartError {
     Listen { key: &'static str, address: SocketAddr, why: std::io::Error },
     #[error("[upstreams.app] servers: {0}")]
     App(std::io::Error),
+    #[error("[dialogue] apology_audio = {file:?} cannot be played: {why}")]
+    Apology { file: PathBuf, why: String },
     #[error("{0}")]
     Services(#[from] Unusable),
     #[error("the metrics: {0}")]
@@ -59,7 +62,7 @@ pub fn serve(config: Config) -> Result<(), StartError> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let gateway = Arc::new(Gateway::new(config, metrics, services));
+    let gateway = Arc::new(Gateway::new(config, metrics, services)?);
     let mut server = Server::new_with_opt_and_conf(
         None,
         ServerConf {
