@@ -198,6 +198,7 @@ pub(super) fn dialogue(servers: &[String]) -> Dialogue {
         headers: vec![("Authorization".to_owned(), Secret("Bearer hush".to_owned()))],
     };
     Dialogue {
+        apology_audio: None,
         mode: Mode::Dialogue {
             stt: Stt::Webhook { endpoint: endpoint("/stt?key=secret"), format: SttFormat::Wav },
             agent: Agent::Webhook { endpoint: endpoint("/agent") },
