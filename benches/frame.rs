@@ -10,7 +10,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use voxgate::audio::{FRAME_BYTES, mulaw};
-use voxgate::call::{Call, Input, Mode, Output, Phrase, Settings};
+use voxgate::call::{Call, Hearing, Input, Mode, Output, Phrase, Settings};
 use voxgate::time::{CallTime, FRAME};
 use voxgate::turn::Endpointing;
 use voxgate::twilio::{Message, Outbound, Reader};
@@ -18,6 +18,7 @@ use voxgate::twilio::{Message, Outbound, Reader};
 fn settings() -> Arc<Settings> {
     Arc::new(Settings {
         mode: Mode::Echo,
+        hearing: Hearing::Utterances,
         vad_rms: 210.0,
         endpointing: Endpointing { eou: Duration::from_millis(450), max_utterance: Duration::from_secs(30) },
         barge_in: true,

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::pacer::Mark;
 use super::reply::Reply;
 use super::{
-    Action, Asked, Call, Event, Failure, FailureKind, Job, Mode, Output, Phrase, Previous, Question, Service,
-    StopReason, Thinking, TurnResult,
+    Action, Asked, Call, Event, Failure, FailureKind, Hearing, Job, Mode, Output, Phrase, Previous, Question,
+    Service, StopReason, Thinking, TurnResult,
 };
 use crate::audio::BYTES_PER_MS;
 use crate::time::CallTime;
@@ -58,8 +58,11 @@ impl Call {
     fn transcribe(&mut self, now: CallTime) {
         self.utterances += 1;
         self.transcribing = Some(Asked { number: self.utterances, at: now });
-        let audio = self.recording.turn().to_vec();
-        self.outputs.push_back(Output::Transcribe { utterance: self.utterances, audio });
+        let utterance = self.utterances;
+        self.outputs.push_back(match self.settings.hearing {
+            Hearing::Utterances => Output::Transcribe { utterance, audio: self.recording.turn().to_vec() },
+            Hearing::Stream => Output::Finalize { utterance },
+        });
     }
 
     fn echo(&mut self, silence: Duration, now: CallTime) {
@@ -81,8 +84,13 @@ impl Call {
     }
 
     pub(super) fn transcript(&mut self, utterance: u64, text: String, now: CallTime) {
-        let Some(asked) = self.transcribing.take_if(|asked| asked.number == utterance) else { return };
-        let text = text.trim().to_owned();
+        let Some(asked) = self.transcribing.take_if(|asked| asked.number == utterance) else {
+            return self.late_transcript(text);
+        };
+        let text = match self.settings.hearing {
+            Hearing::Utterances => text.trim().to_owned(),
+            Hearing::Stream => self.with_unanswered(&text),
+        };
         self.tell(Event::SttFinal { text: text.clone(), took: now.since(asked.at) });
         if text.is_empty() {
             return self.nothing_to_answer(Why::NothingSaid, now);
@@ -92,6 +100,21 @@ impl Call {
             return self.nothing_to_answer(Why::NothingSaid, now);
         }
         self.ask(text, None, now);
+    }
+
+    /// A streaming recogniser says its words once: those of an utterance that the caller has gone on
+    /// with in the meantime belong to the turn.
+    fn late_transcript(&mut self, text: String) {
+        let open = matches!(self.state(), State::Listening | State::Thinking);
+        if self.settings.hearing == Hearing::Stream && open && !text.trim().is_empty() {
+            self.unanswered.push(text);
+        }
+    }
+
+    fn with_unanswered(&mut self, text: &str) -> String {
+        let mut parts = std::mem::take(&mut self.unanswered);
+        parts.push(text.to_owned());
+        parts.iter().flat_map(|part| part.split_whitespace()).collect::<Vec<_>>().join(" ")
     }
 
     /// A recogniser says a text twice when a noise follows it. A caller who says "yes" twice has
@@ -111,6 +134,7 @@ impl Call {
         let previous = self.previous.clone();
         self.reply = Some(Reply::new(self.turns));
         self.asking = Some(Asked { number: self.turns, at: now });
+        self.asked_text = (self.settings.hearing == Hearing::Stream).then(|| text.clone());
         let from = self.thinking.speech_end.unwrap_or(self.thinking.since);
         let left = self.settings.reply_deadline.saturating_sub(now.since(from));
         self.outputs.push_back(Output::Ask(Question {
@@ -325,6 +349,9 @@ impl Call {
 
     /// The caller goes on before anything of the reply was heard: one turn, not two.
     pub(super) fn caller_went_on(&mut self) {
+        if self.settings.hearing == Hearing::Stream {
+            self.unanswered.extend(self.asked_text.take());
+        }
         self.cancel_jobs();
         self.pacer.clear(CallTime::ZERO);
         self.reply = None;

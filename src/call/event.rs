@@ -16,6 +16,10 @@ pub enum Event {
         speech: Duration,
         endpoint: Duration,
     },
+    /// What a streaming recogniser understands so far.
+    SttPartial {
+        text: String,
+    },
     /// A recogniser's final text for an utterance, and how long it took.
     SttFinal {
         text: String,

@@ -15,6 +15,10 @@ pub enum Input<'a> {
     Mark(&'a str),
     /// Speech-to-text: what an utterance said. Empty if nothing was understood.
     Transcript { utterance: u64, text: String },
+    /// A streaming recogniser: what it takes the words since its last final text for, so far.
+    Partial { text: String },
+    /// A streaming recogniser has decided that the caller has finished.
+    SpeechFinal,
     /// The agent: the next piece of its reply, to be spoken as it comes.
     ReplyText { turn: u64, text: String },
     /// The agent has said all it wants to say.

@@ -27,7 +27,7 @@ mod tests;
 pub use event::{Event, TurnResult};
 pub use input::{Action, Failure, FailureKind, Input, Job, Service, StopReason};
 pub use output::{Output, Question};
-pub use settings::{Mode, Phrase, Settings};
+pub use settings::{Hearing, Mode, Phrase, Settings};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -77,6 +77,11 @@ pub struct Call {
     epoch: u64,
     /// The carrier does not send marks back: the clock alone tells when all is played.
     marks_lost: bool,
+    /// Words of a turn that the caller took up again before it was answered, where the recogniser
+    /// does not say them twice.
+    unanswered: Vec<String>,
+    /// What the agent was asked, until something of the answer was heard.
+    asked_text: Option<String>,
     last_final: Option<(String, CallTime)>,
     previous: Previous,
     outputs: VecDeque<Output>,
@@ -128,6 +133,8 @@ impl Call {
             segments: 0,
             epoch: 0,
             marks_lost: false,
+            unanswered: Vec::new(),
+            asked_text: None,
             last_final: None,
             previous: Previous::default(),
             outputs: VecDeque::new(),
@@ -157,6 +164,8 @@ impl Call {
             Input::Dtmf(key) => self.key(key, now),
             Input::Mark(name) => self.mark_returned(name, now),
             Input::Transcript { utterance, text } => self.transcript(utterance, text, now),
+            Input::Partial { text } => self.tell(Event::SttPartial { text }),
+            Input::SpeechFinal => self.speech_final(now),
             Input::ReplyText { turn, text } => self.reply_text(turn, &text, now),
             Input::ReplyEnd { turn, action } => self.reply_end(turn, action, now),
             Input::Speech { segment, audio } => self.speech(segment, &audio, now),
@@ -270,9 +279,23 @@ impl Call {
             // Too short to have interrupted: it stays with the turn that is being answered.
             State::Thinking => {}
             // Too short to have interrupted, or not allowed to.
-            State::Speaking if self.settings.barge_in => self.recording.answered(false),
+            State::Speaking if self.settings.barge_in => {
+                self.recording.answered(false);
+                if self.settings.hearing == Hearing::Stream {
+                    self.outputs.push_back(Output::Forget);
+                }
+            }
             State::Speaking => self.recording.queue(),
             State::Ended => {}
+        }
+    }
+
+    /// The recogniser knows from the words that the caller has finished; our own detector would have
+    /// waited for more silence.
+    fn speech_final(&mut self, now: CallTime) {
+        if self.state() == State::Listening {
+            let heard = self.ear.end();
+            self.heard(heard, now);
         }
     }
 
@@ -336,6 +359,7 @@ impl Call {
         self.first_mark_sent = Some(now);
         self.recording.answered(self.ear.hears_speech());
         self.previous = Previous::default();
+        self.asked_text = None;
         self.send_mark(Mark::First);
     }
 

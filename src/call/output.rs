@@ -16,6 +16,11 @@ pub enum Output {
     Clear,
     /// Have an utterance recognised: μ-law, 8 kHz, mono. Answer: `Transcript` or `Failed`.
     Transcribe { utterance: u64, audio: Vec<u8> },
+    /// A streaming recogniser has heard the whole utterance: have it say what it was. Answer:
+    /// `Transcript` with all words since the last one, or `Failed`.
+    Finalize { utterance: u64 },
+    /// What a streaming recogniser has understood since its last transcript is of no use.
+    Forget,
     /// Ask the agent. Answer: `ReplyText`…, then `ReplyEnd` or `Failed`.
     Ask(Question),
     /// Have a sentence spoken. Answer: `Speech`…, then `SpeechEnd` or `Failed`.

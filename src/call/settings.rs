@@ -9,6 +9,7 @@ use crate::turn::Endpointing;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub mode: Mode,
+    pub hearing: Hearing,
     /// RMS from which a frame counts as voiced, on the 16-bit scale.
     pub vad_rms: f32,
     pub endpointing: Endpointing,
@@ -25,6 +26,15 @@ pub struct Settings {
     pub lead: Duration,
     /// How long the caller's audio may stay away before the call is given up.
     pub media_timeout: Duration,
+}
+
+/// How the caller's words are recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    /// Each utterance is put to a service when it is over.
+    Utterances,
+    /// A service hears everything as it is said; it is told when an utterance is over.
+    Stream,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

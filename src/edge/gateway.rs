@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::calls::Calls;
 use super::phrases::Phrases;
 use super::serve::StartError;
-use crate::call::{Mode, Settings};
+use crate::call::{Hearing, Mode, Settings};
 use crate::config::{self, Config};
 use crate::observe::Metrics;
 use crate::turn::Endpointing;
@@ -85,6 +85,7 @@ impl Gateway {
         let greets = mode == Mode::Dialogue && !turn.greeting.is_empty() && self.calls.greet(call_sid);
         Settings {
             mode,
+            hearing: Hearing::Utterances,
             vad_rms: turn.vad_rms,
             endpointing: Endpointing { eou: turn.eou, max_utterance: turn.max_utterance },
             barge_in: turn.barge_in,

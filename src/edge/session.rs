@@ -342,6 +342,8 @@ impl Session {
                     let job = services.transcribe(self.ids.clone(), utterance, audio, self.answers.clone());
                     self.request(Job::Transcribe { utterance }, job);
                 }
+                // No streaming recogniser is configured yet.
+                Output::Finalize { .. } | Output::Forget => {}
                 Output::Ask(question) => {
                     let turn = question.turn;
                     let services = self.gateway.services.clone();

@@ -136,6 +136,14 @@ impl CallObserver {
                     info!(call_sid, stream_sid, ms = millis(took), chars, "STT_FINAL");
                 }
             }
+            Event::SttPartial { text } => {
+                let chars = text.chars().count();
+                if self.transcripts {
+                    info!(call_sid, stream_sid, chars, text, "STT_PARTIAL");
+                } else {
+                    info!(call_sid, stream_sid, chars, "STT_PARTIAL");
+                }
+            }
             Event::Duplicate { .. } => {
                 metrics.duplicates.inc();
                 info!(call_sid, stream_sid, "STT_DUPLICATE");

@@ -20,6 +20,8 @@ enum Step {
     Key(char),
     MarkBack { ago: usize },
     Transcript { off: u64, text: &'static str },
+    Partial,
+    SpeechFinal,
     ReplyText { off: u64, text: &'static str },
     ReplyEnd { off: u64, action: Action },
     Speech { off: u64, ms: usize },
@@ -49,6 +51,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (off.clone(), 0usize..2000).prop_map(|(off, ms)| Step::Speech { off, ms }),
         4 => off.clone().prop_map(|off| Step::SpeechEnd { off }),
         2 => (0usize..3, off).prop_map(|(which, off)| Step::Failed { which, off }),
+        1 => Just(Step::Partial),
+        1 => Just(Step::SpeechFinal),
         1 => Just(Step::Stop),
     ]
 }
@@ -135,6 +139,8 @@ impl Check {
                     assert!(audio.len() <= 2 * 30_000 * BYTES_PER_MS);
                     self.utterance = utterance;
                 }
+                Output::Finalize { utterance } => self.utterance = utterance,
+                Output::Forget => {}
                 Output::Ask(question) => self.turn = question.turn,
                 Output::Say { segment, .. } => {
                     assert_eq!(segment.checked_sub(1).map(|s| s >= self.segment), Some(true));
@@ -171,6 +177,8 @@ impl Check {
             Step::Transcript { off, text } => {
                 self.give(Input::Transcript { utterance: self.utterance + off, text: text.into() });
             }
+            Step::Partial => self.give(Input::Partial { text: "hello th".into() }),
+            Step::SpeechFinal => self.give(Input::SpeechFinal),
             Step::ReplyText { off, text } => {
                 self.give(Input::ReplyText { turn: self.turn + off, text: text.into() });
             }
@@ -206,11 +214,13 @@ proptest! {
     fn every_call_comes_back_to_listening(
         steps in prop::collection::vec(step(), 1..80),
         barge_in in any::<bool>(), echo in any::<bool>(), lead in 0u64..200, greets in any::<bool>(),
+        streams in any::<bool>(),
     ) {
         let greeting = greets.then(|| Phrase { text: "Hello.".into(), audio: Bytes::new() });
         let mode = if echo { Mode::Echo } else { Mode::Dialogue };
+        let hearing = if streams { Hearing::Stream } else { Hearing::Utterances };
         let lead = Duration::from_millis(lead.next_multiple_of(40));
-        let mut check = Check::new(Settings { barge_in, mode, greeting, lead, ..settings() });
+        let mut check = Check::new(Settings { barge_in, mode, hearing, greeting, lead, ..settings() });
         for step in steps {
             check.take(step);
         }

@@ -342,3 +342,47 @@ fn noise_that_never_stops_is_put_to_the_recogniser_after_the_longest_utterance()
     world.run(30_000);
     assert_eq!(world.transcribed.len(), 5, "{}", world.told());
 }
+
+#[test]
+fn a_streaming_recogniser_says_its_words_once_and_the_turn_has_them_all() {
+    let mut world = World::new(Settings { hearing: Hearing::Stream, ..settings() });
+    // The caller goes on while the agent thinks, and again before the recogniser has answered.
+    world.speech = vec![(1000, 2000), (2600, 3600), (4100, 5000)];
+    world.stt =
+        vec![Answer::Text(50, "I would like"), Answer::Text(400, "a table"), Answer::Text(50, "for two")]
+            .into();
+    world.agent = [Answer::Text(2000, "Never heard.")].into();
+    world.run(9000);
+    assert_eq!(world.questions[1].text, "I would like a table for two", "{}", world.told());
+    assert_eq!(world.questions.len(), 2);
+}
+
+#[test]
+fn a_recogniser_that_knows_the_end_ends_the_utterance_sooner() {
+    let mut world = World::new(Settings { hearing: Hearing::Stream, ..settings() });
+    world.speech = vec![(1000, 2000)];
+    world.schedule_at(CallTime::from_millis(2100), Input::Partial { text: "hel".into() });
+    world.schedule_at(CallTime::from_millis(2200), Input::SpeechFinal);
+    assert_snapshot!(world.run(5000).told(), @r#"
+    2100 partial: hel
+    2200 LISTENING → THINKING (end_of_utterance)
+    2200 → finalize 1
+    2250 → ask 1: hello
+    2350 → say 1: All right.
+    2450 first frame, 450 ms after the end of speech
+    2450 THINKING → SPEAKING (first_frame)
+    3050 turn 1 answered
+    3050 sent 30 frames
+    3050 SPEAKING → LISTENING (played)
+    "#);
+}
+
+#[test]
+fn what_a_streaming_recogniser_heard_of_a_cough_during_the_reply_is_forgotten() {
+    let mut world = World::new(Settings { hearing: Hearing::Stream, ..settings() });
+    world.speech = vec![(1000, 2000), (3000, 3100)];
+    world.agent = [Answer::Text(100, "A reply that is long enough to be coughed into by the caller.")].into();
+    world.run(9000);
+    assert!(world.told().contains("→ forget"), "{}", world.told());
+    assert_eq!(world.questions.len(), 1);
+}

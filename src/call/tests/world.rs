@@ -15,6 +15,7 @@ use crate::turn::Endpointing;
 pub(super) fn settings() -> Settings {
     Settings {
         mode: Mode::Dialogue,
+        hearing: Hearing::Utterances,
         vad_rms: 210.0,
         endpointing: Endpointing { eou: Duration::from_millis(450), max_utterance: Duration::from_secs(30) },
         barge_in: true,
@@ -170,6 +171,16 @@ impl World {
                         }
                     }
                 }
+                Output::Finalize { utterance } => {
+                    self.say(format!("→ finalize {utterance}"));
+                    match self.stt.pop_front().unwrap_or(Answer::Text(50, "hello")) {
+                        Answer::Text(ms, text) => {
+                            self.schedule(ms, Input::Transcript { utterance, text: text.into() });
+                        }
+                        other => self.fail_or_not(other, Job::Transcribe { utterance }),
+                    }
+                }
+                Output::Forget => self.say("→ forget".into()),
                 Output::Transcribe { utterance, audio } => {
                     self.say(format!("→ transcribe {} ms", audio.len() / BYTES_PER_MS));
                     self.transcribed.push(audio.len() / BYTES_PER_MS);
@@ -229,6 +240,7 @@ impl World {
                 self.say(format!("first frame, {since} after the end of speech"));
             }
             Event::MediaTx { frames, .. } => self.say(format!("sent {frames} frames")),
+            Event::SttPartial { text } => self.say(format!("partial: {text}")),
             Event::Duplicate { text } => self.say(format!("duplicate: {text}")),
             Event::Underrun => self.say("underrun".into()),
             Event::MediaStalled => self.say("media stalled".into()),
