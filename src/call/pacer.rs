@@ -41,6 +41,10 @@ pub(super) struct Pacer {
     sent: u64,
     /// When the carrier will have played all that was sent.
     playout_end: CallTime,
+    /// There was a frame when the pacer was last asked, and it was not due yet.
+    waits_for_time: bool,
+    /// When the spurt began, or began anew after the carrier had run dry.
+    grid_from: CallTime,
     /// Frames sent since the spurt began; 0 between spurts.
     spurt: u64,
 }
@@ -57,6 +61,8 @@ impl Pacer {
             pushed: 0,
             sent: 0,
             playout_end: CallTime::ZERO,
+            waits_for_time: false,
+            grid_from: CallTime::ZERO,
             spurt: 0,
         }
     }
@@ -101,13 +107,22 @@ impl Pacer {
             self.marks.pop_front();
             return Some(Sent::Mark(mark));
         }
-        let due = self.due().filter(|due| *due <= now)?;
-        let dry = now > self.playout_end + self.grace();
+        let planned = self.due();
+        let ours = std::mem::replace(&mut self.waits_for_time, planned.is_some_and(|due| due > now));
+        let planned = planned.filter(|due| *due <= now)?;
+        // A spurt that follows another so closely that the carrier still plays goes on in its grid.
+        let grace = if self.spurt == 0 { Duration::ZERO } else { self.grace() };
+        let dry = now > self.playout_end + grace;
         let underrun = dry && self.spurt > 0;
-        let due = if dry || self.spurt == 0 { now } else { due };
-        if dry || self.spurt == 0 {
+        if dry {
             self.playout_end = now;
         }
+        if dry || self.spurt == 0 {
+            self.grid_from = now;
+        }
+        // The lead is due when the spurt begins, not before. Audio that came too late is not our
+        // lateness; audio that was here in time and left too late is.
+        let due = if ours { planned } else { planned.max(self.grid_from) };
         let mut frame = Frame::SILENT;
         for (to, from) in frame.0.iter_mut().zip(self.queue.drain(..FRAME_BYTES)) {
             *to = from;
@@ -122,9 +137,6 @@ impl Pacer {
     pub(super) fn due(&self) -> Option<CallTime> {
         if self.queue.len() < FRAME_BYTES {
             return None;
-        }
-        if self.spurt == 0 {
-            return Some(CallTime::ZERO);
         }
         Some(self.playout_end + FRAME - self.lead.max(FRAME))
     }
@@ -226,6 +238,20 @@ mod tests {
             pacer.push(&[1; 8 * FRAME_BYTES]);
             assert_eq!(departures(&mut pacer, 1000, 5000), expected, "lead {lead} ms");
         }
+    }
+
+    #[test]
+    fn a_frame_of_the_lead_is_not_late_and_one_after_a_stall_is_late_once() {
+        let mut pacer = Pacer::new(Duration::from_millis(100));
+        pacer.push(&[1; 30 * FRAME_BYTES]);
+        let mut late = Vec::new();
+        for now in [1000, 1020, 1050, 1300, 1320] {
+            while let Some(Sent::Frame { due, .. }) = pacer.next(ms(now)) {
+                late.push(ms(now).since(due).as_millis());
+            }
+        }
+        // The lead at 1000, one at 1020, one 10 ms late; 1060 became 1300, and a lead anew.
+        assert_eq!(late, [0, 0, 0, 0, 0, 0, 10, 240, 0, 0, 0, 0, 0]);
     }
 
     #[test]
