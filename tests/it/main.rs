@@ -2,5 +2,6 @@
 //! real speech and a real recogniser. One binary, so that it is linked once.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there fails")]
 
+mod grafana;
 mod tidy;
 mod world;
