@@ -25,6 +25,8 @@ fn settings() -> Arc<Settings> {
         dedup_window: Duration::from_secs(8),
         greeting: None,
         apology: Phrase::default(),
+        filler: Phrase::default(),
+        filler_after: Duration::MAX,
         reply_deadline: Duration::from_secs(6),
         dtmf_timeout: Duration::from_secs(2),
         lead: Duration::from_millis(100),

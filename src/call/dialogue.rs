@@ -23,7 +23,7 @@ const ECHO_TAIL: usize = 100 * BYTES_PER_MS;
 impl Call {
     pub(super) fn greet(&mut self, now: CallTime) {
         let Some(greeting) = self.settings.greeting.clone() else { return };
-        self.think(Why::Greeting, Thinking { speech_end: None, since: now, voiced_frames: 0 });
+        self.think(Why::Greeting, Thinking { speech_end: None, since: now, voiced_frames: 0, filled: true });
         self.reply = Some(Reply::new(0));
         if greeting.audio.is_empty() {
             self.reply_text_came(&greeting.text, now);
@@ -34,6 +34,7 @@ impl Call {
     }
 
     fn think(&mut self, why: Why, thinking: Thinking) {
+        self.be_quiet(thinking.since);
         self.thinking = thinking;
         let transition = self.machine.think(why);
         self.moved(transition);
@@ -47,6 +48,7 @@ impl Call {
             speech_end: Some(now - ended.silence),
             since: now,
             voiced_frames: ended.voiced_frames,
+            filled: false,
         };
         self.think(Why::EndOfUtterance, thinking);
         match self.settings.mode {
@@ -79,7 +81,7 @@ impl Call {
         self.ear.end();
         self.recording.answered(false);
         self.turns += 1;
-        self.think(Why::Digits, Thinking { speech_end: None, since: now, voiced_frames: 0 });
+        self.think(Why::Digits, Thinking { speech_end: None, since: now, voiced_frames: 0, filled: false });
         self.ask(digits.clone(), Some(digits), now);
     }
 
@@ -145,6 +147,20 @@ impl Call {
             heard: previous.heard,
             deadline_ms: left.as_millis() as u64,
         }));
+    }
+
+    /// Whether the caller's wait may still be filled.
+    pub(super) fn may_fill(&self) -> bool {
+        !self.thinking.filled && self.pacer.is_empty() && !self.settings.filler.audio.is_empty()
+    }
+
+    /// Tells the caller that something is being done. It is no reply: the turn is still THINKING, and
+    /// a caller who goes on now goes on with the same turn.
+    pub(super) fn fill(&mut self) {
+        self.thinking.filled = true;
+        self.pacer.push(&self.settings.filler.audio);
+        self.pacer.pad();
+        self.filler_end = self.pacer.pushed();
     }
 
     // ---- the agent's reply ------------------------------------------------------------------------
@@ -348,12 +364,12 @@ impl Call {
     }
 
     /// The caller goes on before anything of the reply was heard: one turn, not two.
-    pub(super) fn caller_went_on(&mut self) {
+    pub(super) fn caller_went_on(&mut self, now: CallTime) {
         if self.settings.hearing == Hearing::Stream {
             self.unanswered.extend(self.asked_text.take());
         }
         self.cancel_jobs();
-        self.pacer.clear(CallTime::ZERO);
+        self.be_quiet(now);
         self.reply = None;
         let transition = self.machine.listen(Why::CallerWentOn);
         self.moved(transition);
@@ -367,6 +383,14 @@ impl Call {
         self.turn_ended(TurnResult::Interrupted);
         self.previous = Previous { heard, interrupted: true };
         self.back_to_listening(Why::BargeIn, now);
+    }
+
+    /// Ends what a filler still has to say.
+    fn be_quiet(&mut self, now: CallTime) {
+        if !self.pacer.is_empty() || self.pacer.ahead(now) > Duration::ZERO {
+            self.clear(now);
+        }
+        self.tell_spurt();
     }
 
     /// Has the carrier forget what it has not played. Marks that come back from now on are stale.

@@ -66,6 +66,8 @@ pub struct Call {
     transcribing: Option<Asked>,
     asking: Option<Asked>,
     speaking_since: CallTime,
+    /// The position up to which what is queued is filler, and no reply.
+    filler_end: u64,
     /// When the present reply's first audio came, and when its first mark was sent.
     first_audio_at: CallTime,
     first_mark_sent: Option<CallTime>,
@@ -101,6 +103,8 @@ struct Thinking {
     since: CallTime,
     /// Voiced frames of the utterance: what a cough has few of.
     voiced_frames: u32,
+    /// The filler has been said.
+    filled: bool,
 }
 
 /// What became of the bot's previous reply: told to the agent until a new one is heard.
@@ -126,6 +130,7 @@ impl Call {
             transcribing: None,
             asking: None,
             speaking_since: now,
+            filler_end: 0,
             first_audio_at: now,
             first_mark_sent: None,
             turns: 0,
@@ -253,7 +258,7 @@ impl Call {
             self.interruption.forget();
         } else if let Some(ago) = self.interruption.hear(voiced) {
             match self.state() {
-                State::Thinking => self.caller_went_on(),
+                State::Thinking => self.caller_went_on(now),
                 State::Listening | State::Speaking | State::Ended => self.barge_in(ago, now),
             }
         }
@@ -331,7 +336,7 @@ impl Call {
                         self.tell(Event::Underrun);
                     }
                     self.outputs.push_back(Output::Play { frame, due });
-                    if self.state() == State::Thinking {
+                    if self.state() == State::Thinking && position >= self.filler_end {
                         self.first_frame(now);
                     }
                 }
@@ -401,7 +406,8 @@ impl Call {
             State::Listening | State::Ended => None,
             State::Thinking => {
                 let from = self.thinking.speech_end.unwrap_or(self.thinking.since);
-                Some(from + self.settings.reply_deadline)
+                let waits = if self.may_fill() { self.settings.filler_after } else { Duration::MAX };
+                Some(from + self.settings.reply_deadline.min(waits))
             }
             State::Speaking => {
                 let longest = self.speaking_since + LONGEST_REPLY;
@@ -421,7 +427,14 @@ impl Call {
     fn state_overdue(&mut self, now: CallTime) {
         match self.state() {
             State::Listening | State::Ended => {}
-            State::Thinking => self.reply_overdue(now),
+            State::Thinking => {
+                let from = self.thinking.speech_end.unwrap_or(self.thinking.since);
+                if from + self.settings.reply_deadline <= now {
+                    self.reply_overdue(now);
+                } else {
+                    self.fill();
+                }
+            }
             State::Speaking if self.speaking_since + LONGEST_REPLY <= now => self.cut_reply(now),
             State::Speaking if self.reply.as_ref().is_none_or(|reply| reply.end_sent) => {
                 self.marks_lost = true;

@@ -20,6 +20,10 @@ pub struct Settings {
     pub greeting: Option<Phrase>,
     /// Spoken when a service fails.
     pub apology: Phrase,
+    /// Spoken once a turn when the reply takes long, this long after the end of speech. Without
+    /// audio it is left out: asking for its voice would only make the caller wait more.
+    pub filler: Phrase,
+    pub filler_after: Duration,
     /// From the end of the caller's speech to the apology, if nothing was heard by then.
     pub reply_deadline: Duration,
     pub dtmf_timeout: Duration,

@@ -41,6 +41,8 @@ impl Default for Config {
                 mode: Mode::Echo,
                 apology: "Sorry, something went wrong. Please say that again.".to_owned(),
                 apology_audio: None,
+                filler: String::new(),
+                filler_after: Duration::from_millis(1500),
                 reply_deadline: Duration::from_secs(6),
             },
             app: Upstream::new("app", vec!["127.0.0.1:5000".to_owned()]),

@@ -92,6 +92,10 @@ pub struct Dialogue {
     pub apology: String,
     /// A recording of the apology, where it shall not depend on any service.
     pub apology_audio: Option<PathBuf>,
+    /// Spoken when the reply takes long; empty for silence.
+    pub filler: String,
+    /// The filler comes this long after the caller has finished.
+    pub filler_after: Duration,
     /// The apology comes this long after the caller has finished, if nothing was heard by then.
     pub reply_deadline: Duration,
 }

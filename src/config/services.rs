@@ -42,6 +42,8 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
     let on = t.choice("mode", &[("echo", false), ("dialogue", true)], &["relay", "realtime"]);
     let on = on.unwrap_or(false);
     let apology = t.text("apology").unwrap_or(default.apology);
+    let filler = t.text("filler").unwrap_or(default.filler);
+    let filler_after = t.duration("filler_after", millis(200, 30_000)).unwrap_or(default.filler_after);
     let apology_audio = t.path("apology_audio");
     let reply_deadline = t.duration("reply_deadline", secs(1, 60)).unwrap_or(default.reply_deadline);
     for service in ["stt", "agent", "tts"] {
@@ -75,7 +77,7 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
         // Either echo is meant, or a problem was noted and nobody will see this.
         _ => Mode::Echo,
     };
-    Dialogue { mode, apology, apology_audio, reply_deadline }
+    Dialogue { mode, apology, apology_audio, filler, filler_after, reply_deadline }
 }
 
 fn endpoint(t: &mut Table<'_, '_>, service: &str, needed: bool, upstreams: &Upstreams) -> Option<Endpoint> {

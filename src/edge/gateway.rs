@@ -92,6 +92,8 @@ impl Gateway {
             dedup_window: turn.dedup_window,
             greeting: greets.then(|| self.phrases.greeting()),
             apology: self.phrases.apology(),
+            filler: self.phrases.filler(),
+            filler_after: dialogue.filler_after,
             reply_deadline: dialogue.reply_deadline,
             dtmf_timeout: turn.dtmf_timeout,
             lead: playout.lead,

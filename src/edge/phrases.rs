@@ -24,6 +24,7 @@ const RETRY: Duration = Duration::from_secs(15);
 pub(super) struct Phrases {
     greeting: ArcSwap<Phrase>,
     apology: ArcSwap<Phrase>,
+    filler: ArcSwap<Phrase>,
 }
 
 impl Phrases {
@@ -39,11 +40,20 @@ impl Phrases {
             None => Phrase { text: APOLOGY_TEXT.into(), audio: Bytes::from_static(APOLOGY) },
         };
         let greeting = Phrase { text: config.turn.greeting.clone(), audio: Bytes::new() };
-        Ok(Phrases { greeting: ArcSwap::from_pointee(greeting), apology: ArcSwap::from_pointee(apology) })
+        Ok(Phrases {
+            greeting: ArcSwap::from_pointee(greeting),
+            apology: ArcSwap::from_pointee(apology),
+            filler: ArcSwap::default(),
+        })
     }
 
     pub(super) fn greeting(&self) -> Phrase {
         Phrase::clone(&self.greeting.load())
+    }
+
+    /// Without audio until it has been rendered.
+    pub(super) fn filler(&self) -> Phrase {
+        Phrase::clone(&self.filler.load())
     }
 
     pub(super) fn apology(&self) -> Phrase {
@@ -77,6 +87,7 @@ impl BackgroundService for Rendering {
         for (name, text, place) in [
             ("greeting", config.turn.greeting.as_str(), &phrases.greeting),
             ("apology", apology, &phrases.apology),
+            ("filler", config.dialogue.filler.as_str(), &phrases.filler),
         ] {
             let mut told = false;
             while !text.is_empty() {

@@ -199,6 +199,8 @@ pub(super) fn dialogue(servers: &[String]) -> Dialogue {
     };
     Dialogue {
         apology_audio: None,
+        filler: String::new(),
+        filler_after: PATIENCE,
         mode: Mode::Dialogue {
             stt: Stt::Webhook { endpoint: endpoint("/stt?key=secret"), format: SttFormat::Wav },
             agent: Agent::Webhook { endpoint: endpoint("/agent") },

@@ -386,3 +386,42 @@ fn what_a_streaming_recogniser_heard_of_a_cough_during_the_reply_is_forgotten() 
     assert!(world.told().contains("→ forget"), "{}", world.told());
     assert_eq!(world.questions.len(), 1);
 }
+
+/// Settings with a filler that can be told by its first byte, 0x95.
+fn filling() -> Settings {
+    let filler = Phrase { text: "One moment.".into(), audio: super::world::tone(600, 0x95) };
+    Settings { filler, ..settings() }
+}
+
+#[test]
+fn a_long_wait_is_filled_once_and_the_reply_follows() {
+    let mut world = World::new(filling());
+    world.speech = vec![(1000, 2000)];
+    world.agent = [Answer::Text(3000, "Here it is.")].into();
+    assert_snapshot!(world.run(9000).told(), @r#"
+    2440 LISTENING → THINKING (end_of_utterance)
+    2440 → transcribe 1700 ms
+    2490 → ask 1: hello
+    5490 → say 1: Here it is.
+    5590 first frame, 3610 ms after the end of speech
+    5590 THINKING → SPEAKING (first_frame)
+    6250 turn 1 answered
+    6250 sent 63 frames
+    6250 SPEAKING → LISTENING (played)
+    "#);
+    let heard: Vec<(u64, u8)> = world.stretches().iter().map(|(from, _, value)| (*from, *value)).collect();
+    assert_eq!(heard[0], (1980 + 1500, 0x95), "{}", world.told());
+    assert_eq!(heard.len(), 2, "{heard:?}");
+}
+
+#[test]
+fn a_caller_who_goes_on_into_the_filler_goes_on_with_the_turn() {
+    let mut world = World::new(filling());
+    world.speech = vec![(1000, 2000), (3600, 4500)];
+    world.agent = [Answer::Text(3000, "Never heard.")].into();
+    world.run(9000);
+    assert!(world.told().contains("→ clear"), "{}", world.told());
+    assert_eq!(world.transcribed.len(), 2);
+    assert!(world.transcribed[1] > 3000, "both halves are recognised: {:?}", world.transcribed);
+    assert_eq!(world.call.state(), State::Listening);
+}

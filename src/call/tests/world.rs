@@ -22,6 +22,8 @@ pub(super) fn settings() -> Settings {
         dedup_window: Duration::from_secs(8),
         greeting: None,
         apology: Phrase { text: "Sorry.".into(), audio: tone(500, 0xEE) },
+        filler: Phrase::default(),
+        filler_after: Duration::from_millis(1500),
         reply_deadline: Duration::from_secs(6),
         dtmf_timeout: Duration::from_secs(2),
         lead: Duration::from_millis(100),
