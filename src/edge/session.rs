@@ -156,8 +156,6 @@ struct Session {
     next_ping: Instant,
     pong_awaited: bool,
     ending: Ending,
-    /// The carrier's place in its own count of messages.
-    sequence: Option<u64>,
 }
 
 /// What woke the loop.
@@ -196,7 +194,6 @@ impl Session {
             next_ping: started + gateway.config.twilio.ping_interval,
             pong_awaited: false,
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
-            sequence: None,
             gateway,
         }
     }
@@ -296,14 +293,8 @@ impl Session {
 
     fn message(&mut self, text: &str, now: CallTime) {
         match self.reader.read(text) {
-            Ok(Message::Media { payload, timestamp_ms, sequence }) => {
+            Ok(Message::Media { payload, timestamp_ms }) => {
                 self.observer.heard(payload.len());
-                if let (Some(last), Some(this)) = (self.sequence, sequence)
-                    && this > last + 1
-                {
-                    self.gateway.metrics.sequence_gaps.inc();
-                }
-                self.sequence = sequence;
                 self.call.handle(Input::Media { payload, timestamp_ms }, now);
             }
             Ok(Message::Mark { name }) => self.call.handle(Input::Mark(&name), now),
