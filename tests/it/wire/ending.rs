@@ -172,6 +172,7 @@ fn a_carrier_that_stops_reading_ends_its_call_in_time() {
     let flooding = std::thread::spawn(move || while writer.write_all(&pings).is_ok() {});
     let stop = stop_of(&gateway, &stream.stream_sid);
     assert_eq!((&stop["reason"], &stop["close_code"]), (&json!("timeout"), &json!(1008)), "{stop}");
+    assert_eq!(stop["detail"], "the carrier has stopped reading");
     flooding.join().unwrap();
     no_calls(&gateway);
     is_well(&gateway);
