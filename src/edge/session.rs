@@ -27,6 +27,7 @@ const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
 const PROTOCOL: u16 = 1002;
 const ABNORMAL: u16 = 1006;
+const NOT_UTF8: u16 = 1007;
 const POLICY: u16 = 1008;
 const TOO_LONG: u16 = 1009;
 
@@ -118,6 +119,7 @@ fn ending_of(close: &Close) -> (u16, String) {
         Close::ByPeer(code) => (*code, "the carrier closed the socket".into()),
         Close::Lost(why) => (ABNORMAL, format!("the socket was lost: {why}")),
         Close::TooLong => (TOO_LONG, "a message was longer than [limits] max_message".into()),
+        Close::NotUtf8 => (NOT_UTF8, "a text message was not UTF-8".into()),
         Close::Protocol(why) => (PROTOCOL, format!("the WebSocket protocol was broken: {why}")),
     }
 }
@@ -154,8 +156,6 @@ struct Session {
     next_ping: Instant,
     pong_awaited: bool,
     ending: Ending,
-    /// The carrier's place in its own count of messages.
-    sequence: Option<u64>,
 }
 
 /// What woke the loop.
@@ -194,7 +194,6 @@ impl Session {
             next_ping: started + gateway.config.twilio.ping_interval,
             pong_awaited: false,
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
-            sequence: None,
             gateway,
         }
     }
@@ -280,12 +279,12 @@ impl Session {
                 let (code, why) = ending_of(&close);
                 let reason = match close {
                     Close::ByPeer(_) | Close::Lost(_) => StopReason::WsLost,
-                    Close::TooLong | Close::Protocol(_) => StopReason::Error,
+                    Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => StopReason::Error,
                 };
                 self.ending.carrier_code = match close {
                     Close::ByPeer(_) => None,
                     Close::Lost(_) => Some(31903),
-                    Close::TooLong | Close::Protocol(_) => Some(31924),
+                    Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => Some(31924),
                 };
                 self.end(reason, code, &why);
             }
@@ -294,14 +293,8 @@ impl Session {
 
     fn message(&mut self, text: &str, now: CallTime) {
         match self.reader.read(text) {
-            Ok(Message::Media { payload, timestamp_ms, sequence }) => {
+            Ok(Message::Media { payload, timestamp_ms }) => {
                 self.observer.heard(payload.len());
-                if let (Some(last), Some(this)) = (self.sequence, sequence)
-                    && this > last + 1
-                {
-                    self.gateway.metrics.sequence_gaps.inc();
-                }
-                self.sequence = sequence;
                 self.call.handle(Input::Media { payload, timestamp_ms }, now);
             }
             Ok(Message::Mark { name }) => self.call.handle(Input::Mark(&name), now),

@@ -18,7 +18,6 @@ pub enum Message<'a> {
     Start(Start),
     /// Audio of the caller: μ-law bytes, base64 gone.
     Media {
-        sequence: Option<u64>,
         timestamp_ms: Option<u64>,
         payload: &'a [u8],
     },
@@ -95,7 +94,7 @@ impl Reader {
     pub fn read<'a>(&'a mut self, text: &'a str) -> Result<Message<'a>, Malformed> {
         let wire: Wire<'a> = serde_json::from_str(text).map_err(|e| Malformed::Json(e.to_string()))?;
         match wire.event.as_ref() {
-            "media" => self.media(wire.media.ok_or(missing("media", "media"))?, wire.sequence),
+            "media" => self.media(wire.media.ok_or(missing("media", "media"))?),
             "mark" => match wire.mark {
                 Some(mark) => Ok(Message::Mark { name: mark.name }),
                 None => Err(missing("mark", "mark")),
@@ -114,11 +113,7 @@ impl Reader {
         }
     }
 
-    fn media<'a>(
-        &'a mut self,
-        media: WireMedia<'a>,
-        sequence: Option<u64>,
-    ) -> Result<Message<'a>, Malformed> {
+    fn media<'a>(&'a mut self, media: WireMedia<'a>) -> Result<Message<'a>, Malformed> {
         if !(media.track.is_empty() || media.track.starts_with("inbound")) {
             return Ok(Message::OtherTrack);
         }
@@ -128,7 +123,7 @@ impl Reader {
             self.audio.resize(room, 0);
         }
         let len = LENIENT.decode_slice(payload, &mut self.audio).map_err(|_| Malformed::Base64)?;
-        Ok(Message::Media { sequence, timestamp_ms: media.timestamp, payload: &self.audio[..len] })
+        Ok(Message::Media { timestamp_ms: media.timestamp, payload: &self.audio[..len] })
     }
 }
 
@@ -179,8 +174,6 @@ struct Wire<'a> {
     event: Cow<'a, str>,
     #[serde(borrow, default, rename = "streamSid")]
     stream_sid: Cow<'a, str>,
-    #[serde(default, rename = "sequenceNumber", deserialize_with = "number")]
-    sequence: Option<u64>,
     #[serde(borrow)]
     media: Option<WireMedia<'a>>,
     #[serde(borrow)]
@@ -332,11 +325,11 @@ mod tests {
                 r#"{{"event":"media","sequenceNumber":"3","media":{{"track":"inbound","chunk":"1","timestamp":{ts},"payload":"{payload}"}},"streamSid":"MZ1"}}"#
             )
         };
-        let same = "Media { sequence: Some(3), timestamp_ms: Some(5), payload: [255, 255, 255, 254] }";
+        let same = "Media { timestamp_ms: Some(5), payload: [255, 255, 255, 254] }";
         assert_eq!(read(&media("\"5\"", "/////g==")), same);
         assert_eq!(read(&media("5", "/////g")), same, "padding may be missing");
         assert_eq!(read(&media("5", r"\/\/\/\/\/g==")), same, "slashes may be escaped");
-        assert_eq!(read(&media("[1]", "")), "Media { sequence: Some(3), timestamp_ms: None, payload: [] }");
+        assert_eq!(read(&media("[1]", "")), "Media { timestamp_ms: None, payload: [] }");
         assert_eq!(read(&media("5", "!!!!")), "malformed: a payload that is not base64");
     }
 
@@ -384,7 +377,7 @@ mod tests {
             let payload = base64::engine::general_purpose::STANDARD.encode(&bytes);
             let text = format!(r#"{{"event":"media","media":{{"payload":"{payload}"}}}}"#);
             let mut reader = Reader::default();
-            let expected = Message::Media { sequence: None, timestamp_ms: None, payload: &bytes };
+            let expected = Message::Media { timestamp_ms: None, payload: &bytes };
             prop_assert_eq!(reader.read(&text), Ok(expected));
         }
     }

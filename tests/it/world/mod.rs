@@ -5,11 +5,13 @@ mod gateway;
 mod ports;
 mod services;
 mod speech;
+mod stream;
 
 pub use gateway::Gateway;
 pub use ports::free_port;
 pub use services::{LegacyApp, Server, project, run};
 pub use speech::{say, tone};
+pub use stream::{Heard, MediaStream, has, is_well, ws_frame};
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -33,4 +35,22 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(started.elapsed() < SOON, "waited {SOON:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Judges a call's timing on a machine that others use too: a call in which the caller itself was late
+/// says nothing about the gateway, and is made again.
+pub fn steady(call: impl Fn() -> (voxgate::cli::call::CallReport, Vec<String>)) {
+    let mut seen = Vec::new();
+    for _ in 0..8 {
+        let (report, wrong) = call();
+        if wrong.is_empty() {
+            return;
+        }
+        let own = report.own_lateness.max();
+        seen.push(format!("{} (the caller itself was {own} µs late)", wrong.join(", ")));
+        if seen.len() >= 3 && own < 2_000 {
+            break;
+        }
+    }
+    panic!("{}", seen.join("\n"));
 }
