@@ -65,7 +65,7 @@ impl Proxy {
     fn route(&self, request: &RequestHeader) -> Route {
         let twilio = &self.gateway.config.twilio;
         let path = request.uri.path();
-        if path == twilio.path || path.strip_suffix('/') == Some(&twilio.path) {
+        if handshake::is_spelling_of(&twilio.path, path) {
             Route::Media
         } else if path == "/healthz" {
             Route::Healthz
@@ -85,9 +85,15 @@ impl Proxy {
     async fn media(&self, session: &mut Session) -> Result<()> {
         let request = session.req_header();
         let twilio = &self.gateway.config.twilio;
+        let path = request.uri.path();
         let judged =
             handshake::judge(&request.method, request.version, &request.headers, &twilio.subprotocol);
         let handshake = match judged {
+            Ok(_) if path != twilio.path && path.strip_suffix('/') != Some(&twilio.path) => {
+                // Twilio signs the URL as it is written, and the app must not see this request.
+                let why = format!("the path must be written {}", twilio.path);
+                return self.bad_handshake(session, &why).await;
+            }
             Ok(handshake) => handshake,
             Err(Refusal::NoUpgrade) => {
                 self.gateway.metrics.handshake(HandshakeResult::NoUpgrade);
@@ -99,14 +105,7 @@ impl Proxy {
                 let upgrade = [(header::UPGRADE, "websocket")];
                 return respond(session, StatusCode::UPGRADE_REQUIRED, TEXT, why, &upgrade).await;
             }
-            Err(Refusal::Malformed(why)) => {
-                self.gateway.metrics.handshake(HandshakeResult::BadRequest);
-                info!(why, "HANDSHAKE_REFUSED");
-                // RFC 6455, section 4.4: which version would have been understood.
-                let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
-                let why = format!("{why}\n");
-                return respond(session, StatusCode::BAD_REQUEST, TEXT, why, &version).await;
-            }
+            Err(Refusal::Malformed(why)) => return self.bad_handshake(session, why).await,
         };
         let offered = handshake::offered(&request.headers).collect::<Vec<_>>().join(", ");
         debug!(offered, selected = handshake.subprotocol, "SUBPROTOCOL");
@@ -130,6 +129,14 @@ impl Proxy {
             }
         });
         Ok(())
+    }
+
+    async fn bad_handshake(&self, session: &mut Session, why: &str) -> Result<()> {
+        self.gateway.metrics.handshake(HandshakeResult::BadRequest);
+        info!(why, "HANDSHAKE_REFUSED");
+        // RFC 6455, section 4.4: which version would have been understood.
+        let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
+        respond(session, StatusCode::BAD_REQUEST, TEXT, format!("{why}\n"), &version).await
     }
 
     async fn busy(&self, session: &mut Session, result: HandshakeResult, why: &'static str) -> Result<()> {
