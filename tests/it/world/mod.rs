@@ -5,11 +5,13 @@ mod gateway;
 mod ports;
 mod services;
 mod speech;
+mod wire;
 
 pub use gateway::Gateway;
 pub use ports::free_port;
 pub use services::{LegacyApp, Server, project, run};
 pub use speech::{say, tone};
+pub use wire::{Answer, TcpApp, Wire, header};
 
 use std::future::Future;
 use std::time::{Duration, Instant};
