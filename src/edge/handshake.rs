@@ -92,9 +92,13 @@ pub(super) fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
 }
 
-/// Whether the request asks for an upgrade to WebSocket, well-formed or not.
-pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    has_token(headers, header::UPGRADE, "websocket")
+/// Whether a request asks for an upgrade to WebSocket, and could be granted it by some server.
+pub(super) fn asks_for_websocket(method: &Method, version: Version, headers: &HeaderMap) -> bool {
+    method == Method::GET
+        && version == Version::HTTP_11
+        && has_token(headers, header::UPGRADE, "websocket")
+        && has_token(headers, header::CONNECTION, "upgrade")
+        && !has_body(headers)
 }
 
 /// Whether a path means `wanted` to a server that decodes and cleans up paths. Such a spelling must

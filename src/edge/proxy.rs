@@ -17,6 +17,7 @@ use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::gateway::Gateway;
@@ -73,7 +74,7 @@ impl Proxy {
             Route::Version
         } else if path == twilio.stream_status {
             Route::StreamStatus
-        } else if handshake::asks_for_websocket(&request.headers) {
+        } else if handshake::asks_for_websocket(&request.method, request.version, &request.headers) {
             Route::AppUpgrade
         } else {
             Route::App
@@ -115,7 +116,7 @@ impl Proxy {
         let Some(place) = self.gateway.calls.enter() else {
             return self.busy(session, HandshakeResult::Capacity, "[limits] max_calls are under way").await;
         };
-        let (mut transport, early) = take_over(session).await?;
+        let (mut transport, early) = take_over(session, StatusCode::SWITCHING_PROTOCOLS).await?;
         let gateway = self.gateway.clone();
         gateway.metrics.handshake(HandshakeResult::Ok);
         tokio::spawn(async move {
@@ -226,11 +227,20 @@ impl Proxy {
     async fn app_upgrade(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         let peer = self.app_peer()?;
         ctx.server = peer._address.as_inet().copied();
-        let app = self.connector.new_stream(&peer).await.map_err(|error| error.into_up())?;
+        let mut app = self.connector.new_stream(&peer).await.map_err(|error| error.into_up())?;
         let head = tunnel::head(session.req_header(), &self.forwarded(session, ctx));
-        let (client, early) = take_over(session).await?;
+        let limit = self.gateway.config.app.first_byte_timeout;
+        let answer = match timeout(limit, tunnel::ask(&mut app, &head)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                let failed = Error::because(ErrorType::ReadError, "asking the app to upgrade", error);
+                return Err(failed.into_up());
+            }
+            Err(_) => return Err(Error::new_up(ErrorType::ReadTimedout)),
+        };
+        let (client, early) = take_over(session, answer.status).await?;
         let gateway = self.gateway.clone();
-        tokio::spawn(Tunnel { client, early, app, head, gateway }.run());
+        Tunnel { client, early, app, answer, gateway }.start();
         Ok(())
     }
 

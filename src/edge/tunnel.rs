@@ -1,16 +1,23 @@
 //! WebSockets that are the app's own: passed through as bytes. Pingora 0.9.1 tears some of them down
 //! (cloudflare/pingora #946: the app's 101 may come before the request's empty body was drained), so
 //! the connection is taken over and joined to the app's by hand.
+//!
+//! Only an app that has answered 101 gets the client's bytes. Behind any other answer they would be
+//! the next request, and it would have gone around the dispatch.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora::http::RequestHeader;
 use pingora::protocols::Stream;
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional, sink, split};
 
 use super::gateway::Gateway;
+
+/// The longest head of an app's answer, and the most headers in it.
+const LONGEST_HEAD: usize = 64 * 1024;
+const MOST_HEADERS: usize = 128;
 
 /// The request's head as the app gets it, with the headers that say where it came from.
 pub(super) fn head(request: &RequestHeader, forwarded: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
@@ -24,13 +31,80 @@ pub(super) fn head(request: &RequestHeader, forwarded: &[(HeaderName, HeaderValu
         headers.insert(name.clone(), value.clone());
     }
     for (name, value) in &headers {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
+        push_header(&mut head, name.as_str(), value.as_bytes());
     }
     head.extend_from_slice(b"\r\n");
     head
+}
+
+fn push_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        head.extend_from_slice(part);
+    }
+}
+
+/// What the app answered to an upgrade.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// Its head, as the client gets it, and what has come of its body.
+    bytes: Vec<u8>,
+    /// What is still to come of it, where it said so.
+    left: Option<u64>,
+}
+
+/// Asks the app for the upgrade.
+pub(super) async fn ask(app: &mut Stream, head: &[u8]) -> std::io::Result<Answer> {
+    app.write_all(head).await?;
+    app.flush().await?;
+    let mut read = Vec::with_capacity(1024);
+    loop {
+        if app.read_buf(&mut read).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        while let Some((answer, interim)) = parse(&read)? {
+            match interim {
+                // Another answer follows this one.
+                Some(end) => drop(read.drain(..end)),
+                None => return Ok(answer),
+            }
+        }
+        if read.len() > LONGEST_HEAD {
+            return Err(std::io::Error::other("its answer's head is too long"));
+        }
+    }
+}
+
+/// The answer, if its head is whole; and where it ends, if it is an interim one.
+fn parse(read: &[u8]) -> std::io::Result<Option<(Answer, Option<usize>)>> {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let end = match response.parse(read).map_err(std::io::Error::other)? {
+        httparse::Status::Complete(end) => end,
+        httparse::Status::Partial => return Ok(None),
+    };
+    let status = StatusCode::from_u16(response.code.unwrap_or(0)).map_err(std::io::Error::other)?;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Some((Answer { status, bytes: read.to_vec(), left: None }, None)));
+    }
+    let mut bytes =
+        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), response.reason.unwrap_or("")).into_bytes();
+    let mut length = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED).then_some(0);
+    let mut chunked = false;
+    for header in response.headers.iter() {
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        if is("content-length") {
+            length = length.or(std::str::from_utf8(header.value).ok().and_then(|value| value.parse().ok()));
+        }
+        chunked |= is("transfer-encoding");
+        if !is("connection") && !is("keep-alive") {
+            push_header(&mut bytes, header.name, header.value);
+        }
+    }
+    bytes.extend_from_slice(b"Connection: close\r\n\r\n");
+    let body = &read[end..];
+    bytes.extend_from_slice(body);
+    let left = length.filter(|_| !chunked).map(|length: u64| length.saturating_sub(body.len() as u64));
+    Ok(Some((Answer { status, bytes, left }, status.is_informational().then_some(end))))
 }
 
 /// A tunnel under way; counted as a request until it ends.
@@ -39,27 +113,48 @@ pub(super) struct Tunnel {
     /// What the client sent behind its head.
     pub(super) early: Vec<u8>,
     pub(super) app: Stream,
-    pub(super) head: Vec<u8>,
+    pub(super) answer: Answer,
     pub(super) gateway: Arc<Gateway>,
 }
 
 impl Tunnel {
-    pub(super) async fn run(mut self) {
+    pub(super) fn start(self) {
         self.gateway.requests.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(self.run());
+    }
+
+    async fn run(mut self) {
         let mut hang_up = self.gateway.hang_up();
-        let joined = async {
-            self.app.write_all(&self.head).await?;
-            self.app.write_all(&self.early).await?;
-            self.app.flush().await?;
-            copy_bidirectional(&mut self.client, &mut self.app).await
-        };
         let ended = tokio::select! {
-            ended = joined => ended,
-            _ = hang_up.wait_for(|told| *told) => Ok((0, 0)),
+            ended = join(&mut self.client, &mut self.app, &self.answer, &self.early) => ended,
+            _ = hang_up.wait_for(|told| *told) => Ok(()),
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a tunnel to the app broke");
         }
         self.gateway.requests.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+async fn join(client: &mut Stream, app: &mut Stream, answer: &Answer, early: &[u8]) -> std::io::Result<()> {
+    client.write_all(&answer.bytes).await?;
+    client.flush().await?;
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        app.write_all(early).await?;
+        app.flush().await?;
+        copy_bidirectional(client, app).await?;
+        return Ok(());
+    }
+    let mut rest: Box<dyn AsyncRead + Send + Unpin> = match answer.left {
+        Some(left) => Box::new(app.take(left)),
+        None => Box::new(app),
+    };
+    let ((mut from, mut to), mut nowhere) = (split(client), sink());
+    // What the client says now goes nowhere; that it hangs up is worth knowing.
+    tokio::select! {
+        copied = copy(&mut rest, &mut to) => copied?,
+        gone = copy(&mut from, &mut nowhere) => gone?,
+    };
+    to.flush().await?;
+    to.shutdown().await
 }
