@@ -4,5 +4,6 @@
 #![allow(unreachable_pub, reason = "one binary: nothing is reachable from outside")]
 
 mod handshake;
+mod legacy_websocket;
 mod tidy;
 mod world;
