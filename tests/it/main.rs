@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there fails")]
 #![allow(unreachable_pub, reason = "one binary: nothing is reachable from outside")]
 
+mod drain;
 mod handshake;
 mod legacy_websocket;
 mod tidy;
