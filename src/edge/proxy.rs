@@ -30,6 +30,8 @@ use crate::twilio::{StreamStatus, codes};
 
 /// How long a client's connection is kept without a request.
 const KEEPALIVE_SECONDS: u64 = 75;
+/// Request line and headers. Pingora alone would take a megabyte.
+const LONGEST_HEAD: usize = 64 * 1024;
 /// A status callback is a few hundred bytes.
 const LONGEST_STATUS: usize = 16 * 1024;
 
@@ -286,6 +288,11 @@ impl ProxyHttp for Proxy {
             Some(id) if (1..=128).contains(&id.len()) => id.to_owned(),
             _ => self.gateway.request_id(),
         };
+        if head_bytes(request) > LONGEST_HEAD {
+            let why = format!("the request's head is longer than {LONGEST_HEAD} bytes\n");
+            respond(session, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, TEXT, why, &[]).await?;
+            return Ok(true);
+        }
         let get = matches!(request.method, Method::GET | Method::HEAD);
         match ctx.route {
             Route::Media => self.media(session).await?,
@@ -356,9 +363,11 @@ impl ProxyHttp for Proxy {
         let (error_code, why) = self.failure(error, ctx);
         if error_code > 0 {
             warn!(status = error_code, why, request_id = ctx.request_id, "APP_FAILED");
+            // What comes behind half an answer would pass for its other half.
+            let has_begun = session.response_written().is_some_and(|head| !head.status.is_informational());
             let status = StatusCode::from_u16(error_code).unwrap_or(StatusCode::BAD_GATEWAY);
             let id = [(REQUEST_ID, ctx.request_id.as_str())];
-            if let Err(error) = respond(session, status, TEXT, format!("{why}\n"), &id).await {
+            if !has_begun && let Err(error) = respond(session, status, TEXT, format!("{why}\n"), &id).await {
                 debug!(%error, "the client went away before its answer");
             }
         }
@@ -386,6 +395,11 @@ impl ProxyHttp for Proxy {
             (None, _) => info!(method, path, status, ms, route, request_id, "HTTP"),
         }
     }
+}
+
+fn head_bytes(request: &RequestHeader) -> usize {
+    let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    request.raw_path().len() + request.headers.iter().map(header).sum::<usize>()
 }
 
 /// Answers a request from here.
