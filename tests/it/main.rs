@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there fails")]
 #![allow(unreachable_pub, reason = "one binary: nothing is reachable from outside")]
 
+mod app_faults;
 mod drain;
 mod handshake;
+mod http;
 mod legacy_websocket;
 mod tidy;
 mod world;
