@@ -3,9 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there fails")]
 #![allow(unreachable_pub, reason = "`pub` is what a module of the tests offers to the others")]
 
+mod app_faults;
+mod drain;
 mod events;
 mod grafana;
+mod handshake;
 mod hostile;
+mod http;
+mod legacy_websocket;
 mod tidy;
 mod wire;
 mod world;

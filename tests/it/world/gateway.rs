@@ -19,20 +19,23 @@ pub struct Gateway {
 
 impl Gateway {
     /// Starts the gateway with a configuration, in which `{listen}` and `{admin}` need not stand: the
-    /// sections `[server]`, `[admin]` and `[log]` are written here, the rest is `config`.
+    /// sections `[server]`, `[log]` and `[admin]` are written here, the rest is `config`, which may
+    /// begin with more keys for `[admin]`.
     pub fn start(config: &str) -> Gateway {
         Gateway::start_with(config, "", &[])
     }
 
     /// The same, with more keys for `[server]` and with environment variables.
     pub fn start_with(config: &str, server_keys: &str, env: &[(&str, &str)]) -> Gateway {
-        let (port, admin) = (free_port(), free_port());
+        let (written, admin) = (free_port(), free_port());
+        let told = env.iter().find(|(name, _)| *name == "PORT").map(|(_, port)| port.parse().unwrap());
+        let port = told.unwrap_or(written);
         let folder = std::env::temp_dir().join(format!("voxgate-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("gateway.toml");
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\n{server_keys}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\
-             [log]\nformat = \"json\"\ntranscripts = true\n{config}"
+            "[server]\nlisten = \"127.0.0.1:{written}\"\n{server_keys}\n\
+             [log]\nformat = \"json\"\ntranscripts = true\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{config}"
         );
         std::fs::write(&file, text).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_voxgate"))

@@ -6,12 +6,14 @@ mod ports;
 mod services;
 mod speech;
 mod stream;
+mod wire;
 
 pub use gateway::Gateway;
 pub use ports::free_port;
 pub use services::{LegacyApp, Server, project, run};
 pub use speech::{say, tone};
 pub use stream::{Heard, MediaStream, has, is_well, ws_frame};
+pub use wire::{Answer, TcpApp, Wire, header};
 
 use std::future::Future;
 use std::time::{Duration, Instant};
