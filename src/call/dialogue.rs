@@ -370,6 +370,8 @@ impl Call {
         }
         self.cancel_jobs();
         self.be_quiet(now);
+        // A few bytes of speech may wait that were too short for a frame.
+        self.pacer.truncate(0);
         self.reply = None;
         let transition = self.machine.listen(Why::CallerWentOn);
         self.moved(transition);
@@ -387,15 +389,16 @@ impl Call {
 
     /// Ends what a filler still has to say.
     fn be_quiet(&mut self, now: CallTime) {
-        if !self.pacer.is_empty() || self.pacer.ahead(now) > Duration::ZERO {
+        if self.pacer.heard(now) < self.filler_end {
             self.clear(now);
+            self.tell_spurt();
         }
-        self.tell_spurt();
     }
 
     /// Has the carrier forget what it has not played. Marks that come back from now on are stale.
     fn clear(&mut self, now: CallTime) -> Duration {
         let unheard = self.pacer.clear(now);
+        self.filler_end = 0;
         self.outputs.push_back(Output::Clear);
         self.epoch += 1;
         unheard
