@@ -78,7 +78,8 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Start,
             received = timeout_at(deadline, socket.next()) => received,
             () = told_to_hang_up(&mut hang_up) => return Err(refused(GOING_AWAY, "the gateway is going down")),
         };
-        let Ok(received) = received else {
+        // A peer that never pauses does not stop the clock.
+        let (Ok(received), true) = (received, Instant::now() < deadline) else {
             return Err(refused(POLICY, format!("no `start` within {} ms", limit.as_millis())));
         };
         match received {
@@ -95,7 +96,7 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Start,
                 Err(_) => dropped("malformed"),
             },
             Received::Binary => dropped("binary"),
-            Received::Pong(_) => {}
+            Received::Ping | Received::Pong(_) => {}
             Received::Closed(close) => {
                 let (code, why) = ending_of(&close);
                 return Err(refused(code, format!("{why}, before `start`")));
@@ -221,7 +222,13 @@ impl Session {
             };
             let now = self.now();
             match woken {
-                Woken::Received(received) => self.receive(received, now),
+                Woken::Received(received) => {
+                    self.receive(received, now);
+                    // A carrier that never pauses does not stop the clock.
+                    if self.started + Duration::from_micros(now.as_micros()) >= deadline {
+                        self.time_passed(now);
+                    }
+                }
                 Woken::Answered(input) => self.call.handle(input, now),
                 Woken::Time => self.time_passed(now),
                 Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
@@ -269,6 +276,7 @@ impl Session {
         match received {
             Received::Text(text) => self.message(&text, now),
             Received::Binary => self.observer.dropped("binary", "Media Streams are text (31950)"),
+            Received::Ping => {}
             Received::Pong(payload) => {
                 if let Ok(sent) = payload.as_ref().try_into().map(u64::from_be_bytes) {
                     self.pong_awaited = false;

@@ -37,6 +37,8 @@ pub(super) struct Socket {
 pub(super) enum Received {
     Text(Utf8Bytes),
     Binary,
+    /// Answered already.
+    Ping,
     Pong(Bytes),
     Closed(Close),
 }
@@ -125,7 +127,7 @@ impl Socket {
                 Some(Ok(Message::Ping(_))) => {
                     self.unflushed.get_or_insert_with(Instant::now);
                     self.poll_flush(cx);
-                    continue;
+                    Received::Ping
                 }
                 Some(Ok(Message::Frame(_))) => continue,
                 Some(Ok(Message::Close(frame))) => {

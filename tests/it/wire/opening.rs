@@ -1,9 +1,11 @@
 //! How streams begin, by the book and otherwise.
 
+use std::io::Write as _;
+
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
 
-use crate::world::{Gateway, Heard, MediaStream, has, is_well, tone, until};
+use crate::world::{Gateway, Heard, MediaStream, has, is_well, tone, until, ws_frame};
 
 const EARLY: &str = "voxgate_media_frames_dropped_total{direction=\"in\",reason=\"before_start\"}";
 
@@ -71,6 +73,19 @@ fn a_stream_that_never_starts_is_closed_and_has_heard_nothing() {
     assert_eq!(busy.hear(), Heard::Closed(1008));
     assert!(gateway.event("WS_STOP", 1)["detail"].as_str().unwrap().contains("no `start` within 1000 ms"));
     assert_eq!(gateway.metric("voxgate_calls_without_start_total"), 2.0);
+    is_well(&gateway);
+}
+
+/// And one that floods instead of starting is given up as well.
+#[test]
+fn a_flood_before_start_is_closed_in_time() {
+    let gateway = Gateway::start("[limits]\nstart_timeout = \"1s\"\n");
+    let mut stream = MediaStream::open(&gateway);
+    let flood = ws_frame(0x81, b"{\"event\":\"media\"}").repeat(5_000);
+    let mut writer = stream.ws.get_mut().try_clone().unwrap();
+    let flooding = std::thread::spawn(move || while writer.write_all(&flood).is_ok() {});
+    assert_eq!(gateway.event("WS_STOP", 0)["close_code"], 1008);
+    flooding.join().unwrap();
     is_well(&gateway);
 }
 

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Write as _};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -176,18 +177,23 @@ impl MediaStream {
         }
     }
 
-    /// The audio of a whole reply; its marks go back as they come.
+    /// The audio of a whole reply; its marks go back as they come, the last when all has been played.
     pub fn reply(&mut self) -> Vec<u8> {
         let mut audio = Vec::new();
+        let mut played = Instant::now();
         loop {
             match self.hear() {
-                Heard::Media(frame) => audio.extend(frame),
-                Heard::Mark(name) => {
-                    self.mark(&name);
-                    if name.ends_with(".end") {
-                        return audio;
-                    }
+                Heard::Media(frame) => {
+                    played = played.max(Instant::now()) + Duration::from_micros(125) * frame.len() as u32;
+                    audio.extend(frame);
                 }
+                Heard::Mark(name) if name.ends_with(".end") => {
+                    // No wait for the gateway: this is how long a telephone takes.
+                    std::thread::sleep(played.saturating_duration_since(Instant::now()));
+                    self.mark(&name);
+                    return audio;
+                }
+                Heard::Mark(name) => self.mark(&name),
                 Heard::Ping => {}
                 other @ (Heard::Clear | Heard::Closed(_)) => panic!("{other:?} in a reply"),
             }
