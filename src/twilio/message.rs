@@ -137,7 +137,12 @@ fn start<'a>(start: Option<WireStart<'a>>, outer: Cow<'a, str>) -> Result<Messag
         stream_sid: stream_sid.into_owned(),
         call_sid: start.call_sid.into_owned(),
         account_sid: start.account_sid.into_owned(),
-        parameters: start.custom_parameters.into_iter().map(|(name, value)| (name, plain(value))).collect(),
+        parameters: start
+            .custom_parameters
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name, plain(value)))
+            .collect(),
         format: start.media_format.map(|f| MediaFormat {
             encoding: f.encoding.into_owned(),
             sample_rate: f.sample_rate.unwrap_or(0),
@@ -170,9 +175,9 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 // which serde would fill with an owned copy.
 #[derive(Deserialize)]
 struct Wire<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     event: Cow<'a, str>,
-    #[serde(borrow, default, rename = "streamSid")]
+    #[serde(borrow, default, rename = "streamSid", deserialize_with = "text")]
     stream_sid: Cow<'a, str>,
     #[serde(borrow)]
     media: Option<WireMedia<'a>>,
@@ -186,25 +191,24 @@ struct Wire<'a> {
 
 #[derive(Deserialize)]
 struct WireMedia<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     track: Cow<'a, str>,
     #[serde(default, deserialize_with = "number")]
     timestamp: Option<u64>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     payload: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireStart<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     stream_sid: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     call_sid: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     account_sid: Cow<'a, str>,
-    #[serde(default)]
-    custom_parameters: BTreeMap<String, serde_json::Value>,
+    custom_parameters: Option<BTreeMap<String, serde_json::Value>>,
     #[serde(borrow)]
     media_format: Option<WireFormat<'a>>,
 }
@@ -212,7 +216,7 @@ struct WireStart<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireFormat<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     encoding: Cow<'a, str>,
     #[serde(default, deserialize_with = "number")]
     sample_rate: Option<u64>,
@@ -222,14 +226,36 @@ struct WireFormat<'a> {
 
 #[derive(Deserialize)]
 struct WireMark<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     name: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
 struct WireDtmf<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     digit: Cow<'a, str>,
+}
+
+/// A string, borrowed where it can be; nothing where there is `null`.
+fn text<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Cow<'a, str>, D::Error> {
+    struct Text;
+    impl<'de> Visitor<'de> for Text {
+        type Value = Cow<'de, str>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+        fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Cow<'de, str>, E> {
+            Ok(Cow::Borrowed(v))
+        }
+        fn visit_str<E>(self, v: &str) -> Result<Cow<'de, str>, E> {
+            Ok(Cow::Owned(v.to_owned()))
+        }
+        fn visit_unit<E>(self) -> Result<Cow<'de, str>, E> {
+            Ok(Cow::Borrowed(""))
+        }
+    }
+    from.deserialize_any(Text)
 }
 
 /// A number, or a string of digits; anything else is as good as absent.
@@ -312,6 +338,11 @@ mod tests {
         assert_eq!(start.stream_sid, "9b1d");
         assert_eq!(start.parameters["n"], "7");
         assert!(start.format.expect("a format").is_mulaw_8k_mono());
+
+        let nulls = r#"{"event":"start","sequenceNumber":null,"streamSid":"MZ","start":{"callSid":null,
+            "accountSid":null,"customParameters":null,"mediaFormat":null}}"#;
+        let Ok(Message::Start(start)) = reader.read(nulls) else { panic!("not a start") };
+        assert_eq!(start, Start { stream_sid: "MZ".into(), ..Start::default() });
 
         let l16 = r#"{"event":"start","start":{"streamSid":"s","mediaFormat":{"encoding":"audio/l16","sampleRate":16000}}}"#;
         let Ok(Message::Start(start)) = reader.read(l16) else { panic!("not a start") };
