@@ -163,6 +163,19 @@ fn connections_that_the_app_has_closed_are_not_used_again() {
     assert_eq!(app.heads().len(), 20);
 }
 
+#[test]
+fn an_unused_connection_is_closed_before_gunicorn_would() {
+    let (closed, was_closed) = mpsc::channel();
+    let app = TcpApp::start(move |_, wire| {
+        wire.send(KEPT);
+        wire.rest();
+        closed.send(()).unwrap();
+    });
+    let gateway = before(app.port, "");
+    assert_eq!(Wire::ask(gateway.port, &get("/")).text(), "kept");
+    was_closed.recv_timeout(Duration::from_millis(1_900)).expect("still kept when gunicorn closes it");
+}
+
 /// gunicorn closes what it has kept for 2 s. Pauses are what this is about: they end around there.
 #[test]
 fn pauses_around_gunicorns_keep_alive_do_no_harm() {
