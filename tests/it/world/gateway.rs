@@ -26,13 +26,22 @@ impl Gateway {
 
     /// The same, with more keys for `[server]` and with environment variables.
     pub fn start_with(config: &str, server_keys: &str, env: &[(&str, &str)]) -> Gateway {
+        Gateway::launch(config, server_keys, "transcripts = true", env)
+    }
+
+    /// A gateway that keeps to itself what was said, as shipped, and tells everything else.
+    pub fn discreet(config: &str) -> Gateway {
+        Gateway::launch(config, "", "", &[("RUST_LOG", "info,voxgate=trace")])
+    }
+
+    fn launch(config: &str, server_keys: &str, log_keys: &str, env: &[(&str, &str)]) -> Gateway {
         let (port, admin) = (free_port(), free_port());
         let folder = std::env::temp_dir().join(format!("voxgate-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("gateway.toml");
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:{port}\"\n{server_keys}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\
-             [log]\nformat = \"json\"\ntranscripts = true\n{config}"
+             [log]\nformat = \"json\"\n{log_keys}\n{config}"
         );
         std::fs::write(&file, text).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_voxgate"))
