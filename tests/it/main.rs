@@ -4,5 +4,6 @@
 #![allow(unreachable_pub, reason = "one binary: every module is for its neighbours")]
 
 mod conversation;
+mod services_fail;
 mod tidy;
 mod world;

@@ -29,6 +29,11 @@ impl Reply {
         );
     }
 
+    /// The same, of an answer that claims to be so long.
+    pub fn head_of(&mut self, status: u16, content_type: &str, length: usize) {
+        self.head(status, &format!("{content_type}\r\nContent-Length: {length}"));
+    }
+
     /// A piece of the body; whether it could still be sent.
     pub fn write(&mut self, piece: &[u8]) -> bool {
         self.0.write_all(piece).and_then(|()| self.0.flush()).is_ok()
