@@ -247,7 +247,7 @@ impl Call {
     }
 
     fn service_failed(&mut self, service: Service, kind: FailureKind, why: String, now: CallTime) {
-        let failure = Failure { upstream: service.as_str().to_owned(), kind, why };
+        let failure = Failure { upstream: String::new(), kind, why };
         self.tell(Event::UpstreamFailed { service, failure });
         self.apologise(now);
     }

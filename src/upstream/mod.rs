@@ -102,6 +102,15 @@ impl Services {
         Ok(Self { dialogue, on_done: Arc::new(on_done) })
     }
 
+    /// Who does this service, as the operator named it; empty in calls without a dialogue.
+    pub fn upstream(&self, service: Service) -> &str {
+        self.dialogue.as_deref().map_or("", |Dialogue { stt, agent, tts }| match service {
+            Service::Stt => stt.wire.upstream(),
+            Service::Agent => agent.wire.upstream(),
+            Service::Tts => tts.wire.upstream(),
+        })
+    }
+
     /// Has an utterance (μ-law) recognised: one `Transcript`, or `Failed`.
     pub async fn transcribe(
         self,
