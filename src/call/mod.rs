@@ -27,6 +27,7 @@ mod tests;
 pub use event::{Event, TurnResult};
 pub use input::{Action, Failure, FailureKind, Input, Job, Service, StopReason};
 pub use output::{Output, Question};
+pub use reply::SILENT_RMS;
 pub use settings::{Mode, Phrase, Settings};
 
 use std::collections::VecDeque;

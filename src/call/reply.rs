@@ -12,7 +12,7 @@ use crate::time::CallTime;
 const BYTES_PER_CHAR: u64 = 66 * BYTES_PER_MS as u64;
 
 /// Below this RMS a segment is silence: a voice is above it everywhere but in its pauses.
-const SILENT_RMS: f32 = 16.0;
+pub const SILENT_RMS: f32 = 16.0;
 
 #[derive(Debug, Default)]
 pub(super) struct Reply {

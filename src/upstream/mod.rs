@@ -33,7 +33,8 @@ use self::http::{Pool, Wire};
 use self::observed::{OnDone, Watch};
 use self::stt::Stt;
 use self::tts::Tts;
-use crate::call::{Failure, FailureKind, Input, Job, Question, Service};
+use crate::audio::{FRAME_BYTES, level};
+use crate::call::{Failure, FailureKind, Input, Job, Question, SILENT_RMS, Service};
 use crate::config::{self, Endpoint};
 
 /// The most μ-law that a phrase rendered in advance may have: more than four minutes.
@@ -173,6 +174,10 @@ impl Services {
                     return Err(speech.too_long(LONGEST_PHRASE));
                 }
                 phrase.extend_from_slice(&mulaw);
+            }
+            // As a call judges it; an apology that is silence would be worse than the one shipped.
+            if phrase.chunks(FRAME_BYTES).all(|frame| level::rms(frame) <= SILENT_RMS) {
+                return Err(speech.silent());
             }
             Ok(phrase)
         };
