@@ -18,7 +18,7 @@ const FAULTS: [Fault; 15] = [
     fault("/reset?as=head", "protocol", &["no HTTP answer, though asked twice"]),
     fault("/short", "protocol", &["broke off"]),
     fault("/empty", "protocol", &["no audio"]),
-    fault("/garbage", "protocol", &["audio"]),
+    fault("/garbage", "protocol", &["noise"]),
     fault("/mp3", "protocol", &["MP3", "ask the service for"]),
     fault(REFUSED, "connect", &["connection refused", "is it running?"]),
 ];
