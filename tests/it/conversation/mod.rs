@@ -26,9 +26,4 @@ pub fn assert_sound(call: &CallReport) {
     assert_eq!(call.violations, []);
     assert_eq!(call.gave_up, [""; 0], "{:#?}", call.timeline);
     assert_eq!(call.unsaid, 0);
-    // The gateway keeps 100 ms ahead. What it sent while this caller was short of processor time
-    // looks as if it were more.
-    let own = Duration::from_micros(call.own_lateness.max());
-    let lead = call.max_lead;
-    assert!(lead <= Duration::from_millis(120) + own, "{lead:?} ahead, this caller {own:?} late");
 }

@@ -96,8 +96,7 @@ fn when_the_caller_goes_on() {
 fn when_the_caller_interrupts_a_voice_that_never_ends() {
     let server = Server::start("misbehaving");
     let tts = format!("url = \"{}\"", server.url("/huge"));
-    let gateway =
-        Gateway::start(&Bot { tts, dialogue: PATIENT.into(), more: String::new(), ..bot() }.config());
+    let gateway = Gateway::start(&Bot { tts, dialogue: PATIENT.into(), lead_ms: 100, ..bot() }.config());
     let before = gateway.rss_kib();
     let interrupt =
         |ms| Step::Interrupt { after: Duration::from_millis(ms), audio: tone(600), timeout: PATIENCE };
@@ -136,7 +135,7 @@ fn when_the_caller_interrupts_an_agent_that_has_not_finished() {
         gone.lock().unwrap().send(()).unwrap();
     });
     let bot = Bot { agent: format!("url = \"{}\"", agent.url("/")), dialogue: PATIENT.into(), ..bot() };
-    let gateway = Gateway::start(&Bot { more: String::new(), ..bot }.config());
+    let gateway = Gateway::start(&Bot { lead_ms: 100, ..bot }.config());
     let after = Duration::from_millis(300);
     let script = vec![
         Step::Say(tone(400)),

@@ -47,6 +47,9 @@ pub struct Bot {
     pub stt: String,
     pub agent: String,
     pub tts: String,
+    /// Audio kept ahead at the carrier. So much by default that what is heard is what was sent, byte for
+    /// byte, however busy the machine; a test of interruptions wants less.
+    pub lead_ms: u32,
     /// Other sections.
     pub more: String,
 }
@@ -69,14 +72,15 @@ impl Bot {
             stt: String::new(),
             agent: "upstream = \"app\"\npath = \"/agent\"".into(),
             tts: String::new(),
+            lead_ms: 2_000,
             more: String::new(),
         }
     }
 
     pub fn config(&self) -> String {
-        let Bot { app, dialogue, stt, agent, tts, more } = self;
+        let Bot { app, dialogue, stt, agent, tts, lead_ms, more } = self;
         format!(
-            "{more}\n[dialogue]\nmode = \"dialogue\"\n{dialogue}\n\
+            "{more}\n[playout]\nlead_ms = {lead_ms}\n[dialogue]\nmode = \"dialogue\"\n{dialogue}\n\
              [dialogue.stt]\nkind = \"webhook\"\n{stt}\n\
              [dialogue.agent]\nkind = \"webhook\"\n{agent}\n\
              [dialogue.tts]\nkind = \"webhook\"\n{tts}\n\

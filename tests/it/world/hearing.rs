@@ -5,22 +5,34 @@ use std::time::Duration;
 use voxgate::audio::{FRAME_BYTES, level};
 use voxgate::cli::call::CallReport;
 use voxgate::cli::call::carrier::AUDIBLE_RMS;
+use voxgate::cli::call::report::What;
 
 /// Bytes of μ-law in a millisecond.
 pub const MS: usize = 8;
 
-/// What was heard from one moment of the call to another.
-pub fn heard(call: &CallReport, from: Duration, to: Duration) -> &[u8] {
+/// What was heard from one moment of the call to another, less the gaps that the caller noted where
+/// audio came late: on a busy machine that is as often this caller's fault as the gateway's.
+pub fn heard(call: &CallReport, from: Duration, to: Duration) -> Vec<u8> {
     let at = |time: Duration| (time.as_micros() as usize / 125).min(call.heard.len());
-    &call.heard[at(from)..at(to)]
+    let (mut heard, mut from) = (Vec::new(), at(from));
+    let gaps = call.timeline.iter().filter_map(|moment| match moment.what {
+        What::Underrun { gap } => Some((Duration::from_millis(moment.ms), gap)),
+        _ => None,
+    });
+    for (end, gap) in gaps.filter(|(end, _)| (from..at(to)).contains(&at(*end))).collect::<Vec<_>>() {
+        heard.extend_from_slice(&call.heard[from..at(end.saturating_sub(gap)).max(from)]);
+        from = at(end);
+    }
+    heard.extend_from_slice(&call.heard[from..at(to)]);
+    heard
 }
 
 /// What was heard of the reply to the `turn`th utterance (from 0), without the silence around it: up
 /// to the next utterance, or to the end of the call.
-pub fn reply(call: &CallReport, turn: usize) -> &[u8] {
+pub fn reply(call: &CallReport, turn: usize) -> Vec<u8> {
     let from = call.turns[turn].reply_at.unwrap_or_else(|| panic!("no reply to utterance {turn}"));
     let to = call.turns.get(turn + 1).map_or(call.duration, |next| next.said_at);
-    sound(heard(call, from, to))
+    sound(&heard(call, from, to)).to_vec()
 }
 
 /// Without the silence before and after.
