@@ -1,7 +1,7 @@
 //! A request that nobody waits for any more is given up at once: when the call ends, when the caller
 //! goes on, when the caller interrupts; and a service that floods is not listened to.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use voxgate::cli::call::Step;
@@ -80,12 +80,14 @@ fn when_the_caller_goes_on() {
         Step::Say(tone(400)),
         Step::Pause(second),
         Step::Say(tone(400)),
-        Step::Pause(second),
+        Step::Pause(4 * second),
         Step::Hangup,
     ];
     call(&gateway, script);
     let requests = ended(&server, "/hang", 2);
     requests.iter().for_each(assert_let_go);
+    // At once, and not when the call ended.
+    assert!(requests[0]["open_ms"].as_u64().unwrap() < 3_000, "{requests:?}");
     let bytes = |n: usize| requests[n]["bytes"].as_u64().unwrap();
     assert!(bytes(1) > bytes(0) + 20_000, "both utterances are one turn: {requests:?}");
     let why: Vec<Value> = gateway.events("STATE").iter().map(|line| line["why"].clone()).collect();
@@ -132,7 +134,7 @@ fn when_the_caller_interrupts_an_agent_that_has_not_finished() {
         reply.head(200, "text/plain");
         reply.write(b"This is a sentence of some length which is heard. And");
         reply.hung_up();
-        gone.lock().unwrap().send(()).unwrap();
+        gone.lock().unwrap().send(Instant::now()).unwrap();
     });
     let bot = Bot { agent: format!("url = \"{}\"", agent.url("/")), dialogue: PATIENT.into(), ..bot() };
     let gateway = Gateway::start(&Bot { lead_ms: 100, ..bot }.config());
@@ -141,13 +143,17 @@ fn when_the_caller_interrupts_an_agent_that_has_not_finished() {
         Step::Say(tone(400)),
         Step::Interrupt { after, audio: tone(600), timeout: PATIENCE },
         Step::WaitForReplyStart { timeout: PATIENCE },
+        Step::Pause(Duration::from_secs(2)),
         Step::Hangup,
     ];
     let call = call(&gateway, script);
+    let ended = Instant::now();
     assert_eq!((call.clears, &call.gave_up[..]), (1, &[][..]));
-    for _ in 0..2 {
-        goes.recv_timeout(Duration::from_secs(10)).expect("the gateway to hang up on the agent");
-    }
+    let mut hung_up =
+        || goes.recv_timeout(Duration::from_secs(10)).expect("the gateway to hang up on the agent");
+    let (first, second) = (hung_up(), hung_up());
+    assert!(first + Duration::from_secs(1) < ended, "only when the call ended");
+    assert!(first < second);
 }
 
 #[test]
