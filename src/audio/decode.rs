@@ -153,6 +153,9 @@ impl SpeechDecoder {
                     *need = more.max(held.len() + 1);
                     return Ok(());
                 }
+                Verdict::Clear(_) | Verdict::Unclear if self.hint.file && raw::is_noise(held) => {
+                    return self.fail(NotSpeech::Noise);
+                }
                 Verdict::Clear(layout) => Some(Some(layout)),
                 Verdict::Unclear => Some(None),
             },
@@ -317,6 +320,16 @@ mod tests {
                 assert!(steps.max() < Some(7_000), "{rate} {how}");
             }
         }
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_not_played_as_noise() {
+        // Each byte once in an order without an order: 167 is prime to 256.
+        let scrambled: Vec<u8> = (0..2_000u32).map(|i| ((i * i / 2 * 167 + i * 89) >> 3) as u8).collect();
+        assert!(refused("audio/wav", &scrambled).starts_with("noise: "));
+        assert!(refused("audio/x-wav; rate=8000", &scrambled).starts_with("noise: "));
+        assert!(decode("audio/basic", &scrambled, 50).result.is_ok(), "headerless sound may be anything");
+        assert!(decode("audio/wav", crate::audio::APOLOGY, 50).result.is_ok(), "a wrong type is no crime");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub enum NotSpeech {
     Text(String),
     #[error("{0}, which this version does not play: ask the service for WAV, μ-law or PCM")]
     Encoded(&'static str),
+    #[error("noise: bytes that are neither the announced format nor audio of any other")]
+    Noise,
     #[error("a WAV header and no audio")]
     WavNoAudio,
     #[error(

@@ -235,6 +235,9 @@ impl Call {
         let Some(segment) = self.reply.as_mut().and_then(|reply| reply.end_segment(position)) else { return };
         self.tell(Event::TtsLen { ms: segment.bytes / BYTES_PER_MS as u64 });
         if !segment.loud {
+            if let Some(reply) = &mut self.reply {
+                reply.take_back();
+            }
             self.pacer.truncate(begun.saturating_sub(segment.bytes));
             let why = "the audio is nothing but silence";
             return self.service_failed(Service::Tts, FailureKind::Protocol, why.to_owned(), now);
@@ -287,7 +290,7 @@ impl Call {
     }
 
     fn service_failed(&mut self, service: Service, kind: FailureKind, why: String, now: CallTime) {
-        let failure = Failure { upstream: service.as_str().to_owned(), kind, why };
+        let failure = Failure { upstream: String::new(), kind, why };
         self.tell(Event::UpstreamFailed { service, failure });
         self.apologise(now);
     }

@@ -29,6 +29,7 @@ pub use event::{Event, TurnResult};
 pub use input::{Action, Failure, FailureKind, Input, Job, Service, StopReason};
 pub use output::{Output, Question};
 pub use relay::Relay;
+pub use reply::SILENT_RMS;
 pub use settings::{Hearing, Mode, Phrase, Settings};
 
 use std::collections::VecDeque;

@@ -363,7 +363,12 @@ impl Session {
         }
     }
 
-    fn observe(&mut self, event: Event) {
+    fn observe(&mut self, mut event: Event) {
+        if let Event::UpstreamFailed { service, failure } = &mut event
+            && failure.upstream.is_empty()
+        {
+            failure.upstream = self.gateway.services.upstream(*service).to_owned();
+        }
         self.observer.event(event);
     }
 

@@ -33,7 +33,8 @@ use self::http::{Pool, Wire};
 use self::observed::{OnDone, Watch};
 use self::stt::Stt;
 use self::tts::Tts;
-use crate::call::{Failure, FailureKind, Input, Job, Question, Service};
+use crate::audio::{FRAME_BYTES, level};
+use crate::call::{Failure, FailureKind, Input, Job, Question, SILENT_RMS, Service};
 use crate::config::{self, Endpoint};
 
 /// The most μ-law that a phrase rendered in advance may have: more than four minutes.
@@ -102,6 +103,15 @@ impl Services {
         Ok(Self { dialogue, on_done: Arc::new(on_done) })
     }
 
+    /// Who does this service, as the operator named it; empty in calls without a dialogue.
+    pub fn upstream(&self, service: Service) -> &str {
+        self.dialogue.as_deref().map_or("", |Dialogue { stt, agent, tts }| match service {
+            Service::Stt => stt.wire.upstream(),
+            Service::Agent => agent.wire.upstream(),
+            Service::Tts => tts.wire.upstream(),
+        })
+    }
+
     /// Has an utterance (μ-law) recognised: one `Transcript`, or `Failed`.
     pub async fn transcribe(
         self,
@@ -164,6 +174,10 @@ impl Services {
                     return Err(speech.too_long(LONGEST_PHRASE));
                 }
                 phrase.extend_from_slice(&mulaw);
+            }
+            // As a call judges it; an apology that is silence would be worse than the one shipped.
+            if phrase.chunks(FRAME_BYTES).all(|frame| level::rms(frame) <= SILENT_RMS) {
+                return Err(speech.silent());
             }
             Ok(phrase)
         };

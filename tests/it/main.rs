@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "`pub` is what a module of the tests offers to the others")]
 
 mod app_faults;
+mod conversation;
 mod drain;
 mod events;
 mod grafana;
@@ -11,6 +12,7 @@ mod handshake;
 mod hostile;
 mod http;
 mod legacy_websocket;
+mod services_fail;
 mod tidy;
 mod wire;
 mod world;

@@ -27,6 +27,15 @@ impl Gateway {
 
     /// The same, with more keys for `[server]` and with environment variables.
     pub fn start_with(config: &str, server_keys: &str, env: &[(&str, &str)]) -> Gateway {
+        Gateway::launch(config, server_keys, "transcripts = true", env)
+    }
+
+    /// A gateway that keeps to itself what was said, as shipped, and tells everything else.
+    pub fn discreet(config: &str) -> Gateway {
+        Gateway::launch(config, "", "", &[("RUST_LOG", "info,voxgate=trace")])
+    }
+
+    fn launch(config: &str, server_keys: &str, log_keys: &str, env: &[(&str, &str)]) -> Gateway {
         let (written, admin) = (free_port(), free_port());
         let told = env.iter().find(|(name, _)| *name == "PORT").map(|(_, port)| port.parse().unwrap());
         let port = told.unwrap_or(written);
@@ -35,7 +44,7 @@ impl Gateway {
         let file = folder.join("gateway.toml");
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:{written}\"\n{server_keys}\n\
-             [log]\nformat = \"json\"\ntranscripts = true\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{config}"
+             [log]\nformat = \"json\"\n{log_keys}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{config}"
         );
         std::fs::write(&file, text).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_voxgate"))

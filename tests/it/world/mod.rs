@@ -1,13 +1,18 @@
 //! What a test needs around it: the gateway, the services behind it, free ports, and an end to all of
 //! them when the test ends.
 
+mod bot;
+mod fake;
 mod gateway;
+pub mod hearing;
 mod ports;
 mod services;
 mod speech;
 mod stream;
 mod wire;
 
+pub use bot::{Bot, app, call, call_with, of_call, stt, tts, voice};
+pub use fake::Fake;
 pub use gateway::Gateway;
 pub use ports::free_port;
 pub use services::{LegacyApp, Server, project, run};
