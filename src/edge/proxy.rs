@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::gateway::Gateway;
 use super::handshake::{self, Refusal};
+use super::patience::head_is_read;
 use super::session::serve_call;
 use super::take_over::take_over;
 use super::tunnel::{self, Tunnel};
@@ -29,7 +30,7 @@ use crate::observe::{HandshakeResult, Route};
 use crate::twilio::{StreamStatus, codes};
 
 /// How long a client's connection is kept without a request.
-const KEEPALIVE_SECONDS: u64 = 75;
+pub(super) const KEEPALIVE_SECONDS: u64 = 75;
 /// Request line and headers. Pingora alone would take a megabyte.
 const LONGEST_HEAD: usize = 64 * 1024;
 /// A status callback is a few hundred bytes.
@@ -275,6 +276,7 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
+        head_is_read();
         self.gateway.requests.fetch_add(1, Ordering::SeqCst);
         self.gateway.metrics.http_inflight.inc();
         Context { route: Route::App, started: Instant::now(), request_id: String::new(), server: None }
