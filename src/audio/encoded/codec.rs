@@ -38,6 +38,12 @@ pub(super) struct Sound<'a> {
     pub(super) mono: &'a [f32],
 }
 
+impl std::fmt::Debug for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Codec").finish_non_exhaustive()
+    }
+}
+
 impl Codec {
     pub(super) fn mp3() -> Option<Codec> {
         Codec::new(CODEC_ID_MP3, None, |p, o| Ok(Box::new(MpaDecoder::try_new(p, o)?)))

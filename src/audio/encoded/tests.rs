@@ -80,24 +80,24 @@ fn step(sound: &[u8]) -> u32 {
 }
 
 #[test]
-fn a_sweep_comes_out_in_time_and_as_clean_as_mu_law_can_be() {
+fn a_sweep_comes_out_in_time_and_as_clean_as_it_was_encoded() {
     let both = 0.75;
-    for (file, kind, rate, ms, loudness) in [
-        (MP3_8K, "mp3 8000 Hz", 8_000, 600, 1.0),
-        (MP3_24K, "mp3 24000 Hz", 24_000, 600, 1.0),
-        (MP3_VBR, "mp3 44100 Hz", 44_100, 600, 1.0),
-        (MP3_JOINT, "mp3 44100 Hz, 2 channels", 44_100, 600, both),
-        (OGG_24K, "ogg vorbis 24000 Hz", 24_000, 600, 1.0),
-        (OGG_STEREO, "ogg vorbis 44100 Hz, 2 channels", 44_100, 600, both),
-        (FLAC_16K, "flac 16000 Hz", 16_000, 600, 1.0),
-        (FLAC_STEREO, "flac 44100 Hz, 2 channels", 44_100, 200, both),
+    for (file, kind, rate, ms, loudness, least) in [
+        (MP3_8K, "mp3 8000 Hz", 8_000, 600, 1.0, 24.0),
+        (MP3_24K, "mp3 24000 Hz", 24_000, 600, 1.0, 25.0),
+        (MP3_VBR, "mp3 44100 Hz", 44_100, 600, 1.0, 34.0),
+        (MP3_JOINT, "mp3 44100 Hz, 2 channels", 44_100, 600, both, 24.0),
+        (OGG_24K, "ogg vorbis 24000 Hz", 24_000, 600, 1.0, 24.0),
+        (OGG_STEREO, "ogg vorbis 44100 Hz, 2 channels", 44_100, 600, both, 25.0),
+        (FLAC_16K, "flac 16000 Hz", 16_000, 600, 1.0, 39.0),
+        (FLAC_STEREO, "flac 44100 Hz, 2 channels", 44_100, 200, both, 36.0),
     ] {
         let d = decode(file, 1_400);
         assert_eq!((d.result, &*d.kind), (Ok(()), kind));
         let want = sweep(rate, ms, loudness);
-        let best = snr_db(&want.iter().map(|x| mulaw::encode(*x as i16)).collect::<Vec<_>>(), &want);
+        // As much as the encoder has left; a decoder in a hurry, or late by a sample, loses 10 dB of it.
         let snr = snr_db(&d.sound, &want);
-        assert!(snr > 30.0 && snr > best - 6.0, "{kind}: {snr:.1} dB of {best:.1} dB");
+        assert!(snr > least, "{kind}: {snr:.1} dB");
         // 3,200 Hz at full strength moves by this much; a click would be more.
         assert!(step(&d.sound) < 17_000, "{kind}: {}", step(&d.sound));
     }
@@ -107,7 +107,7 @@ fn a_sweep_comes_out_in_time_and_as_clean_as_mu_law_can_be() {
 fn speech_is_the_speech_that_was_encoded() {
     let want: Vec<f32> = APOLOGY[..8_000].iter().map(|b| f32::from(mulaw::decode(*b))).collect();
     let snr = snr_db(&heard(MP3_SPEECH), &want);
-    assert!(snr > 15.0, "{snr:.1} dB");
+    assert!(snr > 23.0, "{snr:.1} dB");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn the_first_sound_comes_as_soon_as_the_codec_allows() {
 fn a_file_cut_short_is_heard_up_to_there() {
     for file in ALL {
         let whole = heard(file);
-        let cut = heard(&file[..file.len() - 900]);
+        let cut = heard(&file[..file.len() - 400]);
         assert!(cut.len() < whole.len() && cut.len() > 900, "{} of {}", cut.len(), whole.len());
         // The end of what there is has been through the filter without what is missing.
         let same = cut.len() - 320;
@@ -161,7 +161,7 @@ fn two_files_joined_are_heard_one_after_the_other() {
         let want = sweep(rate, 600, loudness).repeat(2);
         let sound = heard(&file.repeat(2));
         let snr = snr_db(&sound, &want);
-        assert!(snr > 30.0, "{rate}: {snr:.1} dB");
+        assert!(snr > 24.0, "{rate}: {snr:.1} dB");
         assert!(step(&sound) < 17_000, "{rate}: {}", step(&sound));
     }
     for (a, b) in [(MP3_24K, MP3_JOINT), (MP3_JOINT, MP3_8K), (OGG_24K, OGG_STEREO), (FLAC_16K, FLAC_STEREO)]
@@ -234,7 +234,7 @@ fn what_never_completes_is_refused_and_not_held_for_long() {
         let (mut out, mut most) = (Vec::new(), 0);
         let mut result = encoded.push(start, &mut out);
         for _ in 0..400 {
-            result = result.and_then(|()| encoded.push(&rest.repeat(4_096 / rest.len()), &mut out));
+            result = result.and_then(|()| encoded.push(&rest.repeat(1.max(4_096 / rest.len())), &mut out));
             most = most.max(encoded.held.len());
         }
         (result.expect_err("refused").to_string(), most)
@@ -246,8 +246,13 @@ fn what_never_completes_is_refused_and_not_held_for_long() {
     assert_eq!(why, "a broken MP3: 64 KiB without a frame");
     assert!(most < 32 * 1024, "{most}");
     let page = [&OGG_24K[..26], &[255], &[255; 255], &[1; 255 * 255]].concat();
-    let (why, most) = endless(&page, &page);
+    let mut next = page.clone();
+    next[5] = 1;
+    let (why, most) = endless(&page, &next);
     assert_eq!(why, "a broken Ogg Vorbis: a packet of more than 64 KiB");
+    assert!(most < 32 * 1024, "{most}");
+    let (why, most) = endless(&OGG_24K[..58], &next);
+    assert_eq!(why, "a broken Ogg Vorbis: comments of more than 16 MiB");
     assert!(most < 32 * 1024, "{most}");
     let (why, most) = endless(&FLAC_16K[..900], &[0x55]);
     assert_eq!(why, "a broken FLAC: a frame of more than 256 KiB");

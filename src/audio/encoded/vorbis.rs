@@ -137,7 +137,7 @@ mod tests {
         let book = [SYNC, (32, 16), (131_072, 24), (1, 1), (16, 5), (131_072, 18), (1, 4), (0, 64), (0, 9)];
         assert!(!modest(&packed(&[&[(255, 8)][..], &book].concat())));
         let small = [(0, 8), SYNC, (1, 16), (2, 24), (1, 1), (0, 5), (2, 2), (0, 4)];
-        assert_eq!(size(&packed(&small)), Some(4));
+        assert_eq!(size(&packed(&small)), Some(2));
         assert_eq!(size(&packed(&small[..6])), None);
     }
 
