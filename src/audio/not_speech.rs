@@ -82,6 +82,9 @@ mod tests {
             NotSpeech::Encoded("Ogg Opus").to_string(),
             "Ogg Opus, which this version does not play: ask the service for μ-law, PCM, WAV or MP3"
         );
+        assert_eq!(NotSpeech::NoAudio("FLAC").to_string(), "FLAC without any sound");
+        let broken = NotSpeech::Broken("MP3", "64 KiB without a frame");
+        assert_eq!(broken.to_string(), "a broken MP3: 64 KiB without a frame");
     }
 
     #[test]

@@ -164,6 +164,13 @@ mod tests {
         let mut frame = [0x55u8; 144];
         frame[..4].copy_from_slice(&[0xFF, 0xF3, 0x64, 0xC4]);
         assert_eq!(all(&frame.repeat(3)), Content::Mp3);
+        // What is refused by name; without an announcement the second proves nothing.
+        frame[..2].copy_from_slice(&[0xFF, 0xF5]);
+        let two = mpeg(&frame.repeat(9), true, true);
+        assert_eq!(two, Some(Ok(Content::Encoded("MPEG layer II"))));
+        let free = [0xFF, 0xFB, 0x00, 0xC4, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55];
+        assert_eq!(sniff(&free, true, true), Ok(Content::Encoded("free-format MP3")));
+        assert_eq!(sniff(&free, true, false), Ok(Content::Raw));
         // A quiet beginning of μ-law.
         let mut quiet: Vec<u8> = (0..900).map(|i| [0xFF, 0xFB, 0x7D, 0xFE, 0x7B][i % 5]).collect();
         assert_eq!(all(&quiet), Content::Raw);

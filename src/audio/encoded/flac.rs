@@ -111,9 +111,9 @@ impl Flac {
                 let after = &bytes[self.seen..];
                 let ends = match header(after) {
                     Header::Frame => true,
-                    Header::Unclear if after.is_empty() => complete,
                     Header::Unclear if !complete => return Ok(Step::More),
-                    _ => ends_all(after),
+                    Header::None if !complete && after.len() < MAGIC.len() => return Ok(Step::More),
+                    Header::None | Header::Unclear => ends_all(after),
                 };
                 if ends {
                     break;
@@ -206,9 +206,9 @@ fn header(bytes: &[u8]) -> Header {
     if crc.crc() == *checksum { Header::Frame } else { Header::None }
 }
 
-/// What may follow the last frame: another file, or a tag.
+/// What may follow the last frame: nothing, another file, or a tag.
 fn ends_all(after: &[u8]) -> bool {
-    after.starts_with(MAGIC) || after.starts_with(b"TAG") || after.starts_with(b"ID3")
+    after.is_empty() || after.starts_with(MAGIC) || after.starts_with(b"TAG") || after.starts_with(b"ID3")
 }
 
 #[cfg(test)]

@@ -83,7 +83,10 @@ impl Ogg {
         if bytes.len() >= 4 && !bytes.starts_with(b"OggS") {
             return match self.stream {
                 // Something else that was put at the end of the file.
-                Stream::Ended => Ok(Step::Take(bytes.len() as u64)),
+                Stream::Ended => {
+                    let next = bytes.iter().skip(1).position(|b| *b == b'O');
+                    Ok(Step::Take(next.map_or(bytes.len(), |at| at + 1) as u64))
+                }
                 _ => Err(NotSpeech::Broken(NAME, "a page does not follow the last one")),
             };
         }

@@ -112,7 +112,9 @@ fn speech_is_the_speech_that_was_encoded() {
 
 #[test]
 fn chunks_make_no_difference() {
-    for file in ALL {
+    let tag = [&b"TAG"[..], &[b'O'; 125]].concat();
+    let tagged = ALL.map(|file| [file, &tag, &id3v2(300), file, &tag].concat());
+    for file in ALL.into_iter().chain(tagged.iter().map(|file| &file[..])) {
         let whole = decode(file, usize::MAX);
         for chunk in [1, 7, 191, 1_400, 5_000] {
             assert_eq!(decode(file, chunk), whole, "{chunk}");
@@ -271,7 +273,7 @@ proptest! {
         (from, len) in (any::<prop::sample::Index>(), 0usize..600),
         chunk in 1usize..3_000,
     ) {
-        let mut bytes = file.to_vec();
+        let mut bytes = [file, &[b'T'; 40]].concat();
         front.iter().for_each(|(at, b)| bytes[*at] = *b);
         anywhere.iter().for_each(|(at, b)| bytes[at.index(file.len())] = *b);
         let from = from.index(file.len());
