@@ -62,21 +62,31 @@ impl Ogg {
         complete: bool,
         out: &mut Output<'_>,
     ) -> Result<Step, NotSpeech> {
-        let Some(&lacing) = self.page.segments.get(self.page.at) else {
-            return self.header(bytes, complete);
-        };
-        let len = usize::from(lacing);
-        let Some(segment) = bytes.get(..len) else {
-            return Ok(Step::More);
-        };
-        self.page.at += 1;
-        if self.page.ours {
-            self.segment(segment, out)?;
-            if self.page.at == self.page.segments.len() {
-                self.page_ends();
+        let mut taken = 0;
+        if self.page.at == self.page.segments.len() {
+            match self.header(bytes, complete)? {
+                Step::Take(len) if len < bytes.len() as u64 => return Ok(Step::Take(len)),
+                Step::Take(_) => taken = bytes.len(),
+                Step::More => return Ok(Step::More),
             }
         }
-        Ok(Step::Take(len as u64))
+        // As many segments as there are: one of no bytes ends a packet even where nothing follows.
+        let before = self.page.at;
+        while let Some(&lacing) = self.page.segments.get(self.page.at) {
+            let Some(segment) = bytes.get(taken..taken + usize::from(lacing)) else { break };
+            taken += segment.len();
+            self.page.at += 1;
+            if self.page.ours {
+                self.segment(segment, out)?;
+                if self.page.at == self.page.segments.len() {
+                    self.page_ends();
+                }
+            }
+        }
+        match taken > 0 || self.page.at > before {
+            true => Ok(Step::Take(taken as u64)),
+            false => Ok(Step::More),
+        }
     }
 
     fn header(&mut self, bytes: &[u8], complete: bool) -> Result<Step, NotSpeech> {

@@ -212,6 +212,31 @@ fn a_length_that_is_wrong_cuts_nothing_off() {
 }
 
 #[test]
+fn a_packet_may_end_with_nothing() {
+    let mut pages = Vec::new();
+    let mut rest = OGG_24K;
+    while !rest.is_empty() {
+        let (head, body) = rest.split_at(27 + usize::from(rest[26]));
+        let len = head[27..].iter().map(|n| usize::from(*n)).sum::<usize>();
+        pages.push((head, &body[..len]));
+        rest = &body[len..];
+    }
+    let (last, body) = pages.pop().expect("pages");
+    // Padded to 255 bytes, which Vorbis does not mind, the last packet ends in a segment of none.
+    let mut head = last.to_vec();
+    let end = head.len() - 1;
+    let short = 255 - usize::from(head[end]);
+    head[end] = 255;
+    head.push(0);
+    head[26] += 1;
+    let file: Vec<u8> = pages.iter().flat_map(|(head, body)| [*head, *body].concat()).collect();
+    for chunk in [1, 300, usize::MAX] {
+        let d = decode(&[&file, &head, body, &vec![0; short]].concat(), chunk);
+        assert_eq!((d.result, d.sound.len()), (Ok(()), 4_800));
+    }
+}
+
+#[test]
 fn what_is_not_played_is_refused_by_name() {
     assert!(refused(fixture!("tiny.opus")).starts_with("Ogg Opus, which this version does not play"));
     assert!(refused(fixture!("tiny.mp2")).starts_with("MPEG layer II, which"));
