@@ -119,6 +119,53 @@ impl Mode {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stt {
     Webhook { endpoint: Endpoint, format: SttFormat },
+    Deepgram(DeepgramStt),
+    Vosk(VoskStt),
+}
+
+impl Stt {
+    pub fn endpoint(&self) -> &Endpoint {
+        match self {
+            Stt::Webhook { endpoint, .. }
+            | Stt::Deepgram(DeepgramStt { endpoint, .. })
+            | Stt::Vosk(VoskStt { endpoint, .. }) => endpoint,
+        }
+    }
+
+    /// It hears the whole call as it is said, and not one utterance after the other.
+    pub fn is_streaming(&self) -> bool {
+        match self {
+            Stt::Webhook { .. } => false,
+            Stt::Deepgram(_) | Stt::Vosk(_) => true,
+        }
+    }
+}
+
+/// `GET /v1/listen`, a WebSocket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeepgramStt {
+    /// Its path is where the API begins (`/v1`), or the whole path of the request.
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    pub model: String,
+    /// `None` leaves it to the model.
+    pub language: Option<String>,
+    /// This much silence makes Deepgram say that the caller has finished; `None` for never.
+    pub endpointing: Option<Duration>,
+    /// The same by the gap between words.
+    pub utterance_end: Option<Duration>,
+    pub smart_format: bool,
+    pub punctuate: bool,
+    /// Words to listen for.
+    pub keyterm: Vec<String>,
+}
+
+/// The WebSocket protocol of the Vosk server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VoskStt {
+    pub endpoint: Endpoint,
+    /// All that can be said; empty for anything.
+    pub phrase_list: Vec<String>,
 }
 
 /// What an utterance is posted as.

@@ -18,7 +18,7 @@ use super::phrases::Rendering;
 use super::proxy::Proxy;
 use super::shutdown::Drain;
 use crate::call::Service as SpeechService;
-use crate::config::{Agent, Config, Mode, Stt, Tts};
+use crate::config::{Agent, Config, Mode, Tts};
 use crate::observe::Metrics;
 use crate::upstream::{Services, Unusable};
 
@@ -106,7 +106,7 @@ fn upstreams(config: &Config) -> Vec<(&str, SpeechService)> {
     match &config.dialogue.mode {
         Mode::Echo => Vec::new(),
         Mode::Dialogue { stt, agent, tts } => {
-            let Stt::Webhook { endpoint: stt, .. } = stt;
+            let stt = stt.endpoint();
             let Agent::Webhook { endpoint: agent } = agent;
             let Tts::Webhook { endpoint: tts, .. } = tts;
             vec![

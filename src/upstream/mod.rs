@@ -14,6 +14,7 @@ mod faults;
 mod http;
 mod lines;
 mod observed;
+mod stream;
 mod stt;
 mod tts;
 
@@ -27,10 +28,12 @@ use tokio::time::timeout;
 
 pub use self::http::Unusable;
 pub use self::observed::Observation;
+pub use self::stream::Recogniser;
 
 use self::agent::Agent;
 use self::http::{Pool, Wire};
 use self::observed::{OnDone, Watch};
+use self::stream::Streaming;
 use self::stt::Stt;
 use self::tts::Tts;
 use crate::call::{Failure, FailureKind, Input, Job, Question, Service};
@@ -61,9 +64,17 @@ pub struct Services {
 }
 
 struct Dialogue {
-    stt: Stt,
+    hearing: Hearing,
     agent: Agent,
     tts: Tts,
+}
+
+/// How the caller's words are recognised.
+enum Hearing {
+    /// Each utterance is a request.
+    Utterances(Stt),
+    /// The whole call is heard as it is said.
+    Stream(Arc<Streaming>),
 }
 
 /// A job ended before its answer was complete.
@@ -90,16 +101,31 @@ impl Services {
             config::Mode::Echo => None,
             config::Mode::Dialogue { stt, agent, tts } => {
                 let mut pools = Vec::new();
-                let config::Stt::Webhook { endpoint, format } = stt;
-                let stt = Stt { wire: wire(endpoint, &mut pools)?, format: *format };
+                let hearing = match stt {
+                    config::Stt::Webhook { endpoint, format } => {
+                        Hearing::Utterances(Stt { wire: wire(endpoint, &mut pools)?, format: *format })
+                    }
+                    config::Stt::Deepgram(stt) => Hearing::Stream(Arc::new(Streaming::deepgram(stt)?)),
+                    config::Stt::Vosk(stt) => Hearing::Stream(Arc::new(Streaming::vosk(stt)?)),
+                };
                 let config::Agent::Webhook { endpoint } = agent;
                 let agent = Agent { wire: wire(endpoint, &mut pools)? };
                 let config::Tts::Webhook { endpoint, voice, raw } = tts;
                 let tts = Tts { wire: wire(endpoint, &mut pools)?, voice: voice.clone(), raw: *raw };
-                Some(Arc::new(Dialogue { stt, agent, tts }))
+                Some(Arc::new(Dialogue { hearing, agent, tts }))
             }
         };
         Ok(Self { dialogue, on_done: Arc::new(on_done) })
+    }
+
+    /// Begins to listen to a call, if the recogniser is one that hears all of it: `Partial`s and
+    /// `SpeechFinal`s as they come, and an answer to each `finalize`. Each connection is observed as
+    /// one request, which is `ok` if it lasted until it was not needed any more.
+    pub fn recognise(&self, to: Sender<Input<'static>>) -> Option<Recogniser> {
+        match &self.dialogue.as_deref()?.hearing {
+            Hearing::Utterances(_) => None,
+            Hearing::Stream(streaming) => Some(Arc::clone(streaming).start(to, Arc::clone(&self.on_done))),
+        }
     }
 
     /// Has an utterance (μ-law) recognised: one `Transcript`, or `Failed`.
@@ -111,7 +137,9 @@ impl Services {
         to: Sender<Input<'static>>,
     ) {
         let job = Job::Transcribe { utterance };
-        let Some(Dialogue { stt, .. }) = self.dialogue.as_deref() else { return no_service(job, &to).await };
+        let Some(Dialogue { hearing: Hearing::Utterances(stt), .. }) = self.dialogue.as_deref() else {
+            return no_service(job, &to).await;
+        };
         let mut watch = Watch::new(&self.on_done, stt.wire.upstream(), Service::Stt);
         let ended = async {
             let text = stt.transcribe(&ids, audio, &mut watch).await?;
