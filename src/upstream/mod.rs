@@ -7,16 +7,22 @@
 
 mod agent;
 mod answer;
+mod deepgram;
+mod elevenlabs;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod faults;
 mod http;
 mod lines;
+mod multipart;
 mod observed;
+mod openai;
+mod owner;
 mod stream;
 mod stt;
 mod tts;
+mod vendor;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -100,18 +106,14 @@ impl Services {
         let dialogue = match &dialogue.mode {
             config::Mode::Echo => None,
             config::Mode::Dialogue { stt, agent, tts } => {
-                let mut pools = Vec::new();
-                let hearing = match stt {
-                    config::Stt::Webhook { endpoint, format } => {
-                        Hearing::Utterances(Stt { wire: wire(endpoint, &mut pools)?, format: *format })
-                    }
-                    config::Stt::Deepgram(stt) => Hearing::Stream(Arc::new(Streaming::deepgram(stt)?)),
-                    config::Stt::Vosk(stt) => Hearing::Stream(Arc::new(Streaming::vosk(stt)?)),
+                let mut pools = Pools::default();
+                let hearing = match Streaming::new(stt)? {
+                    Some(streaming) => Hearing::Stream(Arc::new(streaming)),
+                    None => Hearing::Utterances(Stt::new(stt, &mut pools)?),
                 };
                 let config::Agent::Webhook { endpoint } = agent;
-                let agent = Agent { wire: wire(endpoint, &mut pools)? };
-                let config::Tts::Webhook { endpoint, voice, raw } = tts;
-                let tts = Tts { wire: wire(endpoint, &mut pools)?, voice: voice.clone(), raw: *raw };
+                let agent = Agent { wire: pools.wire(endpoint)? };
+                let tts = Tts::new(tts, &mut pools)?;
                 Some(Arc::new(Dialogue { hearing, agent, tts }))
             }
         };
@@ -209,16 +211,22 @@ impl Services {
 }
 
 /// Endpoints on one upstream share its connections, its turns and its bound.
-fn wire(endpoint: &Endpoint, pools: &mut Vec<Arc<Pool>>) -> Result<Wire, Unusable> {
-    let known = pools.iter().find(|pool| pool.is_for(&endpoint.upstream));
-    let pool = match known {
-        Some(pool) => Arc::clone(pool),
-        None => {
-            pools.push(Arc::new(Pool::new(&endpoint.upstream)?));
-            return wire(endpoint, pools);
-        }
-    };
-    Wire::new(endpoint, pool)
+#[derive(Default)]
+struct Pools(Vec<Arc<Pool>>);
+
+impl Pools {
+    fn wire(&mut self, endpoint: &Endpoint) -> Result<Wire, Unusable> {
+        let known = self.0.iter().find(|pool| pool.is_for(&endpoint.upstream)).cloned();
+        let pool = match known {
+            Some(pool) => pool,
+            None => {
+                let pool = Arc::new(Pool::new(&endpoint.upstream)?);
+                self.0.push(Arc::clone(&pool));
+                pool
+            }
+        };
+        Wire::new(endpoint, pool)
+    }
 }
 
 async fn tell(to: &Sender<Input<'static>>, input: Input<'static>) -> Result<(), Ended> {

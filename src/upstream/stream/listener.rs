@@ -52,6 +52,9 @@ impl Default for Patience {
 /// before this much more audio: the question follows from the statement.
 const AT_ONCE: u64 = 300 * BYTES_PER_MS as u64;
 
+/// What waits for a call that does not listen; the oldest that is no answer goes first.
+const MOST_WAITING: usize = 32;
+
 /// Places in the audio are the same if they are no further apart: recognisers count in their own
 /// frames.
 pub(super) const SLACK: u64 = 100 * BYTES_PER_MS as u64;
@@ -247,7 +250,7 @@ impl Listener {
     fn say_transcript(&mut self) {
         let text = self.words.take();
         if let Some(utterance) = self.questions.pop_front().and_then(|question| question.order.utterance) {
-            self.outbox.push_back(Input::Transcript { utterance, text });
+            self.tell(Input::Transcript { utterance, text });
         }
     }
 
@@ -257,8 +260,18 @@ impl Listener {
         self.words.take();
         self.tape.forget(order.at);
         if let Some(utterance) = order.utterance {
-            self.outbox.push_back(Input::Failed { job: Job::Transcribe { utterance }, failure });
+            self.tell(Input::Failed { job: Job::Transcribe { utterance }, failure });
         }
+    }
+
+    fn tell(&mut self, input: Input<'static>) {
+        if self.outbox.len() >= MOST_WAITING {
+            let is_answer =
+                |input: &Input<'_>| matches!(input, Input::Transcript { .. } | Input::Failed { .. });
+            let oldest = self.outbox.iter().position(|input| !is_answer(input)).unwrap_or(0);
+            self.outbox.remove(oldest);
+        }
+        self.outbox.push_back(input);
     }
 
     /// The words have changed.
@@ -271,7 +284,7 @@ impl Listener {
             if matches!(self.outbox.back(), Some(Input::Partial { .. })) {
                 self.outbox.pop_back();
             }
-            self.outbox.push_back(Input::Partial { text });
+            self.tell(Input::Partial { text });
         }
     }
 
@@ -283,7 +296,7 @@ impl Listener {
         let (_, end): (Position, Position) = self.tape.span();
         self.words.ended_at = Some(end);
         if self.questions.is_empty() && !matches!(self.outbox.back(), Some(Input::SpeechFinal)) {
-            self.outbox.push_back(Input::SpeechFinal);
+            self.tell(Input::SpeechFinal);
         }
     }
 }

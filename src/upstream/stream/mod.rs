@@ -27,7 +27,7 @@ use self::tape::Tape;
 use super::http::Unusable;
 use super::observed::OnDone;
 use crate::call::Input;
-use crate::config::{DeepgramStt, Endpoint, Secret, Upstream, VoskStt};
+use crate::config::{DeepgramStt, Endpoint, Secret, Stt, Upstream, VoskStt};
 
 /// The longest wait for a first answer and between two, whatever an upstream made for requests may
 /// allow: a caller is on the line.
@@ -121,14 +121,23 @@ enum Said {
 }
 
 impl Streaming {
-    pub(super) fn deepgram(stt: &DeepgramStt) -> Result<Self, Unusable> {
+    /// `None` if this kind of recogniser is asked about one utterance after the other.
+    pub(super) fn new(stt: &Stt) -> Result<Option<Self>, Unusable> {
+        match stt {
+            Stt::Webhook { .. } | Stt::OpenAi(_) => Ok(None),
+            Stt::Deepgram(stt) => Self::deepgram(stt).map(Some),
+            Stt::Vosk(stt) => Self::vosk(stt).map(Some),
+        }
+    }
+
+    fn deepgram(stt: &DeepgramStt) -> Result<Self, Unusable> {
         let authorization =
             stt.api_key.as_ref().map(|key| ("Authorization".to_owned(), Secret(format!("Token {}", key.0))));
         let target = Target::new(&stt.endpoint, "/listen", &deepgram::query(stt), authorization)?;
         Ok(Self { target, wire: Wire::Deepgram, next: AtomicUsize::new(0), patience: Patience::default() })
     }
 
-    pub(super) fn vosk(stt: &VoskStt) -> Result<Self, Unusable> {
+    fn vosk(stt: &VoskStt) -> Result<Self, Unusable> {
         let target = Target::new(&stt.endpoint, "", "", None)?;
         Ok(Self {
             target,
