@@ -241,15 +241,19 @@ mod tests {
             }
         };
         let (_, tables) = alternatives();
-        assert_eq!(tables.len(), 4);
-        let examples = ["language", "prompt", "temperature", "instructions", "speed", "mip_opt_out"];
+        assert_eq!(tables.len(), 6);
+        let examples =
+            ["language", "prompt", "temperature", "instructions", "speed", "mip_opt_out", "keyterm"];
+        let vosk = ["phrase_list"];
         let elevenlabs = ["language_code", "voice_settings", "optimize_streaming_latency", "enable_logging"];
         for table in tables {
             let is_example = |line: &&str| {
                 let key = line.split('=').next().unwrap_or_default().trim();
-                examples.contains(&key) || elevenlabs.contains(&key)
+                examples.contains(&key) || elevenlabs.contains(&key) || vosk.contains(&key)
             };
-            let keys = ["[", "kind", "api_key"];
+            // A Vosk server is wherever the operator has put it.
+            let needed = if table.contains("\"vosk\"") { "url" } else { "api_key" };
+            let keys = ["[", "kind", needed];
             let least = |line: &&str| keys.iter().any(|key| line.starts_with(key));
             let without = |no: &dyn Fn(&&str) -> bool| {
                 table.lines().filter(|line| !no(line)).map(|line| format!("{line}\n")).collect::<String>()

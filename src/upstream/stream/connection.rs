@@ -110,8 +110,8 @@ impl Connection {
         } else if question.is_some() {
             self.socket.send(Message::text(wire.finalize()));
             self.asked = Some(now);
-        } else if let Some((after, words)) = wire.keep_alive()
-            && self.sent_at + after <= now
+        } else if let Some(words) = wire.keep_alive()
+            && self.sent_at + listener.streaming.patience.keep_alive <= now
         {
             self.socket.send(Message::text(words));
         } else {
@@ -122,8 +122,8 @@ impl Connection {
 
     /// When something will have taken too long.
     pub(super) fn due(&self, listener: &Listener) -> Instant {
-        let wire = &listener.streaming.wire;
-        let keep_alive = wire.keep_alive().map(|(after, _)| self.sent_at + after);
+        let streaming = &listener.streaming;
+        let keep_alive = streaming.wire.keep_alive().map(|_| self.sent_at + streaming.patience.keep_alive);
         let keep_alive = keep_alive.filter(|_| self.asked.is_none() && self.socket.unwritten.is_none());
         [keep_alive, self.question_due(listener), Some(self.stalled_at(listener))]
             .into_iter()
@@ -262,7 +262,10 @@ impl Connection {
         let place = listener.questions.front().map(|question| question.order.at);
         let covers =
             heard.is_final && heard.until.zip(place).is_some_and(|(until, place)| until + SLACK >= place);
-        if self.asked.is_some() && (heard.settles || covers && !listener.streaming.wire.answers_each()) {
+        if self.asked.is_some()
+            && !given_up
+            && (heard.settles || covers && !listener.streaming.wire.answers_each())
+        {
             self.asked = None;
             listener.answer();
             return listener.streaming.wire.answers_each().then_some(Left::Done);

@@ -14,8 +14,6 @@ use crate::config::DeepgramStt;
 pub(super) const FINALIZE: &str = r#"{"type":"Finalize"}"#;
 pub(super) const CLOSE: &str = r#"{"type":"CloseStream"}"#;
 pub(super) const KEEP_ALIVE: &str = r#"{"type":"KeepAlive"}"#;
-/// Sent when nothing else was for this long. Deepgram gives up after 10 s and advises 3 to 5.
-pub(super) const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(4);
 
 /// The query of the handshake.
 pub(super) fn query(stt: &DeepgramStt) -> String {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::super::answer::seconds;
 use super::connection::{Connection, Left};
 use super::socket::Socket;
 use super::tape::{Order, Position, Tape};
@@ -32,6 +33,9 @@ pub(super) struct Patience {
     /// Between two tries to connect: doubled from the first to the second.
     pub(super) pauses: (Duration, Duration),
     pub(super) goodbye: Duration,
+    /// With nothing to send, before a word that keeps the connection. Deepgram gives up after 10 s
+    /// and advises 3 to 5.
+    pub(super) keep_alive: Duration,
 }
 
 impl Default for Patience {
@@ -44,6 +48,7 @@ impl Default for Patience {
             while_down: ms(3000),
             pauses: (ms(100), ms(5000)),
             goodbye: ms(1000),
+            keep_alive: ms(4000),
         }
     }
 }
@@ -169,12 +174,14 @@ impl Listener {
             let question = *self.questions.front()?;
             let will_not_mend =
                 self.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Http4xx);
-            let due = question.since.max(self.down_since + self.streaming.patience.while_down);
+            // However often the connection comes and goes meanwhile, a question waits only once.
+            let down_since = self.down_since.min(question.since);
+            let due = question.since.max(down_since + self.streaming.patience.while_down);
             if question.order.utterance.is_none() {
                 self.answer();
             } else if will_not_mend || due <= Instant::now() {
                 let failure = self.failure.clone().unwrap_or_else(|| {
-                    let why = format!("no connection within {:?}", self.streaming.patience.while_down);
+                    let why = format!("no connection within {}", seconds(self.streaming.patience.while_down));
                     self.streaming.target.failure(FailureKind::Connect, "the network", &why)
                 });
                 self.fail(failure);

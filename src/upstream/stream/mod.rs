@@ -254,10 +254,10 @@ impl Wire {
         }
     }
 
-    /// What to say when there has been nothing to say for so long.
-    fn keep_alive(&self) -> Option<(Duration, &'static str)> {
+    /// What to say when there has been nothing to say for a while.
+    fn keep_alive(&self) -> Option<&'static str> {
         match self {
-            Wire::Deepgram => Some((deepgram::KEEP_ALIVE_AFTER, deepgram::KEEP_ALIVE)),
+            Wire::Deepgram => Some(deepgram::KEEP_ALIVE),
             Wire::Vosk { .. } => None,
         }
     }

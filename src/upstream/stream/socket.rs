@@ -1,7 +1,6 @@
 //! A WebSocket to a recogniser: the handshake and what a refused one means, reading that goes on
 //! while writing waits, and never more than one message that waits to be written.
 
-use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -18,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use super::super::answer::{quote, root_cause, seconds};
+use super::super::answer::{quote, seconds};
 use super::Target;
 use crate::call::{Failure, FailureKind};
 
@@ -180,10 +179,7 @@ fn refused(error: Error, secret: Option<&str>) -> (FailureKind, &'static str, St
     let response = match error {
         Error::Http(response) => response,
         Error::Io(error) => {
-            let tls = error
-                .source()
-                .map(|_| root_cause(&error))
-                .and_then(|cause| cause.downcast_ref::<rustls::Error>());
+            let tls = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
             return match tls {
                 Some(rustls::Error::InvalidMessage(_)) => {
                     let why = "what came is not TLS: does the server speak plain ws there?".to_owned();
