@@ -42,7 +42,8 @@ use self::observed::{OnDone, Watch};
 use self::stream::Streaming;
 use self::stt::Stt;
 use self::tts::Tts;
-use crate::call::{Failure, FailureKind, Input, Job, Question, Service};
+use crate::audio::{FRAME_BYTES, level};
+use crate::call::{Failure, FailureKind, Input, Job, Question, SILENT_RMS, Service};
 use crate::config::{self, Endpoint};
 
 /// The most μ-law that a phrase rendered in advance may have: more than four minutes.
@@ -81,6 +82,15 @@ enum Hearing {
     Utterances(Stt),
     /// The whole call is heard as it is said.
     Stream(Arc<Streaming>),
+}
+
+impl Hearing {
+    fn upstream(&self) -> &str {
+        match self {
+            Hearing::Utterances(stt) => stt.wire.upstream(),
+            Hearing::Stream(streaming) => streaming.upstream(),
+        }
+    }
 }
 
 /// A job ended before its answer was complete.
@@ -128,6 +138,15 @@ impl Services {
             Hearing::Utterances(_) => None,
             Hearing::Stream(streaming) => Some(Arc::clone(streaming).start(to, Arc::clone(&self.on_done))),
         }
+    }
+
+    /// Who does this service, as the operator named it; empty in calls without a dialogue.
+    pub fn upstream(&self, service: Service) -> &str {
+        self.dialogue.as_deref().map_or("", |Dialogue { hearing, agent, tts }| match service {
+            Service::Stt => hearing.upstream(),
+            Service::Agent => agent.wire.upstream(),
+            Service::Tts => tts.wire.upstream(),
+        })
     }
 
     /// Has an utterance (μ-law) recognised: one `Transcript`, or `Failed`.
@@ -194,6 +213,10 @@ impl Services {
                     return Err(speech.too_long(LONGEST_PHRASE));
                 }
                 phrase.extend_from_slice(&mulaw);
+            }
+            // As a call judges it; an apology that is silence would be worse than the one shipped.
+            if phrase.chunks(FRAME_BYTES).all(|frame| level::rms(frame) <= SILENT_RMS) {
+                return Err(speech.silent());
             }
             Ok(phrase)
         };

@@ -256,6 +256,7 @@ impl World {
             | Event::TtsFirstAudio { .. }
             | Event::TtsLen { .. }
             | Event::FirstFrameHeard { .. }
+            | Event::BotOverflow
             | Event::Dtmf { .. }
             | Event::MediaGap { .. } => {}
         }

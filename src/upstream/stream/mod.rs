@@ -154,6 +154,10 @@ impl Streaming {
         Recogniser { tape }
     }
 
+    pub(super) fn upstream(&self) -> &str {
+        &self.target.upstream.name
+    }
+
     /// The server for the next connection.
     fn turn(&self) -> usize {
         self.next.fetch_add(1, Ordering::Relaxed)
