@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there fails")]
 
 mod tidy;
+mod vendors;
 mod world;
