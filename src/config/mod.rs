@@ -179,17 +179,19 @@ mod tests {
         let known = doc.known().filter(|(table, key)| {
             !(tables[..2].contains(table) || *table == tables[2] && sections.contains(key))
         });
+        let (_, alternatives) = alternatives();
+        let is_alternative = |table: &str, key: &str| {
+            let of_table = alternatives.iter().filter(|text| text.starts_with(&format!("[{table}]")));
+            let mut lines = of_table.flat_map(|text| text.lines());
+            lines.any(|line| line.split_once('=').is_some_and(|(k, _)| k.trim() == key))
+        };
         let known: BTreeSet<_> = known.map(|(table, key)| (table.to_owned(), key.to_owned())).collect();
         assert_eq!(shown(true), known);
 
         let optional = ["token", "url", "upstream", "path", "headers", "voice", "apology_audio"];
-        let (_, alternatives) = alternatives();
-        let begins = |line: &str, key: &str| line.split_once('=').is_some_and(|(k, _)| k.trim() == key);
         for (table, key) in known.difference(&shown(false)) {
-            let of_table = alternatives.iter().filter(|text| text.starts_with(&format!("[{table}]")));
-            let is_alternative = of_table.flat_map(|text| text.lines()).any(|line| begins(line, key));
             assert!(
-                optional.contains(&key.as_str()) || is_alternative,
+                optional.contains(&key.as_str()) || is_alternative(table, key),
                 "{key} in [{table}] has a default and is commented out"
             );
         }

@@ -26,7 +26,13 @@ ENCODINGS = {
     "opus": ((), ("ogg",), None),
     "aac": ((), (), None),
 }
-TYPES = {"linear16": "audio/l16", "mulaw": "audio/mulaw", "alaw": "audio/alaw", "flac": "audio/flac", "mp3": "audio/mpeg"}
+TYPES = {
+    "linear16": "audio/l16",
+    "mulaw": "audio/mulaw",
+    "alaw": "audio/alaw",
+    "flac": "audio/flac",
+    "mp3": "audio/mpeg",
+}
 
 
 def answers(path):
@@ -52,7 +58,9 @@ def answer(_path, query, headers, body, _recogniser):
             raise Misfit("text", "a text is wanted")
         if len(asked["text"]) > 2_000:
             raise error(413, "PAYLOAD_TOO_LARGE", "More than 2000 characters.")
-        return Speech(content_type, encoded(asked["text"], VOICES[model], options), asked["text"], asked)
+        return Speech(
+            content_type, encoded(asked["text"], VOICES[model], options), asked["text"], asked
+        )
     except Misfit as misfit:
         raise error(400, "Bad Request", f"{misfit.where}: {misfit.why}") from None
     except ValueError:
@@ -74,12 +82,19 @@ def output(query):
     if "bit_rate" in query and (encoding != "mp3" or query["bit_rate"] not in ("32000", "48000")):
         raise Misfit("bit_rate", f"{encoding} is not to be had at that")
     if encoding == "mp3":
-        return f"-t mp3 -r 22050 -c 1 -C {int(query.get('bit_rate', 48_000)) // 1000}".split(), TYPES["mp3"]
+        return (
+            f"-t mp3 -r 22050 -c 1 -C {int(query.get('bit_rate', 48_000)) // 1000}".split(),
+            TYPES["mp3"],
+        )
     rate = int(query.get("sample_rate", rates[0]))
     container = query.get("container", containers[0]) if containers else None
     kind = "flac" if encoding == "flac" else "raw" if container == "none" else "wav"
     little = "-L" if encoding == "linear16" else ""
-    content_type = "audio/wav" if kind == "wav" else f"{TYPES[encoding]};rate={rate}" if encoding == "linear16" else TYPES[encoding]
+    content_type = (
+        "audio/wav"
+        if kind == "wav"
+        else f"{TYPES[encoding]};rate={rate}" if encoding == "linear16" else TYPES[encoding]
+    )
     return f"-t {kind} -r {rate} -c 1 {coding} {little}".split(), content_type
 
 
@@ -93,7 +108,9 @@ def account(authorization):
     if scheme not in ("Token", "token", "Bearer", "bearer") or not key:
         raise error(401, "INVALID_AUTH", "No key came: send it as Authorization: Token KEY.")
     if key == "dg-limited":
-        raise error(429, "TOO_MANY_REQUESTS", "Too many at once. Try again later.", {"Retry-After": "5"})
+        raise error(
+            429, "TOO_MANY_REQUESTS", "Too many at once. Try again later.", {"Retry-After": "5"}
+        )
     if key == "dg-broke":
         raise error(402, "ASR_PAYMENT_REQUIRED", "The project has no credit.")
     if key == "dg-down":

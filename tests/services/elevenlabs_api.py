@@ -1,12 +1,17 @@
 """ElevenLabs' `POST /v1/text-to-speech/VOICE_ID` and the same with `/stream`, as its reference has
-them. Its server is built on FastAPI, and misfits are told of as that does: 422, with their place."""
+them. Its server is built on FastAPI, and misfits are told of as that does: 422, with their place.
+"""
 
 import re
 
 from vendor import Misfit, Refusal, Speech, as_json, encoded, mulaw, number, once, only, pcm
 
 PATH = re.compile(r"/v1/text-to-speech/([^/]+)(?:/stream)?")
-VOICES = {"JBFqnCBsd6RMkjVDRZzb": "rms", "21m00Tcm4TlvDq8ikWAM": "slt", "pNInz6obpgDQGcFmaJgB": "awb"}
+VOICES = {
+    "JBFqnCBsd6RMkjVDRZzb": "rms",
+    "21m00Tcm4TlvDq8ikWAM": "slt",
+    "pNInz6obpgDQGcFmaJgB": "awb",
+}
 MODELS = {"eleven_flash_v2_5", "eleven_flash_v2", "eleven_multilingual_v2", "eleven_v3"}
 SETTINGS = {
     "stability": (0, 1),

@@ -58,9 +58,13 @@ def account(authorization):
         raise error(401, "No key came: send it as Authorization: Bearer KEY.")
     if key == "sk-limited":
         message = "The rate limit of your organisation is reached. Try again in 20s."
-        raise error(429, message, code="rate_limit_exceeded", kind="requests", headers={"Retry-After": "20"})
+        raise error(
+            429, message, code="rate_limit_exceeded", kind="requests", headers={"Retry-After": "20"}
+        )
     if key == "sk-broke":
-        raise error(429, "Your quota is used up.", code="insufficient_quota", kind="insufficient_quota")
+        raise error(
+            429, "Your quota is used up.", code="insufficient_quota", kind="insufficient_quota"
+        )
     if key == "sk-down":
         raise error(503, "Out of order.", kind="server_error")
     if key != "sk-test":
@@ -68,7 +72,9 @@ def account(authorization):
 
 
 def no_such_model(name):
-    return error(404, f"The model `{name}` does not exist, or is not yours.", code="model_not_found")
+    return error(
+        404, f"The model `{name}` does not exist, or is not yours.", code="model_not_found"
+    )
 
 
 def transcription(fields, files, recogniser):
@@ -96,7 +102,13 @@ def transcription(fields, files, recogniser):
     if seconds < 0.1:
         raise error(400, f"{seconds} s of audio; the shortest is 0.1 s.", "file", "audio_too_short")
     text = recogniser.text(to_model_rate(samples, rate))
-    asked = {**fields, "file": name, "content_type": content_type, "bytes": len(data), "seconds": seconds}
+    asked = {
+        **fields,
+        "file": name,
+        "content_type": content_type,
+        "bytes": len(data),
+        "seconds": seconds,
+    }
     return {"text": text, "usage": {"type": "duration", "seconds": round(seconds)}, "asked": asked}
 
 
@@ -107,13 +119,19 @@ def decoded(name, data):
             if rate in (8_000, 16_000):
                 return samples, rate
         kind = name.rpartition(".")[2]
-        return from_pcm16(run(["sox", "-D", "-V1", "-t", kind, "-", *pcm(16_000), "-"], data)), 16_000
+        return (
+            from_pcm16(run(["sox", "-D", "-V1", "-t", kind, "-", *pcm(16_000), "-"], data)),
+            16_000,
+        )
     except (Refused, OSError):
         raise Misfit("file", "the file cannot be decoded") from None
 
 
 def speech(asked):
-    only(asked, {"model", "voice", "input", "instructions", "speed", "response_format", "stream_format"})
+    only(
+        asked,
+        {"model", "voice", "input", "instructions", "speed", "response_format", "stream_format"},
+    )
     for name in ("model", "voice", "input"):
         if not isinstance(asked.get(name), str) or not asked[name]:
             raise Misfit(name, f"{name} is wanted, as a text")

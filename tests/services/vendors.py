@@ -47,7 +47,14 @@ class Vendors(Service):
             return
         ms = round((time.perf_counter() - started) * 1000, 1)
         if isinstance(answer, Speech):
-            self.log.add(**entry, status=200, text=answer.text, asked=answer.asked, bytes=len(answer.audio), ms=ms)
+            self.log.add(
+                **entry,
+                status=200,
+                text=answer.text,
+                asked=answer.asked,
+                bytes=len(answer.audio),
+                ms=ms,
+            )
             self.answer_stream(answer.content_type, paced(answer.audio, 4_096, 0))
         else:
             self.log.add(**entry, status=200, asked=answer.pop("asked"), text=answer["text"], ms=ms)
