@@ -119,6 +119,55 @@ impl Mode {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stt {
     Webhook { endpoint: Endpoint, format: SttFormat },
+    OpenAi(OpenAiStt),
+    Deepgram(DeepgramStt),
+    Vosk(VoskStt),
+}
+
+impl Stt {
+    pub fn endpoint(&self) -> &Endpoint {
+        match self {
+            Stt::Webhook { endpoint, .. }
+            | Stt::OpenAi(OpenAiStt { endpoint, .. })
+            | Stt::Deepgram(DeepgramStt { endpoint, .. })
+            | Stt::Vosk(VoskStt { endpoint, .. }) => endpoint,
+        }
+    }
+
+    /// It hears the whole call as it is said, and not one utterance after the other.
+    pub fn is_streaming(&self) -> bool {
+        match self {
+            Stt::Webhook { .. } | Stt::OpenAi(_) => false,
+            Stt::Deepgram(_) | Stt::Vosk(_) => true,
+        }
+    }
+}
+
+/// `GET /v1/listen`, a WebSocket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeepgramStt {
+    /// Its path is where the API begins (`/v1`), or the whole path of the request.
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    pub model: String,
+    /// `None` leaves it to the model.
+    pub language: Option<String>,
+    /// This much silence makes Deepgram say that the caller has finished; `None` for never.
+    pub endpointing: Option<Duration>,
+    /// The same by the gap between words.
+    pub utterance_end: Option<Duration>,
+    pub smart_format: bool,
+    pub punctuate: bool,
+    /// Words to listen for.
+    pub keyterm: Vec<String>,
+}
+
+/// The WebSocket protocol of the Vosk server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VoskStt {
+    pub endpoint: Endpoint,
+    /// All that can be said; empty for anything.
+    pub phrase_list: Vec<String>,
 }
 
 /// What an utterance is posted as.
@@ -138,6 +187,100 @@ pub enum Agent {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tts {
     Webhook { endpoint: Endpoint, voice: Option<String>, raw: RawAudio },
+    OpenAi(OpenAiTts),
+    ElevenLabs(ElevenLabsTts),
+    Deepgram(DeepgramTts),
+}
+
+impl Tts {
+    pub fn endpoint(&self) -> &Endpoint {
+        match self {
+            Tts::Webhook { endpoint, .. }
+            | Tts::OpenAi(OpenAiTts { endpoint, .. })
+            | Tts::ElevenLabs(ElevenLabsTts { endpoint, .. })
+            | Tts::Deepgram(DeepgramTts { endpoint, .. }) => endpoint,
+        }
+    }
+}
+
+/// `POST /v1/audio/transcriptions`, at OpenAI or at whatever speaks its API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenAiStt {
+    /// Its path is where the API begins (`/v1`), or the whole path of the request.
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    pub model: String,
+    pub language: Option<String>,
+    pub prompt: Option<String>,
+    pub temperature: Option<f64>,
+}
+
+/// `POST /v1/audio/speech`, at OpenAI or at whatever speaks its API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenAiTts {
+    /// As that of [`OpenAiStt`].
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    pub model: String,
+    pub voice: String,
+    pub instructions: Option<String>,
+    pub speed: Option<f64>,
+    pub response_format: SpeechFormat,
+}
+
+/// What speech is asked for as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpeechFormat {
+    /// 16-bit little-endian, 24 kHz, without a head: the first to arrive.
+    Pcm,
+    Wav,
+}
+
+/// `POST /v1/text-to-speech/VOICE_ID/stream`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ElevenLabsTts {
+    /// As that of [`OpenAiStt`].
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    pub voice_id: String,
+    pub model_id: String,
+    pub output_format: ElevenLabsFormat,
+    pub language_code: Option<String>,
+    pub voice_settings: VoiceSettings,
+    /// 0 to 4.
+    pub optimize_streaming_latency: Option<i64>,
+    /// `Some(false)` asks that nothing be kept.
+    pub enable_logging: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElevenLabsFormat {
+    /// `ulaw_8000`: goes to the caller as it is.
+    Ulaw8000,
+    /// `pcm_RATE`: 16-bit little-endian, without a head.
+    Pcm(u32),
+}
+
+/// What is not said here is as stored with the voice.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct VoiceSettings {
+    pub stability: Option<f64>,
+    pub similarity_boost: Option<f64>,
+    pub style: Option<f64>,
+    pub speed: Option<f64>,
+    pub use_speaker_boost: Option<bool>,
+}
+
+/// `POST /v1/speak`, always asked for raw μ-law.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeepgramTts {
+    /// As that of [`OpenAiStt`].
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    /// The voice: Deepgram has one model for each.
+    pub model: String,
+    pub speed: Option<f64>,
+    pub mip_opt_out: Option<bool>,
 }
 
 /// What headerless audio from a TTS service is, where neither its bytes nor its Content-Type tell.

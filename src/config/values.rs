@@ -145,6 +145,17 @@ pub(super) fn url(text: &str) -> Result<Url, Refusal> {
     Ok(Url { tls, server: format!("{}:{port}", authority.host()), path_and_query: path_and_query.to_owned() })
 }
 
+/// The same for a WebSocket, which begins as a request: `ws://` is `http://`, and may be written so.
+pub(super) fn ws_url(text: &str) -> Result<Url, Refusal> {
+    let as_http = match text.split_once("://") {
+        Some(("ws", rest)) => format!("http://{rest}"),
+        Some(("wss", rest)) => format!("https://{rest}"),
+        Some(("http" | "https", _)) => text.to_owned(),
+        _ => return Err("does not start with ws:// or wss://"),
+    };
+    url(&as_http)
+}
+
 /// What may stand in a header that every answer carries.
 pub(super) fn header_word(text: &str) -> Result<String, Refusal> {
     match text {

@@ -78,14 +78,15 @@ impl Gateway {
     /// What a call that starts now needs to know.
     pub(super) fn call_settings(&self, call_sid: &str) -> Settings {
         let Config { turn, playout, dialogue, limits, .. } = &self.config;
-        let mode = match &dialogue.mode {
-            config::Mode::Echo => Mode::Echo,
-            config::Mode::Dialogue { .. } => Mode::Dialogue,
+        let (mode, hearing) = match &dialogue.mode {
+            config::Mode::Echo => (Mode::Echo, Hearing::Utterances),
+            config::Mode::Dialogue { stt, .. } if stt.is_streaming() => (Mode::Dialogue, Hearing::Stream),
+            config::Mode::Dialogue { .. } => (Mode::Dialogue, Hearing::Utterances),
         };
         let greets = mode == Mode::Dialogue && !turn.greeting.is_empty() && self.calls.greet(call_sid);
         Settings {
             mode,
-            hearing: Hearing::Utterances,
+            hearing,
             vad_rms: turn.vad_rms,
             endpointing: Endpointing { eou: turn.eou, max_utterance: turn.max_utterance },
             barge_in: turn.barge_in,

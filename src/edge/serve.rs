@@ -20,7 +20,7 @@ use super::phrases::Rendering;
 use super::proxy::{KEEPALIVE_SECONDS, Proxy};
 use super::shutdown::Drain;
 use crate::call::Service as SpeechService;
-use crate::config::{Agent, Config, Mode, Stt, Tts};
+use crate::config::{Agent, Config, Mode};
 use crate::observe::Metrics;
 use crate::upstream::{Services, Unusable};
 
@@ -114,13 +114,11 @@ fn upstreams(config: &Config) -> Vec<(&str, SpeechService)> {
     match &config.dialogue.mode {
         Mode::Echo => Vec::new(),
         Mode::Dialogue { stt, agent, tts } => {
-            let Stt::Webhook { endpoint: stt, .. } = stt;
             let Agent::Webhook { endpoint: agent } = agent;
-            let Tts::Webhook { endpoint: tts, .. } = tts;
             vec![
-                (stt.upstream.name.as_str(), SpeechService::Stt),
+                (stt.endpoint().upstream.name.as_str(), SpeechService::Stt),
                 (agent.upstream.name.as_str(), SpeechService::Agent),
-                (tts.upstream.name.as_str(), SpeechService::Tts),
+                (tts.endpoint().upstream.name.as_str(), SpeechService::Tts),
             ]
         }
     }

@@ -17,7 +17,7 @@ use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::time::CallTime;
 use crate::turn::State;
 use crate::twilio::{Malformed, Message, Outbound, Reader, Start};
-use crate::upstream::CallIds;
+use crate::upstream::{CallIds, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
 const INBOX: usize = 16;
@@ -152,6 +152,8 @@ struct Session {
     ids: Arc<CallIds>,
     started: Instant,
     requests: Vec<Request>,
+    /// Hears the whole call, where the recogniser is of that kind.
+    recogniser: Option<Recogniser>,
     inbox: mpsc::Receiver<Input<'static>>,
     answers: mpsc::Sender<Input<'static>>,
     next_ping: Instant,
@@ -190,6 +192,7 @@ impl Session {
             ids: Arc::new(CallIds { call_sid, stream_sid: start.stream_sid, parameters: start.parameters }),
             started,
             requests: Vec::new(),
+            recogniser: gateway.services.recognise(answers.clone()),
             inbox,
             answers,
             next_ping: started + gateway.config.twilio.ping_interval,
@@ -234,8 +237,10 @@ impl Session {
                 Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
             }
         }
-        let Session { socket, observer, started, ending, requests, .. } = self;
+        let Session { socket, observer, started, ending, requests, recogniser, gateway, .. } = self;
         drop(requests);
+        let unheard = recogniser.map_or(0, |recogniser| recogniser.lost());
+        gateway.metrics.frames_dropped.with_label_values(&["in", "stt_behind"]).inc_by(unheard / 160);
         observer.stopped(started.elapsed(), &ending);
         (socket, ending.close_code.unwrap_or(NORMAL))
     }
@@ -303,6 +308,10 @@ impl Session {
         match self.reader.read(text) {
             Ok(Message::Media { payload, timestamp_ms }) => {
                 self.observer.heard(payload.len());
+                // First: what the call asks about this audio must come behind it.
+                if let Some(recogniser) = &mut self.recogniser {
+                    recogniser.hear(payload);
+                }
                 self.call.handle(Input::Media { payload, timestamp_ms }, now);
             }
             Ok(Message::Mark { name }) => self.call.handle(Input::Mark(&name), now),
@@ -343,8 +352,16 @@ impl Session {
                     let job = services.transcribe(self.ids.clone(), utterance, audio, self.answers.clone());
                     self.request(Job::Transcribe { utterance }, job);
                 }
-                // No streaming recogniser is configured yet.
-                Output::Finalize { .. } | Output::Forget => {}
+                Output::Finalize { utterance } => {
+                    if let Some(recogniser) = &mut self.recogniser {
+                        recogniser.finalize(utterance);
+                    }
+                }
+                Output::Forget => {
+                    if let Some(recogniser) = &mut self.recogniser {
+                        recogniser.forget();
+                    }
+                }
                 Output::Ask(question) => {
                     let turn = question.turn;
                     let services = self.gateway.services.clone();

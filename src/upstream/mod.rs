@@ -7,15 +7,22 @@
 
 mod agent;
 mod answer;
+mod deepgram;
+mod elevenlabs;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod faults;
 mod http;
 mod lines;
+mod multipart;
 mod observed;
+mod openai;
+mod owner;
+mod stream;
 mod stt;
 mod tts;
+mod vendor;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,10 +34,12 @@ use tokio::time::timeout;
 
 pub use self::http::Unusable;
 pub use self::observed::Observation;
+pub use self::stream::Recogniser;
 
 use self::agent::Agent;
 use self::http::{Pool, Wire};
 use self::observed::{OnDone, Watch};
+use self::stream::Streaming;
 use self::stt::Stt;
 use self::tts::Tts;
 use crate::audio::{FRAME_BYTES, level};
@@ -62,9 +71,26 @@ pub struct Services {
 }
 
 struct Dialogue {
-    stt: Stt,
+    hearing: Hearing,
     agent: Agent,
     tts: Tts,
+}
+
+/// How the caller's words are recognised.
+enum Hearing {
+    /// Each utterance is a request.
+    Utterances(Stt),
+    /// The whole call is heard as it is said.
+    Stream(Arc<Streaming>),
+}
+
+impl Hearing {
+    fn upstream(&self) -> &str {
+        match self {
+            Hearing::Utterances(stt) => stt.wire.upstream(),
+            Hearing::Stream(streaming) => streaming.upstream(),
+        }
+    }
 }
 
 /// A job ended before its answer was complete.
@@ -90,23 +116,34 @@ impl Services {
         let dialogue = match &dialogue.mode {
             config::Mode::Echo => None,
             config::Mode::Dialogue { stt, agent, tts } => {
-                let mut pools = Vec::new();
-                let config::Stt::Webhook { endpoint, format } = stt;
-                let stt = Stt { wire: wire(endpoint, &mut pools)?, format: *format };
+                let mut pools = Pools::default();
+                let hearing = match Streaming::new(stt)? {
+                    Some(streaming) => Hearing::Stream(Arc::new(streaming)),
+                    None => Hearing::Utterances(Stt::new(stt, &mut pools)?),
+                };
                 let config::Agent::Webhook { endpoint } = agent;
-                let agent = Agent { wire: wire(endpoint, &mut pools)? };
-                let config::Tts::Webhook { endpoint, voice, raw } = tts;
-                let tts = Tts { wire: wire(endpoint, &mut pools)?, voice: voice.clone(), raw: *raw };
-                Some(Arc::new(Dialogue { stt, agent, tts }))
+                let agent = Agent { wire: pools.wire(endpoint)? };
+                let tts = Tts::new(tts, &mut pools)?;
+                Some(Arc::new(Dialogue { hearing, agent, tts }))
             }
         };
         Ok(Self { dialogue, on_done: Arc::new(on_done) })
     }
 
+    /// Begins to listen to a call, if the recogniser is one that hears all of it: `Partial`s and
+    /// `SpeechFinal`s as they come, and an answer to each `finalize`. Each connection is observed as
+    /// one request, which is `ok` if it lasted until it was not needed any more.
+    pub fn recognise(&self, to: Sender<Input<'static>>) -> Option<Recogniser> {
+        match &self.dialogue.as_deref()?.hearing {
+            Hearing::Utterances(_) => None,
+            Hearing::Stream(streaming) => Some(Arc::clone(streaming).start(to, Arc::clone(&self.on_done))),
+        }
+    }
+
     /// Who does this service, as the operator named it; empty in calls without a dialogue.
     pub fn upstream(&self, service: Service) -> &str {
-        self.dialogue.as_deref().map_or("", |Dialogue { stt, agent, tts }| match service {
-            Service::Stt => stt.wire.upstream(),
+        self.dialogue.as_deref().map_or("", |Dialogue { hearing, agent, tts }| match service {
+            Service::Stt => hearing.upstream(),
             Service::Agent => agent.wire.upstream(),
             Service::Tts => tts.wire.upstream(),
         })
@@ -121,7 +158,9 @@ impl Services {
         to: Sender<Input<'static>>,
     ) {
         let job = Job::Transcribe { utterance };
-        let Some(Dialogue { stt, .. }) = self.dialogue.as_deref() else { return no_service(job, &to).await };
+        let Some(Dialogue { hearing: Hearing::Utterances(stt), .. }) = self.dialogue.as_deref() else {
+            return no_service(job, &to).await;
+        };
         let mut watch = Watch::new(&self.on_done, stt.wire.upstream(), Service::Stt);
         let ended = async {
             let text = stt.transcribe(&ids, audio, &mut watch).await?;
@@ -195,16 +234,22 @@ impl Services {
 }
 
 /// Endpoints on one upstream share its connections, its turns and its bound.
-fn wire(endpoint: &Endpoint, pools: &mut Vec<Arc<Pool>>) -> Result<Wire, Unusable> {
-    let known = pools.iter().find(|pool| pool.is_for(&endpoint.upstream));
-    let pool = match known {
-        Some(pool) => Arc::clone(pool),
-        None => {
-            pools.push(Arc::new(Pool::new(&endpoint.upstream)?));
-            return wire(endpoint, pools);
-        }
-    };
-    Wire::new(endpoint, pool)
+#[derive(Default)]
+struct Pools(Vec<Arc<Pool>>);
+
+impl Pools {
+    fn wire(&mut self, endpoint: &Endpoint) -> Result<Wire, Unusable> {
+        let known = self.0.iter().find(|pool| pool.is_for(&endpoint.upstream)).cloned();
+        let pool = match known {
+            Some(pool) => pool,
+            None => {
+                let pool = Arc::new(Pool::new(&endpoint.upstream)?);
+                self.0.push(Arc::clone(&pool));
+                pool
+            }
+        };
+        Wire::new(endpoint, pool)
+    }
 }
 
 async fn tell(to: &Sender<Input<'static>>, input: Input<'static>) -> Result<(), Ended> {

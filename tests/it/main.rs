@@ -13,6 +13,8 @@ mod hostile;
 mod http;
 mod legacy_websocket;
 mod services_fail;
+mod streaming;
 mod tidy;
+mod vendors;
 mod wire;
 mod world;

@@ -81,7 +81,7 @@ impl Bot {
         let Bot { app, dialogue, stt, agent, tts, lead_ms, more } = self;
         format!(
             "{more}\n[playout]\nlead_ms = {lead_ms}\n[dialogue]\nmode = \"dialogue\"\n{dialogue}\n\
-             [dialogue.stt]\nkind = \"webhook\"\n{stt}\n\
+             [dialogue.stt]\n{stt}\n\
              [dialogue.agent]\nkind = \"webhook\"\n{agent}\n\
              [dialogue.tts]\nkind = \"webhook\"\n{tts}\n\
              [upstreams.app]\nservers = [\"127.0.0.1:{app}\"]\n"
