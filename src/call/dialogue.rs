@@ -80,6 +80,10 @@ impl Call {
         // Keys are pressed on purpose: what the line sounds like meanwhile is dropped.
         self.ear.end();
         self.recording.answered(false);
+        if self.settings.hearing == Hearing::Stream {
+            self.outputs.push_back(Output::Forget);
+            self.unanswered.clear();
+        }
         self.turns += 1;
         self.think(Why::Digits, Thinking { speech_end: None, since: now, voiced_frames: 0, filled: false });
         self.ask(digits.clone(), Some(digits), now);

@@ -1,7 +1,7 @@
 //! Watches one call: its events become log lines and metrics, and its last line sums it up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::local::LocalHistogram;
 use tracing::{debug, info, warn};
@@ -9,6 +9,9 @@ use tracing::{debug, info, warn};
 use super::metrics::Metrics;
 use crate::call::{Event, StopReason, TurnResult};
 use crate::twilio::codes;
+
+/// Between two lines about what a recogniser guesses.
+const GUESS_LINES: Duration = Duration::from_millis(250);
 
 /// What every line of a call bears.
 #[derive(Clone, Debug)]
@@ -42,6 +45,8 @@ pub struct CallObserver {
     underruns: u64,
     dropped: u64,
     reason: Option<StopReason>,
+    /// When a guess of the recogniser was logged last.
+    guessed_at: Option<Instant>,
 }
 
 impl CallObserver {
@@ -60,6 +65,7 @@ impl CallObserver {
             underruns: 0,
             dropped: 0,
             reason: None,
+            guessed_at: None,
         }
     }
 
@@ -136,7 +142,10 @@ impl CallObserver {
                     info!(call_sid, stream_sid, ms = millis(took), chars, "STT_FINAL");
                 }
             }
+            // A guess grows with every word: a few lines a second show it well enough.
+            Event::SttPartial { .. } if self.guessed_at.is_some_and(|at| at.elapsed() < GUESS_LINES) => {}
             Event::SttPartial { text } => {
+                self.guessed_at = Some(Instant::now());
                 let chars = text.chars().count();
                 if self.transcripts {
                     info!(call_sid, stream_sid, chars, text, "STT_PARTIAL");

@@ -378,6 +378,16 @@ fn a_recogniser_that_knows_the_end_ends_the_utterance_sooner() {
 }
 
 #[test]
+fn what_a_streaming_recogniser_heard_behind_keys_is_forgotten() {
+    let mut world = World::new(Settings { hearing: Hearing::Stream, ..settings() });
+    world.schedule_at(CallTime::from_millis(1000), Input::Dtmf('7'));
+    world.schedule_at(CallTime::from_millis(1100), Input::Dtmf('#'));
+    world.run(5000);
+    assert!(world.told().contains("→ forget"), "{}", world.told());
+    assert_eq!(world.questions[0].text, "7");
+}
+
+#[test]
 fn what_a_streaming_recogniser_heard_of_a_cough_during_the_reply_is_forgotten() {
     let mut world = World::new(Settings { hearing: Hearing::Stream, ..settings() });
     world.speech = vec![(1000, 2000), (3000, 3100)];
