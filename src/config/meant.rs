@@ -104,7 +104,16 @@ pub struct Dialogue {
 #[expect(clippy::large_enum_variant, reason = "a process has a handful of them")]
 pub enum Mode {
     Echo,
-    Dialogue { stt: Stt, agent: Agent, tts: Tts },
+    Dialogue {
+        stt: Stt,
+        agent: Agent,
+        tts: Tts,
+    },
+    /// A bot of the operator's own conducts the call, over the carrier's protocol.
+    Relay {
+        bot: Endpoint,
+        subprotocol: Option<String>,
+    },
 }
 
 impl Mode {
@@ -112,6 +121,7 @@ impl Mode {
         match self {
             Mode::Echo => "echo",
             Mode::Dialogue { .. } => "dialogue",
+            Mode::Relay { .. } => "relay",
         }
     }
 }

@@ -175,7 +175,7 @@ mod tests {
         let mut doc = document::Document::new("", SHIPPED, Path::new(""), &env, root.get_ref());
         resolve::config(&mut written::Table::root(&mut doc));
         let tables = ["", "upstreams", "dialogue"];
-        let sections = ["stt", "agent", "tts"];
+        let sections = ["stt", "agent", "tts", "bot"];
         let known = doc.known().filter(|(table, key)| {
             !(tables[..2].contains(table) || *table == tables[2] && sections.contains(key))
         });
@@ -188,7 +188,8 @@ mod tests {
         let known: BTreeSet<_> = known.map(|(table, key)| (table.to_owned(), key.to_owned())).collect();
         assert_eq!(shown(true), known);
 
-        let optional = ["token", "url", "upstream", "path", "headers", "voice", "apology_audio"];
+        let optional =
+            ["token", "url", "upstream", "path", "headers", "voice", "subprotocol", "apology_audio"];
         for (table, key) in known.difference(&shown(false)) {
             assert!(
                 optional.contains(&key.as_str()) || is_alternative(table, key),
@@ -204,6 +205,7 @@ mod tests {
             ("STT_AUTHORIZATION", "s"),
             ("AGENT_AUTHORIZATION", "a"),
             ("TTS_AUTHORIZATION", "b"),
+            ("BOT_AUTHORIZATION", "c"),
         ]);
         for not_both in [["# url "].as_slice(), &["# upstream ", "# path "]] {
             let example = |line: &str| {
@@ -239,7 +241,7 @@ mod tests {
             match load(text(&all), &env).unwrap_or_else(|problems| panic!("{all}\n{problems}")).dialogue.mode
             {
                 Mode::Dialogue { stt, tts, .. } => (stt, tts),
-                Mode::Echo => panic!("echo"),
+                Mode::Echo | Mode::Relay { .. } => panic!("no dialogue"),
             }
         };
         let (_, tables) = alternatives();

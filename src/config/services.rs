@@ -42,8 +42,16 @@ pub(super) fn upstream(t: &mut Table<'_, '_>, name: &str, default: Option<Upstre
 }
 
 pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Upstreams) -> Dialogue {
-    let on = t.choice("mode", &[("echo", false), ("dialogue", true)], &["relay", "realtime"]);
-    let on = on.unwrap_or(false);
+    #[derive(Clone, Copy, PartialEq)]
+    enum Word {
+        Echo,
+        Dialogue,
+        Relay,
+    }
+    let words = [("echo", Word::Echo), ("dialogue", Word::Dialogue), ("relay", Word::Relay)];
+    let word = t.choice("mode", &words, &["realtime"]).unwrap_or(Word::Echo);
+    let on = word == Word::Dialogue;
+    let relays = word == Word::Relay;
     let apology = t.text("apology").unwrap_or(default.apology);
     let filler = t.text("filler").unwrap_or(default.filler);
     let filler_after = t.duration("filler_after", millis(200, 30_000)).unwrap_or(default.filler_after);
@@ -58,6 +66,18 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
             );
         }
     }
+    if relays && !t.has("bot") {
+        t.complain(
+            "mode",
+            "`mode` in [dialogue] is \"relay\", and there is no [dialogue.bot]".to_owned(),
+            "add it, with the `url` of your bot's WebSocket".to_owned(),
+        );
+    }
+    let bot = t.section("bot", |t| {
+        let place = Place { service: "bot", needed: relays, upstreams, home: None, websocket: true };
+        let subprotocol = t.text("subprotocol");
+        endpoint(t, &place).map(|bot| Mode::Relay { bot, subprotocol })
+    });
     let place = |name| Place { service: name, needed: on, upstreams, home: None, websocket: false };
     let stt = t.section("stt", |t| {
         let place = place("stt");
@@ -96,6 +116,7 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
     });
     let mode = match (on, stt, agent, tts) {
         (true, Some(stt), Some(agent), Some(tts)) => Mode::Dialogue { stt, agent, tts },
+        (false, ..) if relays => bot.unwrap_or(Mode::Echo),
         // Either echo is meant, or a problem was noted and nobody will see this.
         _ => Mode::Echo,
     };

@@ -113,6 +113,7 @@ fn can_listen(key: &'static str, address: SocketAddr) -> Result<(), StartError> 
 fn upstreams(config: &Config) -> Vec<(&str, SpeechService)> {
     match &config.dialogue.mode {
         Mode::Echo => Vec::new(),
+        Mode::Relay { bot, .. } => vec![(bot.upstream.name.as_str(), SpeechService::Agent)],
         Mode::Dialogue { stt, agent, tts } => {
             let Agent::Webhook { endpoint: agent } = agent;
             vec![

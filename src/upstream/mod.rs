@@ -7,6 +7,7 @@
 
 mod agent;
 mod answer;
+mod bot;
 mod deepgram;
 mod elevenlabs;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
+pub use self::bot::{Bot, BotStream};
 pub use self::http::Unusable;
 pub use self::observed::Observation;
 pub use self::stream::Recogniser;
@@ -114,7 +116,7 @@ impl Services {
         on_done: impl Fn(&Observation) + Send + Sync + 'static,
     ) -> Result<Self, Unusable> {
         let dialogue = match &dialogue.mode {
-            config::Mode::Echo => None,
+            config::Mode::Echo | config::Mode::Relay { .. } => None,
             config::Mode::Dialogue { stt, agent, tts } => {
                 let mut pools = Pools::default();
                 let hearing = match Streaming::new(stt)? {

@@ -12,6 +12,7 @@ mod handshake;
 mod hostile;
 mod http;
 mod legacy_websocket;
+mod relay;
 mod services_fail;
 mod streaming;
 mod tidy;
