@@ -68,7 +68,8 @@ fn max_late(report: &CallReport) -> Duration {
 #[test]
 fn a_file_and_binary_frames_are_heard_as_what_they_hold() {
     let bot = Server::start("relay_bot");
-    let wav = call(&gateway(&bot, "/wav"), 2_000);
+    let front = gateway(&bot, "/wav");
+    let wav = call(&front, 2_000);
     assert!(wav.violations.is_empty(), "no header reaches the carrier: {:?}", wav.violations);
     assert_heard(&wav, 1_000);
     assert_eq!(told(&bot)["marks"][0], "end");
@@ -80,7 +81,8 @@ fn a_file_and_binary_frames_are_heard_as_what_they_hold() {
 #[test]
 fn a_clear_takes_back_what_was_not_heard_and_gives_the_mark_back() {
     let bot = Server::start("relay_bot");
-    let report = call(&gateway(&bot, "/clear"), 2_500);
+    let front = gateway(&bot, "/clear");
+    let report = call(&front, 2_500);
     assert_eq!(report.clears, 1);
     let loud = loud_ms(&report);
     assert!((500..1_600).contains(&loud), "{loud} ms of five seconds");
