@@ -19,7 +19,8 @@ const FAULTS: [Fault; 15] = [
     fault("/short", "protocol", &["broke off"]),
     fault("/empty", "protocol", &["no audio"]),
     fault("/garbage", "protocol", &["noise"]),
-    fault("/mp3", "protocol", &["MP3", "ask the service for"]),
+    // MP3 is played; these frames hold nothing.
+    fault("/mp3", "protocol", &["nothing but silence"]),
     fault(REFUSED, "connect", &["connection refused", "is it running?"]),
 ];
 
