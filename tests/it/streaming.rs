@@ -167,6 +167,41 @@ fn a_recogniser_that_dies_in_mid_utterance_is_replaced_by_the_next() {
 }
 
 #[test]
+fn the_way_to_the_vendor_is_private_and_to_nobody_else() {
+    let folder = std::env::temp_dir().join(format!("voxgate-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (cert, key) = (file("cert.pem"), file("key.pem"));
+    let mut make =
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=ears \
+                    -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE"
+            .split_whitespace()
+            .collect::<Vec<_>>();
+    make.extend(["-out", &cert, "-keyout", &key]);
+    let made = run("openssl", &make);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+
+    let server = Server::start_with("deepgram_server", &[&cert, &key]);
+    let mut bot = deepgram(&server, "");
+    bot.stt = bot.stt.replace("ws://", "wss://");
+    let gateway = bot.start_with(&[("SSL_CERT_FILE", &cert)]);
+    let trusted = call(&gateway, ask(HOURS).to_vec());
+    assert_sound(&trusted);
+    assert_eq!(asked(&trusted), [HOURS]);
+
+    // The machine's own authorities have never heard of this one.
+    let gateway = bot.start();
+    let call = call(&gateway, ask(HOURS).to_vec());
+    assert_eq!(asked(&call), [""; 0]);
+    let why = gateway.event("UPSTREAM_FAILED", 0)["why"].as_str().unwrap().to_owned();
+    assert!(
+        why.starts_with("the vendor: GET wss://") && why.contains("no TLS: invalid peer certificate"),
+        "{why}"
+    );
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+#[test]
 fn a_wrong_key_is_told_of_and_the_caller_hears_an_apology() {
     let server = Server::start("deepgram_server");
     let mut bot = deepgram(&server, "");

@@ -1,10 +1,11 @@
-"""Deepgram's live recognition: `deepgram_server.py PORT` serves GET /v1/listen, written from its
-reference and as strict: a wrong key, query or message is refused as Deepgram refuses it, and so is
+"""Deepgram's live recognition: `deepgram_server.py PORT [CERTIFICATE KEY]` serves GET /v1/listen,
+over TLS where there is a certificate, written from its reference and as strict: a wrong key, query or message is refused as Deepgram refuses it, and so is
 silence. GET /log lists the connections, GET /break breaks those that there are.
 """
 
 import asyncio
 import json
+import ssl
 import sys
 import uuid
 from datetime import datetime, timezone
@@ -173,7 +174,7 @@ class Listening:
         await self.ws.close(1000)
 
 
-async def main(port):
+async def main(port, *certificate):
     model = Model()
     model.guess(np.zeros(RATE, np.int16))
     log, live = [], set()
@@ -215,11 +216,16 @@ async def main(port):
             listening.entry["closed"] = ws.close_code
             live.discard(ws)
 
-    async with serve(listen, "127.0.0.1", port, process_request=dispatch, compression=None, max_size=2**20):
+    tls = None
+    if certificate:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(*certificate)
+    how = {"process_request": dispatch, "compression": None, "max_size": 2**20, "ssl": tls}
+    async with serve(listen, "127.0.0.1", port, **how):
         print("ready", flush=True)
         await asyncio.get_running_loop().create_future()
 
 
 if __name__ == "__main__":
     end_with_parent()
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))

@@ -128,8 +128,18 @@ def judge_refusals(port):
         connection._websocket.send('{"type":"Hello"}')
 
     _, problems = stream(port, nonsense)
-    code = problems[0].rcvd.code if problems else None
-    finding("a message that is none", code, 1008)
+    finding("a message that is none", closed_with(problems)[:1], (1008,))
+
+
+def judge_silence(port):
+    _, problems = stream(port, lambda connection, came: connection.send_keep_alive())
+    code, why = closed_with(problems)
+    finding("ten seconds of nothing", (code, why[:8]), (1011, "NET-0001"))
+
+
+def closed_with(problems):
+    closed = problems[0].rcvd if problems else None
+    return (closed.code, closed.reason) if closed else (None, "")
 
 
 if __name__ == "__main__":
@@ -137,4 +147,5 @@ if __name__ == "__main__":
     judge_finalize(sys.argv[1], said)
     judge_end(sys.argv[1], said)
     judge_refusals(sys.argv[1])
+    judge_silence(sys.argv[1])
     sys.exit(0 if all(findings) else 1)

@@ -160,16 +160,16 @@ impl Connection {
             let failure = match (self.socket.unwritten, self.heard_at) {
                 (Some(_), _) => {
                     let why = format!("took no audio for {}", seconds(target.stall()));
-                    target.failure(FailureKind::Timeout, "the network", &why)
+                    target.failure(&self.socket.shown, FailureKind::Timeout, "the network", &why)
                 }
                 (None, Some(_)) => {
                     let why = format!("said nothing for {}", seconds(target.stall()));
-                    target.failure(FailureKind::Timeout, "the vendor", &why)
+                    target.failure(&self.socket.shown, FailureKind::Timeout, "the vendor", &why)
                 }
                 (None, None) => {
                     let why =
                         format!("said nothing within {} of the first audio", seconds(target.first_answer()));
-                    target.failure(FailureKind::Timeout, "the vendor", &why)
+                    target.failure(&self.socket.shown, FailureKind::Timeout, "the vendor", &why)
                 }
             };
             return Some(Left::Lost(failure));
@@ -179,7 +179,7 @@ impl Connection {
         }
         let patience = listener.streaming.patience;
         let why = format!("no transcript within {}", seconds(patience.answer));
-        let failure = target.failure(FailureKind::Timeout, "the vendor", &why);
+        let failure = target.failure(&self.socket.shown, FailureKind::Timeout, "the vendor", &why);
         let alive = self.heard_at.is_some_and(|heard| now < heard + patience.alive);
         let forgets = listener.questions.front().is_some_and(|question| question.order.utterance.is_none());
         if !listener.words.is_empty() || forgets {
@@ -210,7 +210,12 @@ impl Connection {
                     Some(_) => "the vendor",
                     None => "the network",
                 };
-                return Some(Left::Lost(target.failure(FailureKind::Protocol, owner, &why)));
+                return Some(Left::Lost(target.failure(
+                    &self.socket.shown,
+                    FailureKind::Protocol,
+                    owner,
+                    &why,
+                )));
             }
             Event::Text(text) => text,
         };
@@ -235,11 +240,21 @@ impl Connection {
             }
             Ok(Said::Fault(why)) => {
                 let why = format!("said that something is wrong: {}", quote(why.as_bytes()));
-                Some(Left::Lost(target.failure(FailureKind::Protocol, "the vendor", &why)))
+                Some(Left::Lost(target.failure(
+                    &self.socket.shown,
+                    FailureKind::Protocol,
+                    "the vendor",
+                    &why,
+                )))
             }
             Err(_) => {
                 let why = format!("sent what is no result: {}", quote(text.as_bytes()));
-                Some(Left::Lost(target.failure(FailureKind::Protocol, "the vendor", &why)))
+                Some(Left::Lost(target.failure(
+                    &self.socket.shown,
+                    FailureKind::Protocol,
+                    "the vendor",
+                    &why,
+                )))
             }
         }
     }

@@ -13,7 +13,7 @@ use super::connection::{Connection, Left};
 use super::socket::Socket;
 use super::tape::{Order, Position, Tape};
 use super::words::Words;
-use super::{Streaming, Target};
+use super::{Server, Streaming, Target};
 use crate::audio::BYTES_PER_MS;
 use crate::call::{Failure, FailureKind, Input, Job, Service};
 use crate::upstream::observed::{OnDone, Watch};
@@ -118,7 +118,8 @@ impl Listener {
         let mut pause = first_pause;
         loop {
             let mut watch = Watch::new(&self.on_done, &streaming.target.upstream.name, Service::Stt);
-            let connecting = Socket::connect(&streaming.target, streaming.turn());
+            let server = streaming.target.server(streaming.turn());
+            let connecting = Socket::connect(&streaming.target, server);
             let failure = match self.meanwhile(connecting).await? {
                 Err(failure) => failure,
                 Ok(socket) => {
@@ -147,7 +148,7 @@ impl Listener {
             watch.failed(failure.kind);
             drop(watch);
             self.failure = Some(failure);
-            self.meanwhile(sleep(pause)).await?;
+            self.meanwhile(sleep(pause.mul_f64(spread()))).await?;
             pause = (pause * 2).min(longest_pause);
         }
     }
@@ -182,7 +183,8 @@ impl Listener {
             } else if will_not_mend || due <= Instant::now() {
                 let failure = self.failure.clone().unwrap_or_else(|| {
                     let why = format!("no connection within {}", seconds(self.streaming.patience.while_down));
-                    self.streaming.target.failure(FailureKind::Connect, "the network", &why)
+                    let target = &self.streaming.target;
+                    target.failure(&target.server(0).shown, FailureKind::Connect, "the network", &why)
                 });
                 self.fail(failure);
             } else {
@@ -308,6 +310,12 @@ impl Listener {
     }
 }
 
+/// From a half to one: calls that lost their recogniser together do not come back together.
+fn spread() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    0.5 + (RandomState::new().hash_one(()) % 1000) as f64 / 2000.0
+}
+
 /// Hands the call the next of what there is to say, when it has room.
 async fn send_first(to: &Sender<Input<'static>>, outbox: &mut VecDeque<Input<'static>>) -> Result<(), Over> {
     let room = to.reserve().await.map_err(|_| Over)?;
@@ -318,9 +326,13 @@ async fn send_first(to: &Sender<Input<'static>>, outbox: &mut VecDeque<Input<'st
 }
 
 impl Target {
-    /// A failure of this upstream, and whose it is to mend.
-    pub(super) fn failure(&self, kind: FailureKind, owner: &str, why: &str) -> Failure {
-        let shown = self.servers.first().map_or("", |server| server.shown.as_str());
+    /// The server whose turn it is.
+    fn server(&self, turn: usize) -> &Server {
+        &self.servers[turn % self.servers.len()]
+    }
+
+    /// A failure of one of its servers, and whose it is to mend.
+    pub(super) fn failure(&self, shown: &str, kind: FailureKind, owner: &str, why: &str) -> Failure {
         Failure { upstream: self.upstream.name.clone(), kind, why: format!("{owner}: GET {shown}: {why}") }
     }
 }

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use super::super::answer::{quote, seconds};
-use super::Target;
+use super::{Server, Target};
 use crate::call::{Failure, FailureKind};
 
 /// Small buffers: what comes and goes is some hundred bytes, and the defaults cost 100 KiB.
@@ -30,6 +30,8 @@ pub(super) struct Socket {
     ws: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// A message waits to be written, since when.
     pub(super) unwritten: Option<Instant>,
+    /// Its URL, as failures name it.
+    pub(super) shown: String,
 }
 
 /// What became of a socket.
@@ -44,13 +46,8 @@ pub(super) enum Event {
 
 impl Socket {
     /// Connects to a server of a target.
-    pub(super) async fn connect(target: &Target, server: usize) -> Result<Socket, Failure> {
-        let server = &target.servers[server % target.servers.len()];
-        let shown = format!("GET {}", server.shown);
-        let failed = |kind, owner: &str, why: String| {
-            let why = format!("{owner}: {shown}: {why}");
-            Failure { upstream: target.upstream.name.clone(), kind, why }
-        };
+    pub(super) async fn connect(target: &Target, server: &Server) -> Result<Socket, Failure> {
+        let failed = |kind, owner: &str, why: String| target.failure(&server.shown, kind, owner, &why);
         let within = target.upstream.connect_timeout;
         let tcp = match timeout(within, TcpStream::connect(&server.address)).await {
             Ok(Ok(tcp)) => tcp,
@@ -76,7 +73,7 @@ impl Socket {
         let within = target.first_answer();
         let handshake = client_async_tls_with_config(request, tcp, Some(config), Some(connector));
         match timeout(within, handshake).await {
-            Ok(Ok((ws, _))) => Ok(Socket { ws, unwritten: None }),
+            Ok(Ok((ws, _))) => Ok(Socket { ws, unwritten: None, shown: server.shown.clone() }),
             Ok(Err(error)) => {
                 let (kind, owner, why) = refused(error, target.secret());
                 Err(failed(kind, owner, why))

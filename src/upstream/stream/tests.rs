@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-use super::{Recogniser, Streaming, deepgram, tape};
+use super::{Recogniser, Streaming, tape};
 use crate::call::Input;
 use crate::config::{DeepgramStt, Endpoint, Secret, Stt, Upstream, VoskStt};
 use crate::upstream::Observation;
@@ -22,6 +22,13 @@ use crate::upstream::Observation;
 mod deepgram_wire;
 mod faults;
 mod vosk_wire;
+
+/// The vendor's words, as its reference has them: not those of the code.
+mod deepgram {
+    pub(super) const FINALIZE: &str = r#"{"type":"Finalize"}"#;
+    pub(super) const CLOSE: &str = r#"{"type":"CloseStream"}"#;
+    pub(super) const KEEP_ALIVE: &str = r#"{"type":"KeepAlive"}"#;
+}
 
 /// Long enough on the busiest machine; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -36,10 +36,16 @@ pub struct Server {
 impl Server {
     /// `stt_server`, `tts_server` or `misbehaving`; waits until it is ready.
     pub fn start(name: &str) -> Server {
+        Server::start_with(name, &[])
+    }
+
+    /// The same, with more arguments behind the port.
+    pub fn start_with(name: &str, args: &[&str]) -> Server {
         let port = free_port();
         let mut child = Command::new(python())
             .arg(project().join(format!("tests/services/{name}.py")))
             .arg(port.to_string())
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

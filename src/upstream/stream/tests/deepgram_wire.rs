@@ -78,10 +78,10 @@ async fn messages_are_of_80_ms_or_a_little_more() {
 #[tokio::test]
 async fn an_end_that_the_recogniser_knows_is_answered_without_asking_again() {
     let mut fake = Fake::serving(|_, mut peer| async move {
-        peer.until_heard(640).await;
+        peer.until_heard(1280).await;
         peer.send(results("stop", 0, 80, END)).await;
         peer.send(r#"{"type":"UtteranceEnd","channel":[0,1],"last_word_end":0.07}"#).await;
-        peer.until_heard(640).await;
+        peer.until_heard(3200).await;
         peer.send(results("now", 80, 160, FINAL)).await;
         peer.send(r#"{"type":"UtteranceEnd","channel":[0,1],"last_word_end":0.15}"#).await;
         peer.until(deepgram::CLOSE).await;
@@ -89,7 +89,8 @@ async fn an_end_that_the_recogniser_knows_is_answered_without_asking_again() {
     .await;
     let (mut recogniser, mut inputs) = fake.deepgram();
     for (utterance, word) in [(1, "stop"), (2, "now")] {
-        hear(&mut recogniser, &frames(0, 4));
+        // Much of it is not covered by any result when the question comes.
+        hear(&mut recogniser, &frames(0, 20));
         assert_eq!(told(&mut inputs).await, format!("partial: {word}"));
         assert_eq!(told(&mut inputs).await, "end of speech");
         recogniser.finalize(utterance);
