@@ -344,6 +344,7 @@ impl Session {
                 }
                 // No streaming recogniser is configured yet.
                 Output::Finalize { .. } | Output::Forget => {}
+                Output::Heard(_) => {}
                 Output::Ask(question) => {
                     let turn = question.turn;
                     let services = self.gateway.services.clone();
