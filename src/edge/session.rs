@@ -17,7 +17,7 @@ use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::time::CallTime;
 use crate::turn::State;
 use crate::twilio::{Malformed, Message, Outbound, Reader, Start};
-use crate::upstream::CallIds;
+use crate::upstream::{CallIds, CallServices};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
 const INBOX: usize = 16;
@@ -146,11 +146,10 @@ struct Session {
     outbound: Outbound,
     observer: CallObserver,
     gateway: Arc<Gateway>,
-    ids: Arc<CallIds>,
+    services: CallServices,
     started: Instant,
     requests: Vec<Request>,
     inbox: mpsc::Receiver<Input<'static>>,
-    answers: mpsc::Sender<Input<'static>>,
     next_ping: Instant,
     pong_awaited: bool,
     ending: Ending,
@@ -168,7 +167,8 @@ enum Woken {
 
 impl Session {
     fn new(socket: Socket, start: Start, subprotocol: Option<String>, gateway: Arc<Gateway>) -> Session {
-        let call_sid = if start.call_sid.is_empty() { start.stream_sid.clone() } else { start.call_sid };
+        let call_sid =
+            if start.call_sid.is_empty() { start.stream_sid.clone() } else { start.call_sid.clone() };
         let settings = gateway.call_settings(&call_sid);
         let labels = CallLabels { call_sid: call_sid.clone(), stream_sid: start.stream_sid.clone() };
         let transcripts = gateway.config.log.transcripts;
@@ -180,17 +180,19 @@ impl Session {
         observer.started(subprotocol.as_deref(), &start.account_sid, mode);
         let started = Instant::now();
         let (answers, inbox) = mpsc::channel(INBOX);
+        let outbound = Outbound::new(&start.stream_sid);
+        let Start { stream_sid, account_sid, parameters, .. } = start;
+        let ids = CallIds { call_sid, stream_sid, account_sid, parameters };
         Session {
             socket,
             call: Call::new(Arc::new(settings), CallTime::ZERO),
             reader: Reader::default(),
-            outbound: Outbound::new(&start.stream_sid),
+            outbound,
             observer,
-            ids: Arc::new(CallIds { call_sid, stream_sid: start.stream_sid, parameters: start.parameters }),
+            services: gateway.services.for_call(ids, answers),
             started,
             requests: Vec::new(),
             inbox,
-            answers,
             next_ping: started + gateway.config.twilio.ping_interval,
             pong_awaited: false,
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
@@ -338,22 +340,19 @@ impl Session {
                     self.must_fit(sent);
                 }
                 Output::Transcribe { utterance, audio } => {
-                    let services = self.gateway.services.clone();
-                    let job = services.transcribe(self.ids.clone(), utterance, audio, self.answers.clone());
+                    let job = self.services.transcribe(utterance, audio);
                     self.request(Job::Transcribe { utterance }, job);
                 }
                 // No streaming recogniser is configured yet.
                 Output::Finalize { .. } | Output::Forget => {}
-                Output::Heard(_) => {}
+                Output::Heard(reply) => self.services.heard(reply),
                 Output::Ask(question) => {
                     let turn = question.turn;
-                    let services = self.gateway.services.clone();
-                    let job = services.ask(self.ids.clone(), question, self.answers.clone());
+                    let job = self.services.ask(question);
                     self.request(Job::Ask { turn }, job);
                 }
                 Output::Say { segment, text } => {
-                    let services = self.gateway.services.clone();
-                    let job = services.say(self.ids.clone(), segment, text, self.answers.clone());
+                    let job = self.services.say(segment, text);
                     self.request(Job::Say { segment }, job);
                 }
                 Output::Cancel(job) => self.requests.retain(|request| request.job != job),

@@ -96,6 +96,25 @@ impl Pool {
     }
 }
 
+/// Endpoints on one upstream share its connections, its turns and its bound.
+#[derive(Default)]
+pub(super) struct Pools(Vec<Arc<Pool>>);
+
+impl Pools {
+    pub(super) fn wire(&mut self, endpoint: &Endpoint) -> Result<Wire, Unusable> {
+        let known = self.0.iter().find(|pool| pool.is_for(&endpoint.upstream)).cloned();
+        let pool = match known {
+            Some(pool) => pool,
+            None => {
+                let pool = Arc::new(Pool::new(&endpoint.upstream)?);
+                self.0.push(Arc::clone(&pool));
+                pool
+            }
+        };
+        Wire::new(endpoint, pool)
+    }
+}
+
 /// One path on the servers of an upstream.
 pub(super) struct Wire {
     pool: Arc<Pool>,

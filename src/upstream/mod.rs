@@ -7,6 +7,7 @@
 
 mod agent;
 mod answer;
+mod call;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
@@ -21,20 +22,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
+pub use self::call::CallServices;
 pub use self::http::Unusable;
 pub use self::observed::Observation;
 
 use self::agent::Agent;
-use self::http::{Pool, Wire};
+use self::http::Pools;
 use self::observed::{OnDone, Watch};
 use self::stt::Stt;
 use self::tts::Tts;
-use crate::call::{Failure, FailureKind, Input, Job, Question, Service};
-use crate::config::{self, Endpoint};
+use crate::call::{Failure, FailureKind, Input, Job, Service};
+use crate::config;
 
 /// The most μ-law that a phrase rendered in advance may have: more than four minutes.
 const LONGEST_PHRASE: usize = 2 * 1024 * 1024;
@@ -48,6 +49,7 @@ const PHRASE_TIME: Duration = Duration::from_secs(30);
 pub struct CallIds {
     pub call_sid: String,
     pub stream_sid: String,
+    pub account_sid: String,
     /// The custom parameters of the stream.
     pub parameters: BTreeMap<String, String>,
 }
@@ -89,65 +91,21 @@ impl Services {
         let dialogue = match &dialogue.mode {
             config::Mode::Echo => None,
             config::Mode::Dialogue { stt, agent, tts } => {
-                let mut pools = Vec::new();
+                let mut pools = Pools::default();
                 let config::Stt::Webhook { endpoint, format } = stt;
-                let stt = Stt { wire: wire(endpoint, &mut pools)?, format: *format };
-                let config::Agent::Webhook { endpoint } = agent;
-                let agent = Agent { wire: wire(endpoint, &mut pools)? };
+                let stt = Stt { wire: pools.wire(endpoint)?, format: *format };
+                let agent = Agent::new(agent, &mut pools)?;
                 let config::Tts::Webhook { endpoint, voice, raw } = tts;
-                let tts = Tts { wire: wire(endpoint, &mut pools)?, voice: voice.clone(), raw: *raw };
+                let tts = Tts { wire: pools.wire(endpoint)?, voice: voice.clone(), raw: *raw };
                 Some(Arc::new(Dialogue { stt, agent, tts }))
             }
         };
         Ok(Self { dialogue, on_done: Arc::new(on_done) })
     }
 
-    /// Has an utterance (μ-law) recognised: one `Transcript`, or `Failed`.
-    pub async fn transcribe(
-        self,
-        ids: Arc<CallIds>,
-        utterance: u64,
-        audio: Vec<u8>,
-        to: Sender<Input<'static>>,
-    ) {
-        let job = Job::Transcribe { utterance };
-        let Some(Dialogue { stt, .. }) = self.dialogue.as_deref() else { return no_service(job, &to).await };
-        let mut watch = Watch::new(&self.on_done, stt.wire.upstream(), Service::Stt);
-        let ended = async {
-            let text = stt.transcribe(&ids, audio, &mut watch).await?;
-            watch.ok();
-            tell(&to, Input::Transcript { utterance, text }).await
-        };
-        let ended = ended.await;
-        conclude(job, ended, watch, &to).await;
-    }
-
-    /// Puts a turn to the agent: `ReplyText`…, then `ReplyEnd` or `Failed`.
-    pub async fn ask(self, ids: Arc<CallIds>, question: Question, to: Sender<Input<'static>>) {
-        let job = Job::Ask { turn: question.turn };
-        let Some(Dialogue { agent, .. }) = self.dialogue.as_deref() else {
-            return no_service(job, &to).await;
-        };
-        let mut watch = Watch::new(&self.on_done, agent.wire.upstream(), Service::Agent);
-        let ended = agent.ask(&ids, &question, &to, &mut watch).await;
-        conclude(job, ended, watch, &to).await;
-    }
-
-    /// Has a sentence spoken: `Speech`…, then `SpeechEnd` or `Failed`.
-    pub async fn say(self, ids: Arc<CallIds>, segment: u64, text: String, to: Sender<Input<'static>>) {
-        let job = Job::Say { segment };
-        let Some(Dialogue { tts, .. }) = self.dialogue.as_deref() else { return no_service(job, &to).await };
-        let mut watch = Watch::new(&self.on_done, tts.wire.upstream(), Service::Tts);
-        let ended = async {
-            let mut speech = tts.say(Some(&ids), &text, &mut watch).await?;
-            while let Some(mulaw) = speech.next().await? {
-                tell(&to, Input::Speech { segment, audio: Bytes::from(mulaw) }).await?;
-            }
-            watch.ok();
-            tell(&to, Input::SpeechEnd { segment }).await
-        };
-        let ended = ended.await;
-        conclude(job, ended, watch, &to).await;
+    /// The services as a call with these ids uses them; what they answer goes `to` the call.
+    pub fn for_call(&self, ids: impl Into<Arc<CallIds>>, to: Sender<Input<'static>>) -> CallServices {
+        CallServices::new(self.clone(), ids.into(), to)
     }
 
     /// Has a phrase spoken in advance, outside any call: its whole μ-law.
@@ -178,19 +136,6 @@ impl Services {
         }
         phrase
     }
-}
-
-/// Endpoints on one upstream share its connections, its turns and its bound.
-fn wire(endpoint: &Endpoint, pools: &mut Vec<Arc<Pool>>) -> Result<Wire, Unusable> {
-    let known = pools.iter().find(|pool| pool.is_for(&endpoint.upstream));
-    let pool = match known {
-        Some(pool) => Arc::clone(pool),
-        None => {
-            pools.push(Arc::new(Pool::new(&endpoint.upstream)?));
-            return wire(endpoint, pools);
-        }
-    };
-    Wire::new(endpoint, pool)
 }
 
 async fn tell(to: &Sender<Input<'static>>, input: Input<'static>) -> Result<(), Ended> {
@@ -227,6 +172,7 @@ mod tests {
         Arc::new(CallIds {
             call_sid: "CA1".to_owned(),
             stream_sid: "MZ1".to_owned(),
+            account_sid: "AC1".to_owned(),
             parameters: BTreeMap::from([("call_sid".to_owned(), "CA1".to_owned())]),
         })
     }

@@ -27,11 +27,11 @@ fn a_welcome_is_spoken_as_it_is_written() {
     says(&mut world, 700, "are you?");
     ends(&mut world, 800, Action::None);
     assert_snapshot!(world.run(3000).told(), @r#"
-    100 LISTENING → THINKING (unasked)
-    100 → say 1: Welcome.
-    200 first frame, - after the end of speech
-    200 THINKING → SPEAKING (first_frame)
-    800 → say 2: How are you?
+     100 LISTENING → THINKING (unasked)
+     100 → say 1: Welcome.
+     200 first frame, - after the end of speech
+     200 THINKING → SPEAKING (first_frame)
+     800 → say 2: How are you?
     1620 sent 60 frames
     1620 SPEAKING → LISTENING (played)
     "#);
