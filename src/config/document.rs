@@ -27,6 +27,29 @@ pub(super) struct Asked<'a> {
     pub(super) header: Option<Range<usize>>,
     pub(super) entries: Option<&'a DeTable<'a>>,
     pub(super) keys: Vec<Cow<'a, str>>,
+    pub(super) kind: Kind<'a>,
+}
+
+/// Which of several kinds of a thing a table describes.
+pub(super) enum Kind<'a> {
+    /// There is only one.
+    Only,
+    /// This one, and the keys that each of the others would have.
+    Of(&'static str, Vec<(&'static str, Vec<Cow<'a, str>>)>),
+    /// A wrong word: no key that any kind has is wrong beside it.
+    Unclear(Vec<(&'static str, Vec<Cow<'a, str>>)>),
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn new(name: String) -> Self {
+        Asked { name, header: None, entries: None, keys: Vec::new(), kind: Kind::Only }
+    }
+
+    fn knows(&self, key: &str) -> bool {
+        let mut known = self.keys.iter();
+        known.any(|known| known == key)
+            || matches!(&self.kind, Kind::Unclear(kinds) if kinds.iter().any(|(_, keys)| keys.iter().any(|k| k == key)))
+    }
 }
 
 /// A value, and who gave it.
@@ -64,7 +87,7 @@ impl<'a> Document<'a> {
         env: &'a Env,
         root: &'a DeTable<'a>,
     ) -> Self {
-        let root = Asked { name: String::new(), header: None, entries: Some(root), keys: Vec::new() };
+        let root = Asked { entries: Some(root), ..Asked::new(String::new()) };
         Document { file, text, folder, env, tables: vec![root], problems: Vec::new() }
     }
 
@@ -101,11 +124,25 @@ impl<'a> Document<'a> {
         self.problems.push(Problem { place, text: None, why, help });
     }
 
+    /// The keys that a table would be asked for by this reader, who finds it empty.
+    pub(super) fn rehearse(
+        &mut self,
+        name: String,
+        read: impl FnOnce(&mut Self, usize),
+    ) -> Vec<Cow<'a, str>> {
+        let (tables, problems) = (self.tables.len(), self.problems.len());
+        self.tables.push(Asked::new(name));
+        read(self, tables);
+        // What is missing there is no matter.
+        self.problems.truncate(problems);
+        self.tables.drain(tables..).next().map(|table| table.keys).unwrap_or_default()
+    }
+
     /// What was wrong, the keys that nobody asked for included.
     pub(super) fn finish(mut self) -> Vec<Problem> {
         for table in &self.tables {
             for (key, value) in table.entries.into_iter().flatten() {
-                if !table.keys.iter().any(|known| known == key.get_ref()) {
+                if !table.knows(key.get_ref()) {
                     let (why, help) = self.unknown(table, key.get_ref(), value.get_ref());
                     let place = Place::in_text(self.file, self.text, key.span());
                     let text = Some(excerpt(self.text, key.span()));
@@ -119,7 +156,14 @@ impl<'a> Document<'a> {
     /// Every key asked for, as (table, key).
     #[cfg(test)]
     pub(super) fn known(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.tables.iter().flat_map(|table| table.keys.iter().map(|key| (table.name.as_str(), key.as_ref())))
+        self.tables.iter().flat_map(|table| {
+            let others = match &table.kind {
+                Kind::Only => [].as_slice(),
+                Kind::Of(_, others) | Kind::Unclear(others) => others,
+            };
+            let keys = table.keys.iter().chain(others.iter().flat_map(|(_, keys)| keys));
+            keys.map(|key| (table.name.as_str(), key.as_ref()))
+        })
     }
 
     fn refuse(
@@ -161,6 +205,15 @@ impl<'a> Document<'a> {
 
     fn unknown(&self, table: &Asked<'a>, key: &str, value: &DeValue<'_>) -> (String, String) {
         let near = nearest(key, table.keys.iter().map(AsRef::as_ref));
+        if let Kind::Of(kind, others) = &table.kind {
+            let others = others.iter().filter(|(_, keys)| keys.iter().any(|k| k == key));
+            let others: Vec<String> = others.map(|(kind, _)| format!("{kind:?}")).collect();
+            if !others.is_empty() {
+                let why = format!("`{key}` in [{}] is not a key of kind = {kind:?}", table.name);
+                let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+                return (why, format!("it belongs to kind = {}{near}", others.join(" or ")));
+            }
+        }
         if value.is_table() {
             let why = format!("unknown table [{}]", join(&table.name, key));
             return match near {

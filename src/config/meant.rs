@@ -119,6 +119,15 @@ impl Mode {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stt {
     Webhook { endpoint: Endpoint, format: SttFormat },
+    OpenAi(OpenAiStt),
+}
+
+impl Stt {
+    pub fn endpoint(&self) -> &Endpoint {
+        match self {
+            Stt::Webhook { endpoint, .. } | Stt::OpenAi(OpenAiStt { endpoint, .. }) => endpoint,
+        }
+    }
 }
 
 /// What an utterance is posted as.
@@ -133,11 +142,164 @@ pub enum SttFormat {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Agent {
     Webhook { endpoint: Endpoint },
+    OpenAi(OpenAiAgent),
+    ConversationRelay(RelayAgent),
+}
+
+impl Agent {
+    pub fn endpoint(&self) -> &Endpoint {
+        match self {
+            Agent::Webhook { endpoint }
+            | Agent::OpenAi(OpenAiAgent { endpoint, .. })
+            | Agent::ConversationRelay(RelayAgent { endpoint, .. }) => endpoint,
+        }
+    }
+}
+
+/// `POST /v1/chat/completions`, at OpenAI or at whatever speaks its API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenAiAgent {
+    /// As that of [`OpenAiStt`].
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    pub model: String,
+    /// The system's message, before all others.
+    pub instructions: Option<String>,
+    pub temperature: Option<f64>,
+    /// At most one of the two: the newer name is the one that reasoning models take.
+    pub max_tokens: Option<usize>,
+    pub max_completion_tokens: Option<usize>,
+    /// Turns before the present one that the model is told of.
+    pub history_turns: usize,
+    /// The functions that it may call.
+    pub tools: Vec<Tool>,
+}
+
+/// A function that a model may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    Hangup,
+    Transfer,
+    SendDigits,
+}
+
+impl Tool {
+    pub const ALL: [Tool; 3] = [Tool::Hangup, Tool::Transfer, Tool::SendDigits];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Tool::Hangup => "hangup",
+            Tool::Transfer => "transfer",
+            Tool::SendDigits => "send_digits",
+        }
+    }
+}
+
+/// A WebSocket of an app that was written for Twilio's ConversationRelay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelayAgent {
+    pub endpoint: Endpoint,
+    /// What the app is told that the caller speaks.
+    pub language: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tts {
     Webhook { endpoint: Endpoint, voice: Option<String>, raw: RawAudio },
+    OpenAi(OpenAiTts),
+    ElevenLabs(ElevenLabsTts),
+    Deepgram(DeepgramTts),
+}
+
+impl Tts {
+    pub fn endpoint(&self) -> &Endpoint {
+        match self {
+            Tts::Webhook { endpoint, .. }
+            | Tts::OpenAi(OpenAiTts { endpoint, .. })
+            | Tts::ElevenLabs(ElevenLabsTts { endpoint, .. })
+            | Tts::Deepgram(DeepgramTts { endpoint, .. }) => endpoint,
+        }
+    }
+}
+
+/// `POST /v1/audio/transcriptions`, at OpenAI or at whatever speaks its API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenAiStt {
+    /// Its path is where the API begins (`/v1`), or the whole path of the request.
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    pub model: String,
+    pub language: Option<String>,
+    pub prompt: Option<String>,
+    pub temperature: Option<f64>,
+}
+
+/// `POST /v1/audio/speech`, at OpenAI or at whatever speaks its API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenAiTts {
+    /// As that of [`OpenAiStt`].
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    pub model: String,
+    pub voice: String,
+    pub instructions: Option<String>,
+    pub speed: Option<f64>,
+    pub response_format: SpeechFormat,
+}
+
+/// What speech is asked for as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpeechFormat {
+    /// 16-bit little-endian, 24 kHz, without a head: the first to arrive.
+    Pcm,
+    Wav,
+}
+
+/// `POST /v1/text-to-speech/VOICE_ID/stream`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ElevenLabsTts {
+    /// As that of [`OpenAiStt`].
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    pub voice_id: String,
+    pub model_id: String,
+    pub output_format: ElevenLabsFormat,
+    pub language_code: Option<String>,
+    pub voice_settings: VoiceSettings,
+    /// 0 to 4.
+    pub optimize_streaming_latency: Option<i64>,
+    /// `Some(false)` asks that nothing be kept.
+    pub enable_logging: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElevenLabsFormat {
+    /// `ulaw_8000`: goes to the caller as it is.
+    Ulaw8000,
+    /// `pcm_RATE`: 16-bit little-endian, without a head.
+    Pcm(u32),
+}
+
+/// What is not said here is as stored with the voice.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct VoiceSettings {
+    pub stability: Option<f64>,
+    pub similarity_boost: Option<f64>,
+    pub style: Option<f64>,
+    pub speed: Option<f64>,
+    pub use_speaker_boost: Option<bool>,
+}
+
+/// `POST /v1/speak`, always asked for raw μ-law.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeepgramTts {
+    /// As that of [`OpenAiStt`].
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    /// The voice: Deepgram has one model for each.
+    pub model: String,
+    pub speed: Option<f64>,
+    pub mip_opt_out: Option<bool>,
 }
 
 /// What headerless audio from a TTS service is, where neither its bytes nor its Content-Type tell.

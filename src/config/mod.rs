@@ -15,6 +15,7 @@ mod problem;
 mod resolve;
 mod services;
 mod values;
+mod vendors;
 mod written;
 
 use std::collections::BTreeMap;
@@ -149,6 +150,24 @@ mod tests {
         shown
     }
 
+    /// The shipped file without the tables in comments, and these tables, no longer in comments.
+    fn alternatives() -> (String, Vec<String>) {
+        let (mut others, mut tables): (Vec<&str>, Vec<String>) = Default::default();
+        let mut inside = false;
+        for line in SHIPPED.lines() {
+            if line.starts_with("# [") {
+                inside = true;
+                tables.push(String::new());
+            }
+            inside &= !line.is_empty();
+            match tables.last_mut().filter(|_| inside) {
+                Some(table) => *table += &format!("{}\n", line.strip_prefix("# ").unwrap_or(line)),
+                None => others.push(line),
+            }
+        }
+        (others.join("\n"), tables)
+    }
+
     #[test]
     fn the_shipped_file_shows_every_key_and_no_other() {
         let root = DeTable::parse(SHIPPED).unwrap();
@@ -164,9 +183,13 @@ mod tests {
         assert_eq!(shown(true), known);
 
         let optional = ["token", "url", "upstream", "path", "headers", "voice", "apology_audio"];
+        let (_, alternatives) = alternatives();
+        let begins = |line: &str, key: &str| line.split_once('=').is_some_and(|(k, _)| k.trim() == key);
         for (table, key) in known.difference(&shown(false)) {
+            let of_table = alternatives.iter().filter(|text| text.starts_with(&format!("[{table}]")));
+            let is_alternative = of_table.flat_map(|text| text.lines()).any(|line| begins(line, key));
             assert!(
-                optional.contains(&key.as_str()),
+                optional.contains(&key.as_str()) || is_alternative,
                 "{key} in [{table}] has a default and is commented out"
             );
         }
@@ -186,7 +209,8 @@ mod tests {
                 let is_key = key.is_some_and(|(key, _)| key.trim().bytes().all(|b| b.is_ascii_lowercase()));
                 is_key && !not_both.iter().any(|no| line.starts_with(no))
             };
-            let lines = SHIPPED.lines().map(|line| if example(line) { &line[2..] } else { line });
+            let (shipped, _) = alternatives();
+            let lines = shipped.lines().map(|line| if example(line) { &line[2..] } else { line });
             let all = lines.collect::<Vec<_>>().join("\n").replace("\"echo\" ", "\"dialogue\" ");
             let config = load(text(&all), &env).unwrap();
             let Mode::Dialogue { tts: Tts::Webhook { endpoint, voice, .. }, .. } = config.dialogue.mode
@@ -197,6 +221,42 @@ mod tests {
             assert_eq!(endpoint.headers, [("Authorization".to_owned(), Secret("b".to_owned()))]);
             assert_eq!(voice.as_deref(), Some("alice"));
             assert_eq!(config.admin.token, Some(Secret("t".to_owned())));
+        }
+    }
+
+    #[test]
+    fn the_tables_in_comments_are_sound_and_show_the_defaults() {
+        let env = env(&[("OPENAI_API_KEY", "o"), ("ELEVENLABS_API_KEY", "e"), ("DEEPGRAM_API_KEY", "d")]);
+        let dialogue = |table: &str| {
+            let mut all = "[dialogue]\nmode = \"dialogue\"\n".to_owned();
+            for service in ["stt", "agent", "tts"] {
+                let header = format!("[dialogue.{service}]");
+                let other = format!("{header}\nurl = \"http://a/\"\n");
+                all += if table.starts_with(&header) { table } else { &other };
+            }
+            match load(text(&all), &env).unwrap_or_else(|problems| panic!("{all}\n{problems}")).dialogue.mode
+            {
+                Mode::Dialogue { stt, tts, .. } => (stt, tts),
+                Mode::Echo => panic!("echo"),
+            }
+        };
+        let (_, tables) = alternatives();
+        assert_eq!(tables.len(), 4);
+        let examples = ["language", "prompt", "temperature", "instructions", "speed", "mip_opt_out"];
+        let elevenlabs = ["language_code", "voice_settings", "optimize_streaming_latency", "enable_logging"];
+        for table in tables {
+            let is_example = |line: &&str| {
+                let key = line.split('=').next().unwrap_or_default().trim();
+                examples.contains(&key) || elevenlabs.contains(&key)
+            };
+            let keys = ["[", "kind", "api_key"];
+            let least = |line: &&str| keys.iter().any(|key| line.starts_with(key));
+            let without = |no: &dyn Fn(&&str) -> bool| {
+                table.lines().filter(|line| !no(line)).map(|line| format!("{line}\n")).collect::<String>()
+            };
+            let defaults = dialogue(&without(&|line| !least(line)));
+            assert_eq!(dialogue(&without(&is_example)), defaults, "{table}");
+            assert_ne!(dialogue(&table), defaults, "{table}");
         }
     }
 

@@ -1,15 +1,18 @@
 //! The app and the services of a dialogue: where they are, how long they may take.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::document::Refused;
 use super::meant::*;
 use super::problem::nearest;
 use super::resolve::{millis, secs};
 use super::values;
-use super::written::Table;
+use super::vendors;
+use super::written::{Reader, Table};
 
 const URL: &str = "a URL such as \"http://127.0.0.1:9001/stt\"";
+const SOCKET_URL: &str = "a URL such as \"ws://127.0.0.1:9002/ws\"";
 
 /// The pools of `[upstreams]`, by name.
 pub(super) type Upstreams = BTreeMap<String, Upstream>;
@@ -55,22 +58,40 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
             );
         }
     }
+    let place = |name| Place { service: name, needed: on, upstreams, home: None, socket: false };
     let stt = t.section("stt", |t| {
-        t.choice("kind", &[("webhook", ())], &[]);
-        let formats = [("wav", SttFormat::Wav), ("mulaw", SttFormat::Mulaw)];
-        let format = t.choice("format", &formats, &[]).unwrap_or(SttFormat::Wav);
-        endpoint(t, "stt", on, upstreams).map(|endpoint| Stt::Webhook { endpoint, format })
+        let place = place("stt");
+        let webhook = |t: &mut Table<'_, '_>| {
+            let formats = [("wav", SttFormat::Wav), ("mulaw", SttFormat::Mulaw)];
+            let format = t.choice("format", &formats, &[]).unwrap_or(SttFormat::Wav);
+            endpoint(t, &place).map(|endpoint| Stt::Webhook { endpoint, format })
+        };
+        t.kinds(&[("webhook", &webhook), ("openai", &|t| vendors::openai_stt(t, &place))], &[]).flatten()
     });
     let agent = t.section("agent", |t| {
-        t.choice("kind", &[("webhook", ())], &[]);
-        endpoint(t, "agent", on, upstreams).map(|endpoint| Agent::Webhook { endpoint })
+        let place = place("agent");
+        let kinds: [(_, Reader<'_, '_, _>); 3] = [
+            ("webhook", &|t| endpoint(t, &place).map(|endpoint| Agent::Webhook { endpoint })),
+            ("openai", &|t| vendors::openai_agent(t, &place)),
+            ("conversation_relay", &|t| relay_agent(t, &place)),
+        ];
+        t.kinds(&kinds, &[]).flatten()
     });
     let tts = t.section("tts", |t| {
-        t.choice("kind", &[("webhook", ())], &[]);
-        let voice = t.text("voice");
-        let pcm_rate = t.whole("pcm_rate", 8000..=48_000).and_then(|rate| u32::try_from(rate).ok());
-        let raw = pcm_rate.map_or_else(RawAudio::default, |pcm_rate| RawAudio { pcm_rate });
-        endpoint(t, "tts", on, upstreams).map(|endpoint| Tts::Webhook { endpoint, voice, raw })
+        let place = place("tts");
+        let webhook = |t: &mut Table<'_, '_>| {
+            let voice = t.text("voice");
+            let pcm_rate = t.whole("pcm_rate", 8000..=48_000).and_then(|rate| u32::try_from(rate).ok());
+            let raw = pcm_rate.map_or_else(RawAudio::default, |pcm_rate| RawAudio { pcm_rate });
+            endpoint(t, &place).map(|endpoint| Tts::Webhook { endpoint, voice, raw })
+        };
+        let kinds: [(_, Reader<'_, '_, _>); 4] = [
+            ("webhook", &webhook),
+            ("openai", &|t| vendors::openai_tts(t, &place)),
+            ("elevenlabs", &|t| vendors::elevenlabs(t, &place)),
+            ("deepgram", &|t| vendors::deepgram(t, &place)),
+        ];
+        t.kinds(&kinds, &[]).flatten()
     });
     let mode = match (on, stt, agent, tts) {
         (true, Some(stt), Some(agent), Some(tts)) => Mode::Dialogue { stt, agent, tts },
@@ -80,8 +101,36 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
     Dialogue { mode, apology, apology_audio, filler, filler_after, reply_deadline }
 }
 
-fn endpoint(t: &mut Table<'_, '_>, service: &str, needed: bool, upstreams: &Upstreams) -> Option<Endpoint> {
-    let url = t.hidden("url", URL, |s| Ok(values::url(s)?));
+/// Which service is read.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'p> {
+    pub(super) service: &'static str,
+    /// Calls use it: without it they have no dialogue.
+    pub(super) needed: bool,
+    pub(super) upstreams: &'p Upstreams,
+    /// The URL that a vendor's API has where nobody says otherwise.
+    pub(super) home: Option<&'static str>,
+    /// It is a WebSocket.
+    pub(super) socket: bool,
+}
+
+fn relay_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Agent> {
+    let endpoint = endpoint(t, &Place { socket: true, ..*place });
+    let language = vendors::language(t, "language").unwrap_or_else(|| "en-US".to_owned());
+    Some(Agent::ConversationRelay(RelayAgent { endpoint: endpoint?, language }))
+}
+
+/// An unused connection to a vendor is kept this long: a new TLS handshake for every sentence would
+/// be heard. One that the vendor has closed meanwhile costs nothing (see `upstream/http`).
+const VENDORS_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+pub(super) fn endpoint(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Endpoint> {
+    let Place { service, needed, upstreams, home, socket } = *place;
+    let url = if socket {
+        t.hidden("url", SOCKET_URL, |s| Ok(values::socket_url(s)?))
+    } else {
+        t.hidden("url", URL, |s| Ok(values::url(s)?))
+    };
     let pool = t.parsed("upstream", "the NAME of an [upstreams.NAME]", |name| {
         upstreams.get(name).cloned().ok_or_else(|| {
             let near = nearest(name, upstreams.keys().map(String::as_str));
@@ -112,24 +161,30 @@ fn endpoint(t: &mut Table<'_, '_>, service: &str, needed: bool, upstreams: &Upst
             format!("`path` in {table} goes with `upstream`, and there is a `url`"),
             "put it into the `url`".to_owned(),
         ),
-        (false, true, false) => t.complain(
+        (false, true, false) if home.is_none() => t.complain(
             "upstream",
             format!("{table} has an `upstream` and no `path`"),
             format!("add one, such as path = \"/{service}\""),
         ),
-        (false, false, _) if needed && t.is_written() => t.complain(
+        (false, false, _) if needed && home.is_none() && t.is_written() => t.complain(
             "",
             format!("{table} has neither `url` nor `upstream`, and `mode` is \"dialogue\""),
             format!("add one, such as url = \"http://127.0.0.1:9001/{service}\""),
         ),
         _ => {}
     }
-    let (upstream, path) = match (url, pool) {
-        (Some(url), _) => (
-            Upstream { tls: url.tls, ..Upstream::new(&url.server, vec![url.server.clone()]) },
-            url.path_and_query,
-        ),
-        (None, Some(pool)) => (pool, path?),
+    let at_home =
+        home.filter(|_| !t.has("url") && !t.has("upstream")).and_then(|home| values::url(home).ok());
+    let (upstream, path) = match (url.or(at_home), pool) {
+        (Some(url), _) => {
+            let mut upstream =
+                Upstream { tls: url.tls, ..Upstream::new(&url.server, vec![url.server.clone()]) };
+            if home.is_some() && url.tls {
+                upstream.idle_timeout = VENDORS_IDLE_TIMEOUT;
+            }
+            (upstream, url.path_and_query)
+        }
+        (None, Some(pool)) => (pool, path.or_else(|| home.map(|_| "/".to_owned()))?),
         (None, None) => return None,
     };
     Some(Endpoint { upstream, path, headers })
@@ -137,8 +192,6 @@ fn endpoint(t: &mut Table<'_, '_>, service: &str, needed: bool, upstreams: &Upst
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::resolve::tests::check;
     use super::*;
 
@@ -239,9 +292,9 @@ mod tests {
         )
         .unwrap();
         let Mode::Dialogue { stt, agent, tts } = config.dialogue.mode else { panic!("echo") };
-        let Stt::Webhook { endpoint: stt, format } = stt;
-        let Agent::Webhook { endpoint: agent } = agent;
-        let Tts::Webhook { endpoint: tts, voice, raw } = tts;
+        let Stt::Webhook { endpoint: stt, format } = stt else { panic!("{stt:?}") };
+        let Agent::Webhook { endpoint: agent } = agent else { panic!("{agent:?}") };
+        let Tts::Webhook { endpoint: tts, voice, raw } = tts else { panic!("{tts:?}") };
 
         assert_eq!(stt.upstream.name, "speech.example.com:443");
         assert_eq!(stt.url_of(&stt.upstream.servers[0]), "https://speech.example.com:443/v1?lang=en");

@@ -145,6 +145,16 @@ pub(super) fn url(text: &str) -> Result<Url, Refusal> {
     Ok(Url { tls, server: format!("{}:{port}", authority.host()), path_and_query: path_and_query.to_owned() })
 }
 
+/// The same for a WebSocket.
+pub(super) fn socket_url(text: &str) -> Result<Url, Refusal> {
+    let http = match (text.strip_prefix("ws://"), text.strip_prefix("wss://")) {
+        (Some(rest), _) => format!("http://{rest}"),
+        (_, Some(rest)) => format!("https://{rest}"),
+        (None, None) => return Err("does not start with ws:// or wss://"),
+    };
+    url(&http)
+}
+
 /// What may stand in a header that every answer carries.
 pub(super) fn header_word(text: &str) -> Result<String, Refusal> {
     match text {
@@ -226,6 +236,17 @@ mod tests {
         ] {
             assert_eq!(url(text), meant, "{text}");
         }
+    }
+
+    #[test]
+    fn a_websocket_has_a_url_of_its_own() {
+        let of = |tls, server: &str| {
+            Ok(Url { tls, server: server.to_owned(), path_and_query: "/ws?x=1".to_owned() })
+        };
+        assert_eq!(socket_url("ws://app:5000/ws?x=1"), of(false, "app:5000"));
+        assert_eq!(socket_url("wss://app/ws?x=1"), of(true, "app:443"));
+        assert_eq!(socket_url("http://app/"), Err("does not start with ws:// or wss://"));
+        assert_eq!(socket_url("ws://me@app/"), Err("has a user or a password in it"));
     }
 
     #[test]

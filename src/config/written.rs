@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::document::{Asked, Document, Given, Refused, join, type_of};
+use super::document::{Asked, Document, Given, Kind, Refused, join, type_of};
 use super::meant::Secret;
 use super::values;
 
@@ -23,6 +23,9 @@ const FROM_ENVIRONMENT: [(&str, &str, &[&str]); 5] = [
     ("turn", "vad_rms", &["VAD_RMS"]),
     ("turn", "dedup_window_sec", &["DEDUP_WINDOW_SEC"]),
 ];
+
+/// What reads the keys of one kind of a table.
+pub(super) type Reader<'r, 'a, T> = &'r dyn Fn(&mut Table<'_, 'a>) -> T;
 
 pub(super) struct Table<'d, 'a> {
     doc: &'d mut Document<'a>,
@@ -94,6 +97,33 @@ impl<'a> Table<'_, 'a> {
             None if later.contains(&text) => Err(Refused::from("is not in this version yet")),
             None => Err(Refused::from("is not one of its words")),
         })
+    }
+
+    /// A table whose `kind` says what else is in it, the first kind where it does not say. The keys of
+    /// the other kinds are learnt from their readers, so that one in the wrong place is told by name.
+    pub(super) fn kinds<T>(
+        &mut self,
+        kinds: &[(&'static str, Reader<'_, 'a, T>)],
+        later: &[&str],
+    ) -> Option<T> {
+        let words: Vec<_> = kinds.iter().enumerate().map(|(n, (word, _))| (*word, n)).collect();
+        let given = self.has("kind");
+        let chosen = self.choice("kind", &words, later).or((!given).then_some(0));
+        let name = self.asked().name.clone();
+        let others = kinds.iter().enumerate().filter(|(n, _)| Some(*n) != chosen);
+        let others = others.map(|(_, (word, read))| {
+            let keys = self.doc.rehearse(name.clone(), |doc, index| {
+                read(&mut Table { doc, index });
+            });
+            (*word, keys)
+        });
+        let others = others.collect();
+        let Some((word, read)) = chosen.and_then(|n| kinds.get(n)) else {
+            self.asked().kind = Kind::Unclear(others);
+            return None;
+        };
+        self.asked().kind = Kind::Of(word, others);
+        Some(read(self))
     }
 
     /// A string that means something, which `parse` finds out.
@@ -256,7 +286,7 @@ impl<'a> Table<'_, 'a> {
                 }
             });
         let index = self.doc.tables.len();
-        self.doc.tables.push(Asked { name, header, entries, keys: Vec::new() });
+        self.doc.tables.push(Asked { header, entries, ..Asked::new(name) });
         Table { doc: self.doc, index }
     }
 

@@ -18,7 +18,7 @@ use super::phrases::Rendering;
 use super::proxy::Proxy;
 use super::shutdown::Drain;
 use crate::call::Service as SpeechService;
-use crate::config::{Agent, Config, Mode, Stt, Tts};
+use crate::config::{Config, Mode};
 use crate::observe::Metrics;
 use crate::upstream::{Services, Unusable};
 
@@ -106,13 +106,10 @@ fn upstreams(config: &Config) -> Vec<(&str, SpeechService)> {
     match &config.dialogue.mode {
         Mode::Echo => Vec::new(),
         Mode::Dialogue { stt, agent, tts } => {
-            let Stt::Webhook { endpoint: stt, .. } = stt;
-            let Agent::Webhook { endpoint: agent } = agent;
-            let Tts::Webhook { endpoint: tts, .. } = tts;
             vec![
-                (stt.upstream.name.as_str(), SpeechService::Stt),
-                (agent.upstream.name.as_str(), SpeechService::Agent),
-                (tts.upstream.name.as_str(), SpeechService::Tts),
+                (stt.endpoint().upstream.name.as_str(), SpeechService::Stt),
+                (agent.endpoint().upstream.name.as_str(), SpeechService::Agent),
+                (tts.endpoint().upstream.name.as_str(), SpeechService::Tts),
             ]
         }
     }

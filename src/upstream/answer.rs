@@ -7,16 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::owner::{Owner, Vendor};
 use crate::call::{Failure, FailureKind};
 use crate::config::Upstream;
 
 /// How much of an unexpected answer is quoted, in characters.
 const QUOTED: usize = 120;
+
+/// How much of an error is read. What matters of a vendor's may stand at the end of its JSON.
+const ERROR_READ: usize = 4 * QUOTED;
+const VENDORS_ERROR_READ: usize = 16 * 1024;
 
 /// How long, and for how many bytes, an answer is read on once all that matters has come.
 const TAIL_TIME: Duration = Duration::from_millis(200);
@@ -30,6 +35,8 @@ pub(super) struct Answer {
     stall: Duration,
     /// Bytes of the body so far.
     received: usize,
+    /// Who answers, where failures are told with their owner.
+    vendor: Option<Arc<Vendor>>,
     /// Held until the answer is done with: a stream counts as under way for as long as it flows.
     _slot: OwnedSemaphorePermit,
 }
@@ -40,9 +47,10 @@ impl Answer {
         limits: &Upstream,
         request: Arc<str>,
         slot: OwnedSemaphorePermit,
+        vendor: Option<Arc<Vendor>>,
     ) -> Self {
         let (upstream, stall) = (limits.name.clone(), limits.stall_timeout);
-        Self { response, upstream, request, stall, received: 0, _slot: slot }
+        Self { response, upstream, request, stall, received: 0, vendor, _slot: slot }
     }
 
     /// This answer, if it says that all is well.
@@ -59,9 +67,14 @@ impl Answer {
                 _ => FailureKind::Protocol,
             };
             let mut said = Vec::new();
-            self.read_to_quote(&mut said).await;
-            let said = if said.is_empty() { "(no body)".to_owned() } else { quote(&said) };
-            return Err(self.failure(kind, format!("answered {}: {said}", status.as_u16())));
+            let most = if self.vendor.is_some() { VENDORS_ERROR_READ } else { ERROR_READ };
+            self.read_up_to(most, &mut said).await;
+            let (owner, said) = match &self.vendor {
+                Some(vendor) => vendor.refusal(status.as_u16(), &self.header(RETRY_AFTER.as_str()), &said),
+                None if said.is_empty() => (Owner::Vendor, "(no body)".to_owned()),
+                None => (Owner::Vendor, quote(&said)),
+            };
+            return Err(self.failure(kind, owner, format!("answered {}: {said}", status.as_u16())));
         }
         // None was asked for, and a compressed body would pass for text or sound.
         let encoding = self.header(CONTENT_ENCODING.as_str());
@@ -101,8 +114,10 @@ impl Answer {
                 }
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Err(error)) => {
-                    let came = self.so_far();
-                    return Err(self.wrong(format!("{came} and broke off: {}", root_cause(&error))));
+                    let status = self.response.status().as_u16();
+                    let (came, why) = (self.so_far(), root_cause(&error));
+                    let why = format!("answered {status} with {came} and broke off: {why}");
+                    return Err(self.failure(FailureKind::Protocol, Owner::Network, why));
                 }
                 Err(_) => {
                     let why = format!(
@@ -111,7 +126,7 @@ impl Answer {
                         self.so_far(),
                         seconds(self.stall)
                     );
-                    return Err(self.failure(FailureKind::Timeout, why));
+                    return Err(self.failure(FailureKind::Timeout, Owner::Vendor, why));
                 }
             }
         }
@@ -152,11 +167,20 @@ impl Answer {
     /// The answer is not what was asked for; `what` completes "answered 200 with …".
     pub(super) fn wrong(&self, what: impl AsRef<str>) -> Failure {
         let status = self.response.status().as_u16();
-        self.failure(FailureKind::Protocol, format!("answered {status} with {}", what.as_ref()))
+        let why = format!("answered {status} with {}", what.as_ref());
+        self.failure(FailureKind::Protocol, Owner::Vendor, why)
     }
 
-    fn failure(&self, kind: FailureKind, why: String) -> Failure {
-        Failure { upstream: self.upstream.clone(), kind, why: format!("{} {why}", self.request) }
+    /// The same, where it is the operator who can mend it, by this key.
+    pub(super) fn misconfigured(&self, key: &'static str, what: impl AsRef<str>) -> Failure {
+        let status = self.response.status().as_u16();
+        let why = format!("answered {status} with {}", what.as_ref());
+        self.failure(FailureKind::Protocol, Owner::Config(key), why)
+    }
+
+    fn failure(&self, kind: FailureKind, owner: Owner, why: String) -> Failure {
+        let owner = self.vendor.as_ref().map(|_| format!("{owner}: ")).unwrap_or_default();
+        Failure { upstream: self.upstream.clone(), kind, why: format!("{owner}{} {why}", self.request) }
     }
 
     fn so_far(&self) -> String {
@@ -169,8 +193,12 @@ impl Answer {
 
     /// Appends as much to the beginning of an unexpected body as is quoted, if it comes in time.
     pub(super) async fn read_to_quote(&mut self, body: &mut Vec<u8>) {
+        self.read_up_to(ERROR_READ, body).await;
+    }
+
+    async fn read_up_to(&mut self, most: usize, body: &mut Vec<u8>) {
         let read = async {
-            while body.len() <= 4 * QUOTED
+            while body.len() <= most
                 && let Ok(Some(bytes)) = self.response.chunk().await
             {
                 body.extend_from_slice(&bytes);

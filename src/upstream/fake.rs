@@ -11,8 +11,12 @@ use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unb
 use tokio::time::timeout;
 
 use super::{Observation, Services};
+use crate::audio::mulaw;
 use crate::call::{Failure, Input};
-use crate::config::{Agent, Dialogue, Endpoint, Mode, RawAudio, Secret, Stt, SttFormat, Tts, Upstream};
+use crate::config::{
+    Agent, Dialogue, Endpoint, Mode, OpenAiStt, OpenAiTts, RawAudio, Secret, SpeechFormat, Stt, SttFormat,
+    Tts, Upstream,
+};
 
 /// Long enough on the busiest machine; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,6 +33,13 @@ pub(super) struct Request {
     /// Request line and headers, in lower case, up to and with the empty line.
     pub(super) head: String,
     pub(super) body: Vec<u8>,
+}
+
+impl Request {
+    /// Is this line among the headers?
+    pub(super) fn has(&self, line: &str) -> bool {
+        self.head.contains(&format!("\r\n{line}\r\n"))
+    }
 }
 
 /// One connection of a client.
@@ -89,6 +100,24 @@ impl Fake {
         } = &mut dialogue.mode
         {
             [stt, agent, tts].into_iter().for_each(|endpoint| change(&mut endpoint.upstream));
+        }
+        let done = self.done.as_ref().unwrap().0.clone();
+        Services::new(&dialogue, move |observation| {
+            let _ = done.send(observation.clone());
+        })
+        .unwrap()
+    }
+
+    /// The same, with a recogniser and a voice that speak a vendor's API, which begins at `/v1`.
+    pub(super) fn services_as(
+        &mut self,
+        stt: impl Fn(Endpoint) -> Stt,
+        tts: impl Fn(Endpoint) -> Tts,
+    ) -> Services {
+        let mut dialogue = dialogue(&[self.server()]);
+        if let Mode::Dialogue { stt: old_stt, tts: old_tts, .. } = &mut dialogue.mode {
+            let api = Endpoint { path: "/v1".to_owned(), headers: Vec::new(), ..old_stt.endpoint().clone() };
+            (*old_stt, *old_tts) = (stt(api.clone()), tts(api));
         }
         let done = self.done.as_ref().unwrap().0.clone();
         Services::new(&dialogue, move |observation| {
@@ -213,6 +242,46 @@ pub(super) fn dialogue(servers: &[String]) -> Dialogue {
         apology: String::new(),
         reply_deadline: PATIENCE,
     }
+}
+
+/// OpenAI's API at this endpoint, with nothing set that need not be.
+pub(super) fn openai_stt(endpoint: Endpoint) -> Stt {
+    Stt::OpenAi(OpenAiStt {
+        endpoint,
+        api_key: Some(Secret("sk-hush".to_owned())),
+        model: "gpt-transcribe".to_owned(),
+        language: None,
+        prompt: None,
+        temperature: None,
+    })
+}
+
+pub(super) fn openai_tts(endpoint: Endpoint) -> Tts {
+    Tts::OpenAi(OpenAiTts {
+        endpoint,
+        api_key: Some(Secret("sk-hush".to_owned())),
+        model: "gpt-4o-mini-tts".to_owned(),
+        voice: "alloy".to_owned(),
+        instructions: None,
+        speed: None,
+        response_format: SpeechFormat::Pcm,
+    })
+}
+
+/// μ-law that is plainly μ-law: a hum.
+pub(super) fn hum(samples: usize) -> Vec<u8> {
+    (0..samples).map(|n| mulaw::encode(((n as f32 / 20.0).sin() * 8000.0) as i16)).collect()
+}
+
+/// What was heard of a sentence that was spoken to its end.
+#[track_caller]
+pub(super) fn spoken(inputs: &[Input<'static>]) -> Vec<u8> {
+    let Some((Input::SpeechEnd { .. }, audio)) = inputs.split_last() else { panic!("{inputs:?}") };
+    let pieces = audio.iter().map(|input| match input {
+        Input::Speech { audio, .. } => audio.to_vec(),
+        other => panic!("{other:?}"),
+    });
+    pieces.flatten().collect()
 }
 
 /// All that a job sends, until it ends.

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, root_cause, seconds};
 use super::observed::Watch;
+use super::owner::{Owner, Vendor};
 use crate::call::{Failure, FailureKind};
 use crate::config::{Endpoint, Upstream};
 
@@ -79,39 +80,17 @@ impl Pool {
         self.upstream == *upstream
     }
 
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, Failure> {
+    /// A turn to ask, or why there is none.
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, String> {
         let wait = self.upstream.connect_timeout;
         match timeout(wait, Arc::clone(&self.slots).acquire_owned()).await {
             Ok(Ok(slot)) => Ok(slot),
-            Ok(Err(_)) | Err(_) => Err(Failure {
-                upstream: self.upstream.name.clone(),
-                kind: FailureKind::Busy,
-                why: format!(
-                    "all {} requests that max_in_flight allows are under way; none ended within {}",
-                    self.upstream.max_in_flight,
-                    seconds(wait)
-                ),
-            }),
+            Ok(Err(_)) | Err(_) => Err(format!(
+                "all {} requests that max_in_flight allows are under way; none ended within {}",
+                self.upstream.max_in_flight,
+                seconds(wait)
+            )),
         }
-    }
-}
-
-/// Endpoints on one upstream share its connections, its turns and its bound.
-#[derive(Default)]
-pub(super) struct Pools(Vec<Arc<Pool>>);
-
-impl Pools {
-    pub(super) fn wire(&mut self, endpoint: &Endpoint) -> Result<Wire, Unusable> {
-        let known = self.0.iter().find(|pool| pool.is_for(&endpoint.upstream)).cloned();
-        let pool = match known {
-            Some(pool) => pool,
-            None => {
-                let pool = Arc::new(Pool::new(&endpoint.upstream)?);
-                self.0.push(Arc::clone(&pool));
-                pool
-            }
-        };
-        Wire::new(endpoint, pool)
     }
 }
 
@@ -121,6 +100,8 @@ pub(super) struct Wire {
     /// One for each server.
     targets: Vec<Target>,
     headers: HeaderMap,
+    /// Whose failures are told with their owner.
+    vendor: Option<Arc<Vendor>>,
 }
 
 struct Target {
@@ -154,7 +135,25 @@ impl Wire {
             value.set_sensitive(true);
             headers.append(key, value);
         }
-        Ok(Self { pool, targets, headers })
+        Ok(Self { pool, targets, headers, vendor: None })
+    }
+
+    /// This wire, to a vendor who wants its key in this header. One that the operator wrote counts.
+    pub(super) fn of_vendor(
+        mut self,
+        vendor: Vendor,
+        header: HeaderName,
+        scheme: &str,
+    ) -> Result<Self, Unusable> {
+        if let Some(key) = vendor.api_key().filter(|_| !self.headers.contains_key(&header)) {
+            let why = || "the api_key cannot be sent in a header".to_owned();
+            let unusable = |_| Unusable { upstream: self.upstream().to_owned(), why: why() };
+            let mut value = HeaderValue::try_from(format!("{scheme}{key}")).map_err(unusable)?;
+            value.set_sensitive(true);
+            self.headers.insert(header, value);
+        }
+        self.vendor = Some(Arc::new(vendor));
+        Ok(self)
     }
 
     pub(super) fn upstream(&self) -> &str {
@@ -169,8 +168,13 @@ impl Wire {
         body: Bytes,
         watch: &mut Watch,
     ) -> Result<Answer, Failure> {
-        let slot = self.pool.slot().await?;
         let limits = &self.pool.upstream;
+        let failure = |kind, owner: Owner, why: String| {
+            let why = if self.vendor.is_some() { format!("{owner}: {why}") } else { why };
+            Failure { upstream: limits.name.clone(), kind, why }
+        };
+        let busy = |why| failure(FailureKind::Busy, Owner::Config("max_in_flight"), why);
+        let slot = self.pool.slot().await.map_err(busy)?;
         let mut server = self.pool.next.fetch_add(1, Ordering::Relaxed);
         let mut deadline = Instant::now() + limits.first_byte_timeout;
         let (mut client, mut other_tried, mut fresh_tried) = (&self.pool.client, false, false);
@@ -181,26 +185,24 @@ impl Wire {
                 .headers(headers.clone())
                 .headers(self.headers.clone())
                 .body(body.clone());
-            let failed = |kind, why: String| Failure {
-                upstream: limits.name.clone(),
-                kind,
-                why: format!("{}: {why}", target.request),
-            };
+            let failed = |kind, owner, why| failure(kind, owner, format!("{}: {why}", target.request));
             let error = match timeout_at(deadline, request.send()).await {
                 Ok(Ok(response)) => {
                     watch.first_byte();
                     let request = Arc::clone(&target.request);
-                    return Answer::new(response, limits, request, slot).success().await;
+                    let answer = Answer::new(response, limits, request, slot, self.vendor.clone());
+                    return answer.success().await;
                 }
                 Err(_) => {
                     let why = format!("no answer within {}", seconds(limits.first_byte_timeout));
-                    return Err(failed(FailureKind::Timeout, why));
+                    return Err(failed(FailureKind::Timeout, Owner::Vendor, why));
                 }
                 Ok(Err(error)) => error,
             };
             if error.is_connect() {
                 if other_tried || self.targets.len() == 1 {
-                    return Err(failed(FailureKind::Connect, no_connection(&error, limits)));
+                    let (owner, why) = no_connection(&error, limits);
+                    return Err(failed(FailureKind::Connect, owner, why));
                 }
                 other_tried = true;
                 server = server.wrapping_add(1);
@@ -210,7 +212,7 @@ impl Wire {
                 client = &self.pool.fresh;
             } else {
                 let why = format!("no HTTP answer, though asked twice: {}", root_cause(&error));
-                return Err(failed(FailureKind::Protocol, why));
+                return Err(failed(FailureKind::Protocol, Owner::Vendor, why));
             }
         }
     }
@@ -222,25 +224,26 @@ pub(super) fn header(text: &str) -> HeaderValue {
     HeaderValue::try_from(sendable).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-fn no_connection(error: &reqwest::Error, limits: &Upstream) -> String {
+fn no_connection(error: &reqwest::Error, limits: &Upstream) -> (Owner, String) {
     let cause = root_cause(error);
     if error.is_timeout() {
-        format!("no connection within {}", seconds(limits.connect_timeout))
+        (Owner::Network, format!("no connection within {}", seconds(limits.connect_timeout)))
     } else if error.is_dns() {
-        format!("the name of the server could not be resolved: {cause}")
+        (Owner::Network, format!("the name of the server could not be resolved: {cause}"))
     } else {
-        likely_mistake(cause).unwrap_or_else(|| format!("no connection: {cause}"))
+        likely_mistake(cause).unwrap_or_else(|| (Owner::Network, format!("no connection: {cause}")))
     }
 }
 
 /// What an operator is most likely to have done wrong, where the error's own words do not tell.
-fn likely_mistake(cause: &(dyn Error + 'static)) -> Option<String> {
+fn likely_mistake(cause: &(dyn Error + 'static)) -> Option<(Owner, String)> {
     if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
-        return Some("connection refused: is it running?".to_owned());
+        return Some((Owner::Vendor, "connection refused: is it running?".to_owned()));
     }
     match cause.downcast_ref::<rustls::Error>() {
         Some(rustls::Error::InvalidMessage(_)) => {
-            Some("what came is not TLS: does the server speak plain http there?".to_owned())
+            let why = "what came is not TLS: does the server speak plain http there?";
+            Some((Owner::Config("url"), why.to_owned()))
         }
         _ => None,
     }
@@ -269,8 +272,9 @@ mod tests {
         // As wrapped as it comes from the HTTP library.
         let error = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
         let why = "what came is not TLS: does the server speak plain http there?";
-        assert_eq!(likely_mistake(root_cause(&error)).as_deref(), Some(why));
-        assert_eq!(likely_mistake(&io::Error::from(io::ErrorKind::HostUnreachable)), None);
+        let told = likely_mistake(root_cause(&error)).unwrap();
+        assert_eq!((told.0.to_string().as_str(), told.1.as_str()), ("your config: url", why));
+        assert!(likely_mistake(&io::Error::from(io::ErrorKind::HostUnreachable)).is_none());
     }
 
     #[test]

@@ -8,15 +8,21 @@
 mod agent;
 mod answer;
 mod call;
+mod deepgram;
+mod elevenlabs;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod faults;
 mod http;
 mod lines;
+mod multipart;
 mod observed;
+mod openai;
+mod owner;
 mod stt;
 mod tts;
+mod vendor;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,12 +36,12 @@ pub use self::http::Unusable;
 pub use self::observed::Observation;
 
 use self::agent::Agent;
-use self::http::Pools;
+use self::http::{Pool, Wire};
 use self::observed::{OnDone, Watch};
 use self::stt::Stt;
 use self::tts::Tts;
 use crate::call::{Failure, FailureKind, Input, Job, Service};
-use crate::config;
+use crate::config::{self, Endpoint};
 
 /// The most μ-law that a phrase rendered in advance may have: more than four minutes.
 const LONGEST_PHRASE: usize = 2 * 1024 * 1024;
@@ -92,11 +98,9 @@ impl Services {
             config::Mode::Echo => None,
             config::Mode::Dialogue { stt, agent, tts } => {
                 let mut pools = Pools::default();
-                let config::Stt::Webhook { endpoint, format } = stt;
-                let stt = Stt { wire: pools.wire(endpoint)?, format: *format };
+                let stt = Stt::new(stt, &mut pools)?;
                 let agent = Agent::new(agent, &mut pools)?;
-                let config::Tts::Webhook { endpoint, voice, raw } = tts;
-                let tts = Tts { wire: pools.wire(endpoint)?, voice: voice.clone(), raw: *raw };
+                let tts = Tts::new(tts, &mut pools)?;
                 Some(Arc::new(Dialogue { stt, agent, tts }))
             }
         };
@@ -135,6 +139,25 @@ impl Services {
             Err(failure) => watch.failed(failure.kind),
         }
         phrase
+    }
+}
+
+/// Endpoints on one upstream share its connections, its turns and its bound.
+#[derive(Default)]
+struct Pools(Vec<Arc<Pool>>);
+
+impl Pools {
+    fn wire(&mut self, endpoint: &Endpoint) -> Result<Wire, Unusable> {
+        let known = self.0.iter().find(|pool| pool.is_for(&endpoint.upstream)).cloned();
+        let pool = match known {
+            Some(pool) => pool,
+            None => {
+                let pool = Arc::new(Pool::new(&endpoint.upstream)?);
+                self.0.push(Arc::clone(&pool));
+                pool
+            }
+        };
+        Wire::new(endpoint, pool)
     }
 }
 

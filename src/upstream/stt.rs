@@ -1,27 +1,45 @@
-//! Speech-to-text by webhook: an utterance is posted as a WAV file or as raw μ-law, and what it said
-//! comes back as `{"text": "…"}` or as plain text.
+//! Speech-to-text, an utterance at a time: it is posted (by webhook as a WAV file or as raw μ-law, to
+//! a vendor as the vendor wants it), and what it said comes back as `{"text": "…"}` or as plain text.
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::Value;
 
-use super::CallIds;
 use super::answer::{Answer, quote};
 use super::http::{Wire, header};
 use super::observed::Watch;
+use super::{CallIds, Pools, Unusable, openai};
 use crate::audio::wav::wav_pcm16;
 use crate::call::Failure;
-use crate::config::SttFormat;
+use crate::config::{self, SttFormat};
 
 /// A transcript is a few sentences.
 const LONGEST_BODY: usize = 64 * 1024;
 
 pub(super) struct Stt {
     pub(super) wire: Wire,
-    pub(super) format: SttFormat,
+    kind: Kind,
+}
+
+/// How an utterance is put.
+enum Kind {
+    Webhook(SttFormat),
+    OpenAi(openai::Transcription),
 }
 
 impl Stt {
+    pub(super) fn new(config: &config::Stt, pools: &mut Pools) -> Result<Self, Unusable> {
+        Ok(match config {
+            config::Stt::Webhook { endpoint, format } => {
+                Self { wire: pools.wire(endpoint)?, kind: Kind::Webhook(*format) }
+            }
+            config::Stt::OpenAi(config) => {
+                let (wire, transcription) = openai::transcription(config, pools)?;
+                Self { wire, kind: Kind::OpenAi(transcription) }
+            }
+        })
+    }
+
     /// What was said in this μ-law; empty if nothing was understood.
     pub(super) async fn transcribe(
         &self,
@@ -29,15 +47,10 @@ impl Stt {
         mulaw: Vec<u8>,
         watch: &mut Watch,
     ) -> Result<String, Failure> {
-        let (content_type, body) = match self.format {
-            SttFormat::Wav => ("audio/wav", wav_pcm16(&mulaw)),
-            SttFormat::Mulaw => ("audio/basic", mulaw),
+        let (headers, body) = match &self.kind {
+            Kind::Webhook(format) => webhook(*format, ids, mulaw),
+            Kind::OpenAi(transcription) => transcription.request(mulaw),
         };
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/plain;q=0.9"));
-        headers.insert("x-call-sid", header(&ids.call_sid));
-        headers.insert("x-stream-sid", header(&ids.stream_sid));
         let mut answer = self.wire.post(headers, Bytes::from(body), watch).await?;
         if answer.has_no_content() {
             return Ok(String::new());
@@ -45,6 +58,19 @@ impl Stt {
         let body = answer.whole(Vec::new(), LONGEST_BODY).await?;
         understand(&answer, &body)
     }
+}
+
+fn webhook(format: SttFormat, ids: &CallIds, mulaw: Vec<u8>) -> (HeaderMap, Vec<u8>) {
+    let (content_type, body) = match format {
+        SttFormat::Wav => ("audio/wav", wav_pcm16(&mulaw)),
+        SttFormat::Mulaw => ("audio/basic", mulaw),
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/plain;q=0.9"));
+    headers.insert("x-call-sid", header(&ids.call_sid));
+    headers.insert("x-stream-sid", header(&ids.stream_sid));
+    (headers, body)
 }
 
 fn understand(answer: &Answer, body: &[u8]) -> Result<String, Failure> {

@@ -1,17 +1,17 @@
-//! Text-to-speech by webhook: a sentence is posted as JSON, and the audio that comes back, whatever
-//! its format, is handed on as μ-law while it is still arriving.
+//! Text-to-speech, a sentence at a time: it is posted as JSON, by webhook or as a vendor wants it, and
+//! the audio that comes back, whatever its format, is handed on as μ-law while it is still arriving.
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Serialize;
 
-use super::CallIds;
 use super::answer::Answer;
 use super::http::Wire;
 use super::observed::Watch;
+use super::{CallIds, Pools, Unusable, deepgram, elevenlabs, openai};
 use crate::audio::{Hint, SpeechDecoder};
 use crate::call::Failure;
-use crate::config::RawAudio;
+use crate::config::{self, RawAudio};
 
 /// Ten minutes of μ-law: nobody says more in one sentence.
 const LONGEST_SPEECH: usize = 10 * 60 * 8000;
@@ -22,8 +22,15 @@ const LONGEST_BODY: usize = 10 * 60 * 48_000 * 4;
 
 pub(super) struct Tts {
     pub(super) wire: Wire,
-    pub(super) voice: Option<String>,
-    pub(super) raw: RawAudio,
+    kind: Kind,
+}
+
+/// How a sentence is put, and what its audio is taken for.
+enum Kind {
+    Webhook { voice: Option<String>, raw: RawAudio },
+    OpenAi(openai::Speech),
+    ElevenLabs(elevenlabs::Speech),
+    Deepgram,
 }
 
 /// As posted.
@@ -38,6 +45,26 @@ struct Sentence<'a> {
 }
 
 impl Tts {
+    pub(super) fn new(config: &config::Tts, pools: &mut Pools) -> Result<Self, Unusable> {
+        Ok(match config {
+            config::Tts::Webhook { endpoint, voice, raw } => {
+                let kind = Kind::Webhook { voice: voice.clone(), raw: *raw };
+                Self { wire: pools.wire(endpoint)?, kind }
+            }
+            config::Tts::OpenAi(config) => {
+                let (wire, speech) = openai::speech(config, pools)?;
+                Self { wire, kind: Kind::OpenAi(speech) }
+            }
+            config::Tts::ElevenLabs(config) => {
+                let (wire, speech) = elevenlabs::speech(config, pools)?;
+                Self { wire, kind: Kind::ElevenLabs(speech) }
+            }
+            config::Tts::Deepgram(config) => {
+                Self { wire: deepgram::speech(config, pools)?, kind: Kind::Deepgram }
+            }
+        })
+    }
+
     /// Has a sentence spoken; its audio is in [`Speech::next`].
     pub(super) async fn say(
         &self,
@@ -45,20 +72,41 @@ impl Tts {
         text: &str,
         watch: &mut Watch,
     ) -> Result<Speech, Failure> {
-        let call_sid = ids.map(|ids| &*ids.call_sid);
-        let sentence = Sentence { text, voice: self.voice.as_deref(), call_sid };
+        let body = match &self.kind {
+            Kind::Webhook { voice, .. } => {
+                let call_sid = ids.map(|ids| &*ids.call_sid);
+                // Strings always serialise.
+                serde_json::to_vec(&Sentence { text, voice: voice.as_deref(), call_sid }).unwrap_or_default()
+            }
+            Kind::OpenAi(speech) => speech.body(text),
+            Kind::ElevenLabs(speech) => speech.body(text),
+            Kind::Deepgram => deepgram::body(text),
+        };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("audio/*"));
-        // Strings always serialise.
-        let body = serde_json::to_vec(&sentence).unwrap_or_default();
         let answer = self.wire.post(headers, Bytes::from(body), watch).await?;
         let content_type = answer.content_type();
-        let content_type = Some(&*content_type).filter(|t| !t.is_empty());
-        let decoder = SpeechDecoder::new(Hint::new(content_type, self.raw.pcm_rate));
+        let hint = match &self.kind {
+            Kind::Webhook { raw, .. } => {
+                Hint::new(Some(&*content_type).filter(|t| !t.is_empty()), raw.pcm_rate)
+            }
+            Kind::OpenAi(speech) => asked_for(&content_type, speech.format()),
+            Kind::ElevenLabs(speech) => asked_for(&content_type, &speech.format()),
+            Kind::Deepgram => asked_for(&content_type, deepgram::FORMAT),
+        };
+        let decoder = SpeechDecoder::new(hint);
         let has_words = text.chars().any(char::is_alphanumeric);
         Ok(Speech { complete: answer.has_no_content(), answer, decoder, spoken: 0, has_words })
     }
+}
+
+/// What headerless audio is: what was asked for, since vendors announce it as anything, MP3 included.
+/// Only a type with a rate in it has been thought about.
+fn asked_for(content_type: &str, format: &str) -> Hint {
+    let announced = content_type.to_ascii_lowercase();
+    let is_sure = announced.starts_with("audio/") && announced.contains("rate=");
+    Hint::new(Some(if is_sure { content_type } else { format }), RawAudio::default().pcm_rate)
 }
 
 /// A sentence as it is spoken.
@@ -111,18 +159,12 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::super::fake::{Fake, failed, heard};
+    use super::super::fake::{Fake, failed, heard, hum};
     use super::super::tests::ids;
     use super::LONGEST_SPEECH;
-    use crate::audio::mulaw;
     use crate::call::{FailureKind, Input};
 
     const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: audio/basic\r\nConnection: close\r\n\r\n";
-
-    /// μ-law that is plainly μ-law: a hum.
-    fn hum(samples: usize) -> Vec<u8> {
-        (0..samples).map(|n| mulaw::encode(((n as f32 / 20.0).sin() * 8000.0) as i16)).collect()
-    }
 
     /// The audio of these inputs, none of them empty, and how they end.
     fn audio(inputs: &[Input<'static>]) -> (Vec<u8>, Result<(), String>) {

@@ -15,9 +15,9 @@ use self::chat::Chat;
 use self::history::SharedHistory;
 use self::relay::{Line, Relay};
 use self::webhook::Webhook;
-use super::http::{Pools, Unusable};
+use super::http::Unusable;
 use super::observed::Watch;
-use super::{CallIds, Ended};
+use super::{CallIds, Ended, Pools};
 use crate::call::{Input, Question, ReplyHeard};
 use crate::config;
 

@@ -1,0 +1,263 @@
+//! The kinds of services that are a vendor's API: their keys by the vendor's own names, and what is
+//! plainly meant for another vendor.
+
+use super::document::Refused;
+use super::meant::*;
+use super::services::{Place, endpoint};
+use super::written::Table;
+
+/// A vendor as its `kind` knows it.
+struct Vendor {
+    kind: &'static str,
+    name: &'static str,
+    home: &'static str,
+    /// Where the key of the account goes.
+    header: &'static str,
+    /// The variable by which the vendor's own clients know that key.
+    variable: &'static str,
+}
+
+const OPENAI: Vendor = Vendor {
+    kind: "openai",
+    name: "OpenAI",
+    home: "https://api.openai.com/v1",
+    header: "authorization",
+    variable: "OPENAI_API_KEY",
+};
+
+const ELEVENLABS: Vendor = Vendor {
+    kind: "elevenlabs",
+    name: "ElevenLabs",
+    home: "https://api.elevenlabs.io/v1",
+    header: "xi-api-key",
+    variable: "ELEVENLABS_API_KEY",
+};
+
+const DEEPGRAM: Vendor = Vendor {
+    kind: "deepgram",
+    name: "Deepgram",
+    home: "https://api.deepgram.com/v1",
+    header: "authorization",
+    variable: "DEEPGRAM_API_KEY",
+};
+
+const OPENAI_VOICES: [&str; 13] = [
+    "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer",
+    "verse",
+];
+
+pub(super) fn openai_stt(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Stt> {
+    let account = Account::read(t, place, &OPENAI);
+    let model = account.name(t, "model", "a model such as \"gpt-transcribe\"", Some("gpt-transcribe"));
+    let language = language(t, "language");
+    let prompt = t.text("prompt");
+    let temperature = t.number("temperature", 0.0..=1.0);
+    let (endpoint, api_key) = (account.endpoint?, account.api_key);
+    Some(Stt::OpenAi(OpenAiStt { endpoint, api_key, model: model?, language, prompt, temperature }))
+}
+
+pub(super) fn openai_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Agent> {
+    let account = Account::read(t, place, &OPENAI);
+    let model = account.name(t, "model", "a model such as \"gpt-4.1-mini\"", Some("gpt-4.1-mini"));
+    let instructions = t.text("instructions").filter(|text| !text.trim().is_empty());
+    let temperature = t.number("temperature", 0.0..=2.0);
+    let max_tokens = t.count("max_tokens", 1..=1_000_000);
+    let max_completion_tokens = t.count("max_completion_tokens", 1..=1_000_000);
+    if t.has("max_tokens") && t.has("max_completion_tokens") {
+        t.complain(
+            "max_tokens",
+            "[dialogue.agent] has both `max_tokens` and `max_completion_tokens`, two names of one limit"
+                .to_owned(),
+            "keep the one that the model takes: the second is the newer".to_owned(),
+        );
+    }
+    let history_turns = t.count("history_turns", 0..=1000).unwrap_or(20);
+    let known = "\"hangup\", \"transfer\", \"send_digits\"";
+    let tools = t.list("tools", known, |name| {
+        let tool = Tool::ALL.into_iter().find(|tool| tool.name() == name);
+        tool.ok_or_else(|| Refused::from("is not one of the functions"))
+    });
+    Some(Agent::OpenAi(OpenAiAgent {
+        endpoint: account.endpoint?,
+        api_key: account.api_key,
+        model: model?,
+        instructions,
+        temperature,
+        max_tokens,
+        max_completion_tokens,
+        history_turns,
+        tools: tools.unwrap_or_else(|| Tool::ALL.to_vec()),
+    }))
+}
+
+pub(super) fn openai_tts(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts> {
+    let account = Account::read(t, place, &OPENAI);
+    let model = account.name(t, "model", "a model such as \"gpt-4o-mini-tts\"", Some("gpt-4o-mini-tts"));
+    let voice = account.name(t, "voice", "a voice such as \"alloy\"", Some("alloy"));
+    let instructions = t.text("instructions");
+    let speed = t.number("speed", 0.25..=4.0);
+    let formats = [("pcm", SpeechFormat::Pcm), ("wav", SpeechFormat::Wav)];
+    let response_format = t.choice("response_format", &formats, &["mp3", "flac", "opus", "aac"]);
+    Some(Tts::OpenAi(OpenAiTts {
+        endpoint: account.endpoint?,
+        api_key: account.api_key,
+        model: model?,
+        voice: voice?,
+        instructions,
+        speed,
+        response_format: response_format.unwrap_or(SpeechFormat::Pcm),
+    }))
+}
+
+pub(super) fn elevenlabs(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts> {
+    let account = Account::read(t, place, &ELEVENLABS);
+    let wanted = "the ID of a voice, such as \"JBFqnCBsd6RMkjVDRZzb\"";
+    let voice_id = account.name(t, "voice_id", wanted, Some("JBFqnCBsd6RMkjVDRZzb"));
+    // It becomes a part of the path.
+    if voice_id
+        .as_ref()
+        .is_some_and(|id| !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)))
+    {
+        let why = "`voice_id` in [dialogue.tts] is no ID of a voice: these are letters and digits".to_owned();
+        t.complain("voice_id", why, format!("write {wanted}"));
+    }
+    let wanted = "a model such as \"eleven_flash_v2_5\"";
+    let model_id = account.name(t, "model_id", wanted, Some("eleven_flash_v2_5"));
+    let formats = [
+        ("ulaw_8000", ElevenLabsFormat::Ulaw8000),
+        ("pcm_8000", ElevenLabsFormat::Pcm(8000)),
+        ("pcm_16000", ElevenLabsFormat::Pcm(16_000)),
+        ("pcm_22050", ElevenLabsFormat::Pcm(22_050)),
+        ("pcm_24000", ElevenLabsFormat::Pcm(24_000)),
+        ("pcm_44100", ElevenLabsFormat::Pcm(44_100)),
+    ];
+    let later = ["mp3_22050_32", "mp3_44100_32", "mp3_44100_64", "mp3_44100_96", "mp3_44100_128"];
+    let output_format = t.choice("output_format", &formats, &later);
+    let language_code = language(t, "language_code");
+    let voice_settings = t.section("voice_settings", |t| VoiceSettings {
+        stability: t.number("stability", 0.0..=1.0),
+        similarity_boost: t.number("similarity_boost", 0.0..=1.0),
+        style: t.number("style", 0.0..=1.0),
+        speed: t.number("speed", 0.7..=1.2),
+        use_speaker_boost: t.flag("use_speaker_boost"),
+    });
+    let optimize_streaming_latency = t.whole("optimize_streaming_latency", 0..=4);
+    let enable_logging = t.flag("enable_logging");
+    Some(Tts::ElevenLabs(ElevenLabsTts {
+        endpoint: account.endpoint?,
+        api_key: account.api_key,
+        voice_id: voice_id?,
+        model_id: model_id?,
+        output_format: output_format.unwrap_or(ElevenLabsFormat::Ulaw8000),
+        language_code,
+        voice_settings,
+        optimize_streaming_latency,
+        enable_logging,
+    }))
+}
+
+pub(super) fn deepgram(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts> {
+    let account = Account::read(t, place, &DEEPGRAM);
+    let model = account.name(t, "model", "a model such as \"aura-2-thalia-en\"", Some("aura-2-thalia-en"));
+    let speed = t.number("speed", 0.7..=1.5);
+    let mip_opt_out = t.flag("mip_opt_out");
+    let (endpoint, api_key) = (account.endpoint?, account.api_key);
+    Some(Tts::Deepgram(DeepgramTts { endpoint, api_key, model: model?, speed, mip_opt_out }))
+}
+
+/// Where a vendor's API is, and as whom it is asked.
+struct Account {
+    vendor: &'static Vendor,
+    service: &'static str,
+    endpoint: Option<Endpoint>,
+    api_key: Option<Secret>,
+    /// It is not the vendor who answers, but somebody who speaks the same API.
+    elsewhere: bool,
+}
+
+impl Account {
+    fn read(t: &mut Table<'_, '_>, place: &Place<'_>, vendor: &'static Vendor) -> Account {
+        let endpoint = endpoint(t, &Place { home: Some(vendor.home), ..*place });
+        let wanted = format!("a key such as \"env:{}\"", vendor.variable);
+        let api_key = t.hidden("api_key", &wanted, |text| match text {
+            "" => Err(Refused::from("is empty")),
+            text if text.bytes().all(|b| b.is_ascii_graphic()) => Ok(Secret(text.to_owned())),
+            _ => Err(Refused::from("has a space, or what is no key's: was it pasted with more than itself?")),
+        });
+        let host = vendor.home.trim_start_matches("https://").split('/').next().unwrap_or_default();
+        let is_host = |server: &String| server.rsplit_once(':').is_some_and(|(name, _)| name == host);
+        let is_vendor = |e: &Endpoint| e.upstream.servers.iter().any(is_host);
+        let has_key =
+            |e: &Endpoint| e.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(vendor.header));
+        let elsewhere = endpoint.as_ref().is_some_and(|e| !is_vendor(e));
+        let lacks_key = |e: &Endpoint| is_vendor(e) && !has_key(e);
+        if place.needed && !t.has("api_key") && endpoint.as_ref().is_some_and(lacks_key) {
+            let why = format!(
+                "[dialogue.{}] has no `api_key`, and {} answers nobody without",
+                place.service, vendor.name
+            );
+            t.complain("kind", why, format!("add api_key = \"env:{}\"", vendor.variable));
+        }
+        Account { vendor, service: place.service, endpoint, api_key, elsewhere }
+    }
+
+    /// The name of a model or a voice. The vendor's own names are taken for granted only there.
+    fn name(
+        &self,
+        t: &mut Table<'_, '_>,
+        key: &'static str,
+        wanted: &str,
+        default: Option<&str>,
+    ) -> Option<String> {
+        let Vendor { kind, name, .. } = self.vendor;
+        // Who speaks OpenAI's API may well pass requests on to another vendor, by that one's names.
+        let may_be_anyones = *kind == "openai" && self.elsewhere;
+        let given = t.parsed(key, wanted, |text| match whose(text) {
+            _ if text.trim().is_empty() => Err(Refused::from("is empty")),
+            Some((other, thing)) if other.kind != *kind && !may_be_anyones => Err(Refused::because(
+                &format!("is a {thing} of {}, and this is {name}", other.name),
+                format!("write {wanted}, or kind = {:?}", other.kind),
+            )),
+            _ => Ok(text.to_owned()),
+        });
+        if t.has(key) {
+            return given;
+        }
+        if may_be_anyones {
+            let why =
+                format!("[dialogue.{}] has no `{key}`, and who answers there is not {name}", self.service);
+            t.complain("url", why, format!("add the `{key}` by the name that it has there"));
+        }
+        default.map(str::to_owned)
+    }
+}
+
+/// Whose this name plainly is, and what it is the name of.
+fn whose(name: &str) -> Option<(&'static Vendor, &'static str)> {
+    let begins = |with: &[&str]| with.iter().any(|with| name.starts_with(with));
+    let has = |of: fn(&u8) -> bool| name.bytes().any(|b| of(&b));
+    let is_elevenlabs_id = name.len() == 20
+        && name.bytes().all(|b| b.is_ascii_alphanumeric())
+        && has(u8::is_ascii_digit)
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase);
+    Some(match () {
+        () if OPENAI_VOICES.contains(&name) => (&OPENAI, "voice"),
+        () if begins(&["gpt-", "tts-1", "whisper-1"]) => (&OPENAI, "model"),
+        () if is_elevenlabs_id => (&ELEVENLABS, "voice"),
+        () if begins(&["eleven_", "scribe_"]) => (&ELEVENLABS, "model"),
+        () if begins(&["aura-", "nova-"]) => (&DEEPGRAM, "model"),
+        () => return None,
+    })
+}
+
+pub(super) fn language(t: &mut Table<'_, '_>, key: &'static str) -> Option<String> {
+    t.parsed(key, "a language such as \"en\"", |text| {
+        let sound =
+            (2..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if sound { Ok(text.to_owned()) } else { Err(Refused::from("is not the code of a language")) }
+    })
+}
+
+#[cfg(test)]
+mod tests;
