@@ -66,7 +66,8 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
             let format = t.choice("format", &formats, &[]).unwrap_or(SttFormat::Wav);
             endpoint(t, &place).map(|endpoint| Stt::Webhook { endpoint, format })
         };
-        t.kinds(&[("webhook", &webhook), ("openai", &|t| vendors::openai_stt(t, &place))], &[]).flatten()
+        let later = ["deepgram", "vosk"];
+        t.kinds(&[("webhook", &webhook), ("openai", &|t| vendors::openai_stt(t, &place))], &later).flatten()
     });
     let agent = t.section("agent", |t| {
         let place = place("agent");

@@ -4,4 +4,5 @@
 
 mod grafana;
 mod tidy;
+mod vendors;
 mod world;
