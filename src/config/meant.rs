@@ -166,6 +166,8 @@ pub struct OpenAiAgent {
     /// The system's message, before all others.
     pub instructions: Option<String>,
     pub temperature: Option<f64>,
+    /// How much a model thinks first, in its vendor's word.
+    pub reasoning_effort: Option<String>,
     /// At most one of the two: the newer name is the one that reasoning models take.
     pub max_tokens: Option<usize>,
     pub max_completion_tokens: Option<usize>,

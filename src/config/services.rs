@@ -167,6 +167,11 @@ pub(super) fn endpoint(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Endpo
             format!("{table} has an `upstream` and no `path`"),
             format!("add one, such as path = \"/{service}\""),
         ),
+        (false, false, true) if home.is_some() => t.complain(
+            "path",
+            format!("`path` in {table} goes with `upstream`, and there is none"),
+            "add the `upstream`, or write a `url`".to_owned(),
+        ),
         (false, false, _) if needed && home.is_none() && t.is_written() => t.complain(
             "",
             format!("{table} has neither `url` nor `upstream`, and `mode` is \"dialogue\""),

@@ -61,6 +61,8 @@ pub(super) fn openai_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<A
     let model = account.name(t, "model", "a model such as \"gpt-4.1-mini\"", Some("gpt-4.1-mini"));
     let instructions = t.text("instructions").filter(|text| !text.trim().is_empty());
     let temperature = t.number("temperature", 0.0..=2.0);
+    let efforts = ["none", "minimal", "low", "medium", "high"].map(|word| (word, word));
+    let reasoning_effort = t.choice("reasoning_effort", &efforts, &[]).map(str::to_owned);
     let max_tokens = t.count("max_tokens", 1..=1_000_000);
     let max_completion_tokens = t.count("max_completion_tokens", 1..=1_000_000);
     if t.has("max_tokens") && t.has("max_completion_tokens") {
@@ -83,6 +85,7 @@ pub(super) fn openai_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<A
         model: model?,
         instructions,
         temperature,
+        reasoning_effort,
         max_tokens,
         max_completion_tokens,
         history_turns,

@@ -147,7 +147,7 @@ fn a_key_of_another_kind_is_told_of_by_kind() {
 }
 
 #[test]
-fn a_name_of_another_vendor_is_told_of_by_vendor() {
+fn what_a_vendor_would_refuse_is_told_of_before() {
     for (keys, said) in [
         (
             "kind = \"elevenlabs\"\napi_key = \"k\"\nvoice_id = \"alloy\"",
@@ -173,6 +173,11 @@ fn a_name_of_another_vendor_is_told_of_by_vendor() {
             "kind = \"elevenlabs\"\napi_key = \"k\"\nvoice_id = \"../secret\"",
             "9:12: `voice_id` in [dialogue.tts] is no ID of a voice: these are letters and digits; \
              write the ID of a voice, such as \"JBFqnCBsd6RMkjVDRZzb\"",
+        ),
+        (
+            "kind = \"deepgram\"\napi_key = \"k\"\npath = \"/v1\"",
+            "9:8: `path` in [dialogue.tts] goes with `upstream`, and there is none; \
+             add the `upstream`, or write a `url`",
         ),
         (
             "kind = \"openai\"\napi_key = \"k\"\nresponse_format = \"mp3\"",

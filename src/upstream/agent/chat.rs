@@ -43,6 +43,8 @@ struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_effort: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<usize>,
@@ -80,7 +82,15 @@ impl Chat {
             query: &[],
             header: AUTHORIZATION,
             scheme: "Bearer ",
-            keys: &["model", "temperature", "max_tokens", "max_completion_tokens", "instructions", "tools"],
+            keys: &[
+                "model",
+                "temperature",
+                "reasoning_effort",
+                "max_tokens",
+                "max_completion_tokens",
+                "instructions",
+                "tools",
+            ],
         };
         let wire = operation.wire(&config.endpoint, config.api_key.as_ref(), pools)?;
         Ok(Self { wire, tools: offered(&config.tools), config: config.clone() })
@@ -121,13 +131,13 @@ impl Chat {
     }
 
     fn request(&self, history: &SharedHistory) -> Bytes {
-        let OpenAiAgent { model, instructions, temperature, max_tokens, max_completion_tokens, .. } =
-            &self.config;
+        let OpenAiAgent { model, instructions, max_tokens, max_completion_tokens, .. } = &self.config;
         let request = Request {
             model,
             messages: history.lock().messages(instructions.as_deref()),
             stream: true,
-            temperature: *temperature,
+            temperature: self.config.temperature,
+            reasoning_effort: self.config.reasoning_effort.as_deref(),
             max_tokens: *max_tokens,
             max_completion_tokens: *max_completion_tokens,
             tools: &self.tools,
