@@ -389,8 +389,8 @@ async fn a_reply_that_does_not_end_well_fails_after_what_was_said() {
         all.extend(finish.map(|finish| chunk(json!({}), Some(finish))));
         events(&all)
     };
-    let open = ends(None, &["Hi. "]).replace("data: [DONE]\n\n", ": [DONE]!!!!\n");
-    let stalls = ends(None, &["Hi. "]).replace("Content-Length: ", "Content-Length: 9");
+    let open = ends(None, &["Hi. "]).replace("data: [DONE]\n\n", ": [DONE]!!!!!\n");
+    let stalls = open.replace("Content-Length: ", "Content-Length: 9");
     let mut error = says(&["Hi. "]);
     error.push(json!({"error": {"message": "The server had an error", "type": "server_error"}}));
     for (answer, said, kind, why) in [
