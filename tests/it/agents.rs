@@ -94,6 +94,14 @@ fn interrupts(text: &str, into: &str) -> [Step; 3] {
     ]
 }
 
+/// A voice says about three words a second: the caller has heard most of the first sentence when
+/// interrupting, perhaps all of it, and nothing of the third.
+fn check_three_seconds(heard: &str) {
+    let reply = "Of course, I can book a table for two people. We have a quiet table by the window at seven";
+    assert!(reply.starts_with(heard), "{heard}");
+    assert!((7..=16).contains(&heard.split_whitespace().count()), "{heard}");
+}
+
 const MODEL: &str = "kind = \"openai\"\nurl = \"http://AGENT/v1\"\napi_key = \"env:KEY\"\n\
                      model = \"gpt-4.1-mini\"\ninstructions = \"Be brief.\"\ntemperature = 0.5\nmax_tokens = 200";
 
@@ -125,15 +133,13 @@ fn a_model_is_told_only_what_the_caller_heard() {
     let world = World::new("", "chat_server", MODEL);
     let report = world.call([interrupts(TABLE, ANOTHER).to_vec(), says(QUESTION).to_vec()].concat());
     assert_eq!(report.barge_ins.len(), 1);
-    let heard = world.gateway.event("BARGE_IN", 0)["heard"].as_str().unwrap().to_owned();
     let requests = world.messages();
     assert_eq!(requests.len(), 3, "{requests:?}");
     let roles: Vec<&str> = requests[2].iter().map(|m| m["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "user", "assistant", "user"]);
     let cut = requests[2][2]["content"].as_str().unwrap();
-    assert_eq!(cut, format!("{heard}… [interrupted by the caller]"));
-    assert!(heard.starts_with("Of course, I can book a table"), "{heard}");
-    assert!(!heard.contains("terrace"), "{heard}");
+    let heard = cut.strip_suffix("… [interrupted by the caller]").unwrap_or_else(|| panic!("{cut}"));
+    check_three_seconds(heard);
     assert_eq!(requests[2][4], message("assistant", "Please go ahead."));
 }
 
@@ -150,7 +156,7 @@ fn a_model_says_goodbye_before_it_hangs_up() {
         assert_eq!(world.messages().len(), rounds);
         assert_eq!(world.spoken().join(" ").split_once(goodbye).map(|(_, rest)| rest), Some(""));
         // All of it was heard: the voice's own length, to a frame or two.
-        let spoken: u64 = world.gateway.events("TTS_LEN").iter().map(|e| e["ms"].as_u64().unwrap()).sum();
+        let spoken: u64 = world.gateway.events("TTS_LEN_ms").iter().map(|e| e["ms"].as_u64().unwrap()).sum();
         let heard: Duration = report.spurts.iter().map(|spurt| spurt.end - spurt.start).sum();
         assert!(u64::try_from(heard.as_millis()).unwrap().abs_diff(spoken) <= 60, "{heard:?} of {spoken} ms");
         assert!(report.duration < TIMEOUT, "{:?}", report.duration);
@@ -231,8 +237,7 @@ fn a_conversation_relay_app_is_told_at_once_that_it_was_interrupted() {
     let log = world.agent.log();
     let kinds: Vec<&str> = log.iter().map(|told| told["type"].as_str().unwrap()).collect();
     assert_eq!(kinds[..4], ["setup", "prompt", "interrupt", "prompt"], "{log:?}");
-    let barge_in = world.gateway.event("BARGE_IN", 0);
-    assert_eq!(log[2]["utteranceUntilInterrupt"], barge_in["heard"]);
+    check_three_seconds(log[2]["utteranceUntilInterrupt"].as_str().unwrap());
     let heard_ms = log[2]["durationUntilInterruptMs"].as_u64().unwrap();
     assert!((3000..6000).contains(&heard_ms), "{heard_ms}");
     // Well before the words of the interruption were known.
