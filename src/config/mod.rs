@@ -8,6 +8,7 @@
 //! parsed document with typed getters that note what was wrong, and `resolve` (with `services`) is
 //! the list of keys, ranges and meanings, each said once.
 
+mod agents;
 mod defaults;
 mod document;
 mod meant;

@@ -8,8 +8,8 @@ use super::meant::*;
 use super::problem::nearest;
 use super::resolve::{millis, secs};
 use super::values;
-use super::vendors;
 use super::written::{Reader, Table};
+use super::{agents, vendors};
 
 const URL: &str = "a URL such as \"http://127.0.0.1:9001/stt\"";
 const SOCKET_URL: &str = "a URL such as \"ws://127.0.0.1:9002/ws\"";
@@ -74,7 +74,7 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
         let kinds: [(_, Reader<'_, '_, _>); 3] = [
             ("webhook", &|t| endpoint(t, &place).map(|endpoint| Agent::Webhook { endpoint })),
             ("openai", &|t| vendors::openai_agent(t, &place)),
-            ("conversation_relay", &|t| relay_agent(t, &place)),
+            ("conversation_relay", &|t| agents::relay(t, &place)),
         ];
         t.kinds(&kinds, &[]).flatten()
     });
@@ -113,12 +113,6 @@ pub(super) struct Place<'p> {
     pub(super) home: Option<&'static str>,
     /// It is a WebSocket.
     pub(super) socket: bool,
-}
-
-fn relay_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Agent> {
-    let endpoint = endpoint(t, &Place { socket: true, ..*place });
-    let language = vendors::language(t, "language").unwrap_or_else(|| "en-US".to_owned());
-    Some(Agent::ConversationRelay(RelayAgent { endpoint: endpoint?, language }))
 }
 
 /// An unused connection to a vendor is kept this long: a new TLS handshake for every sentence would
@@ -175,7 +169,10 @@ pub(super) fn endpoint(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Endpo
         (false, false, _) if needed && home.is_none() && t.is_written() => t.complain(
             "",
             format!("{table} has neither `url` nor `upstream`, and `mode` is \"dialogue\""),
-            format!("add one, such as url = \"http://127.0.0.1:9001/{service}\""),
+            format!(
+                "add one, such as url = \"{}://127.0.0.1:9001/{service}\"",
+                if socket { "ws" } else { "http" }
+            ),
         ),
         _ => {}
     }
