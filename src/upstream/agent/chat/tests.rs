@@ -38,7 +38,7 @@ struct World {
 
 impl World {
     async fn new(answers: &[String], change: impl Fn(&mut OpenAiAgent)) -> World {
-        let answers = Arc::new(Mutex::new(answers.to_vec().into_iter()));
+        let answers = Arc::new(Mutex::new(Vec::from(answers).into_iter()));
         let fake = Fake::serving(move |_, mut peer| {
             let answers = Arc::clone(&answers);
             async move {
