@@ -51,6 +51,14 @@ struct Told {
     param: Option<String>,
 }
 
+impl Told {
+    /// A 404 that is not about what was asked for: the request went somewhere else.
+    fn is_of_the_address(&self) -> bool {
+        let message = self.message.as_deref().unwrap_or_default().to_ascii_lowercase();
+        matches!(&*message, "" | "not found") || message.contains("invalid url")
+    }
+}
+
 impl Vendor {
     pub(super) fn new(api_key: Option<Secret>, keys: &'static [&'static str]) -> Self {
         Self { api_key, keys }
@@ -101,8 +109,7 @@ impl Vendor {
             401 | 403 => Owner::Config("api_key"),
             400 | 404 | 422 => match self.blamed(told) {
                 Some(key) => Owner::Config(key),
-                // Nothing of the vendor's: the request went somewhere else.
-                None if status == 404 && told.message.is_none() => Owner::Config("url"),
+                None if status == 404 && told.is_of_the_address() => Owner::Config("url"),
                 None => Owner::Refusing,
             },
             405 => Owner::Config("url"),
@@ -202,7 +209,13 @@ mod tests {
             (500, r#"{"error":{"message":"Oops"}}"#, "the vendor failed: Oops"),
             (503, "<h1>Busy</h1>", "the vendor failed: <h1>Busy</h1>"),
             // Who speaks its API in words of their own.
-            (404, r#"{"detail":"Not Found"}"#, "the vendor refused: Not Found"),
+            (404, r#"{"detail":"Not Found"}"#, "your config: url: Not Found"),
+            (
+                404,
+                r#"{"error":{"message":"Invalid URL (POST /v1/v1)"}}"#,
+                "your config: url: Invalid URL (POST /v1/v1)",
+            ),
+            (404, r#"{"detail":"Nobody of that name"}"#, "the vendor refused: Nobody of that name"),
             (404, "<h1>Not Found</h1>", "your config: url: <h1>Not Found</h1>"),
             (405, "", "your config: url: (no body)"),
             (
@@ -323,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn a_long_error_is_read_to_the_end_of_its_json() {
         let error =
-            format!(r#"{{"error":{{"junk":"{}","message":"Too much","code":"m"}}}}"#, "x".repeat(4000));
+            format!(r#"{{"error":{{"junk":"{}","message":"Too much","code":"m"}}}}"#, "x".repeat(12_000));
         let answer = format!("HTTP/1.1 400 Bad\r\nContent-Length: {}\r\n\r\n{error}", error.len());
         let (kind, why) = failure(&mut Fake::answering(answer).await, |_| {}).await;
         assert_eq!(kind, FailureKind::Http4xx);
