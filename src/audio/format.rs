@@ -52,7 +52,7 @@ impl Coding {
 
 /// A float of −1 to 1 on the 16-bit scale. Clamped here, because one infinite sample would spread
 /// through a resampler's whole block.
-fn full_scale(x: f32) -> f32 {
+pub(super) fn full_scale(x: f32) -> f32 {
     if x.is_nan() { 0.0 } else { x.clamp(-1.0, 1.0) * 32_768.0 }
 }
 

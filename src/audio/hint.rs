@@ -10,6 +10,8 @@ pub struct Hint {
     pub(super) rate: Option<u32>,
     pub(super) channels: u16,
     pub(super) mp3: bool,
+    /// A file format was announced: bytes without its mark are suspect.
+    pub(super) file: bool,
     /// The rate of headerless PCM whose rate was not announced.
     pub(super) pcm_rate: u32,
 }
@@ -19,12 +21,14 @@ impl Hint {
     /// be understood counts as not said.
     pub fn new(content_type: Option<&str>, pcm_rate: u32) -> Hint {
         let pcm_rate = pcm_rate.clamp(*RATES.start(), *RATES.end());
-        let mut hint = Hint { coding: None, rate: None, channels: 1, mp3: false, pcm_rate };
+        let mut hint = Hint { coding: None, rate: None, channels: 1, mp3: false, file: false, pcm_rate };
         let lower = content_type.unwrap_or_default().to_ascii_lowercase();
         let mut parts = lower.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default();
         let subtype = kind.strip_prefix("audio/").unwrap_or_default();
         hint.mp3 = matches!(subtype, "mpeg" | "mp3" | "mpeg3" | "x-mpeg");
+        let files = ["wav", "wave", "vnd.wave", "ogg", "webm", "mp4", "aac", "flac", "aiff"];
+        hint.file = hint.mp3 || files.contains(&subtype.strip_prefix("x-").unwrap_or(subtype));
         hint.coding = coding(subtype);
         let mut big = false;
         for (name, value) in parts.filter_map(|p| p.split_once('=')) {

@@ -2,11 +2,13 @@
 //! way there from whatever a speech service returns. Pure: bytes in, bytes out.
 //!
 //! The way in: [`SpeechDecoder`] asks `sniff` (and, for headerless sound, `raw`) what came, reads
-//! `wav` headers, and passes samples through `format` (bytes → one channel) and `resample`.
+//! `wav` headers, and passes samples through `format` (bytes → one channel) and `resample`. What is
+//! compressed (MP3, Ogg Vorbis, FLAC) goes through `encoded` instead.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod alaw;
 mod decode;
+mod encoded;
 mod format;
 mod frame;
 mod hint;

@@ -12,8 +12,16 @@ pub enum NotSpeech {
     Markup(String),
     #[error("text instead of audio: {0}")]
     Text(String),
-    #[error("{0}, which this version does not play: ask the service for WAV, μ-law or PCM")]
+    #[error("{0}, which this version does not play: ask the service for μ-law, PCM, WAV or MP3")]
     Encoded(&'static str),
+    #[error("noise: bytes that are neither the announced format nor audio of any other")]
+    Noise,
+    /// Which container.
+    #[error("{0} without any sound")]
+    NoAudio(&'static str),
+    /// Which container, and what is wrong.
+    #[error("a broken {0}: {1}")]
+    Broken(&'static str, &'static str),
     #[error("a WAV header and no audio")]
     WavNoAudio,
     #[error(
@@ -73,9 +81,12 @@ mod tests {
             "WAV with codec 17 (IMA ADPCM), which this version does not play: ask the service for PCM or μ-law"
         );
         assert_eq!(
-            NotSpeech::Encoded("MP3").to_string(),
-            "MP3, which this version does not play: ask the service for WAV, μ-law or PCM"
+            NotSpeech::Encoded("Ogg Opus").to_string(),
+            "Ogg Opus, which this version does not play: ask the service for μ-law, PCM, WAV or MP3"
         );
+        assert_eq!(NotSpeech::NoAudio("FLAC").to_string(), "FLAC without any sound");
+        let broken = NotSpeech::Broken("MP3", "64 KiB without a frame");
+        assert_eq!(broken.to_string(), "a broken MP3: 64 KiB without a frame");
     }
 
     #[test]

@@ -33,6 +33,8 @@ const LOOKS: [usize; 3] = [160, 320, 800];
 const FEWEST: usize = 48;
 /// A run of one byte tells of its own when it is as long as this, or is all there is.
 const LEAD_MAX: usize = 16 * 1024;
+/// RMS that noise has and a hiss of speech has not.
+const LOUD: f32 = 6_000.0;
 /// How many times rougher a reading must be to be ruled out: against the usual ones, and for what
 /// hardly anybody sends.
 const CLEARLY: f32 = 1.4;
@@ -69,6 +71,29 @@ pub(super) fn look(bytes: &[u8], complete: bool, patience: usize, announced: Opt
         }
     }
     Verdict::Unclear
+}
+
+/// Whether no reading of these bytes is sound: a compressed or a scrambled file, which as sound would
+/// be a roar. Each reading is then loud, and no sample has to do with the one before. A hiss of
+/// speech is white too, but never as loud.
+pub(super) fn is_noise(bytes: &[u8]) -> bool {
+    let pairs = || bytes.chunks_exact(2).map(|p| [p[0], p[1]]);
+    bytes.len() >= LOOKS[0]
+        && is_roar(bytes.iter().map(|b| mulaw::DECODE[*b as usize]))
+        && is_roar(bytes.iter().map(|b| alaw::DECODE[*b as usize]))
+        && is_roar(pairs().map(i16::from_le_bytes))
+        && is_roar(pairs().map(i16::from_be_bytes))
+}
+
+fn is_roar(samples: impl Iterator<Item = i16>) -> bool {
+    let (mut last, mut power, mut product, mut count) = (0.0, 0.0, 0.0f32, 0.0);
+    for sample in samples.map(f32::from) {
+        power += sample * sample;
+        product += sample * last;
+        count += 1.0;
+        last = sample;
+    }
+    product.abs() < 0.4 * power && power > LOUD * LOUD * count
 }
 
 fn judge(bytes: &[u8], announced: Option<Coding>) -> Option<Layout> {
@@ -156,6 +181,25 @@ mod tests {
             let a: Vec<u8> = x.iter().map(|v| nearest_alaw(*v)).collect();
             assert_eq!(told(&a), Verdict::Clear(Layout::Whole(Coding::ALaw)), "{level}");
         }
+    }
+
+    #[test]
+    fn scrambled_bytes_are_noise_and_loud_speech_is_not() {
+        for seed in 1..100u64 {
+            let mut state = seed;
+            let scrambled: Vec<u8> = std::iter::repeat_with(|| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 56) as u8
+            })
+            .take(320)
+            .collect();
+            assert!(is_noise(&scrambled), "seed {seed}");
+            assert!(!is_noise(&scrambled[..100]), "too little to tell");
+        }
+        let x = vowel(8_000, 20_000.0, 2_000);
+        assert!(!is_noise(&x.iter().map(|v| mulaw::encode(*v)).collect::<Vec<u8>>()));
+        assert!(!is_noise(&x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()));
+        assert!(!is_noise(crate::audio::APOLOGY));
     }
 
     fn nearest_alaw(sample: i16) -> u8 {

@@ -2,10 +2,15 @@
 //! headerless sound. Single magic bytes prove little here: `{` and the MP3 sync word are everyday
 //! μ-law, so each suspicion is checked against more of the stream.
 
+use super::encoded::mpeg::{Head, Layer};
+
 /// The kinds that are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Wav,
+    Mp3,
+    Ogg,
+    Flac,
     /// A format that is recognised in order to be refused by name.
     Encoded(&'static str),
     Json,
@@ -29,7 +34,7 @@ pub(super) fn sniff(bytes: &[u8], complete: bool, mp3_announced: bool) -> Result
         return Ok(content);
     }
     if let Some(mp3) = mpeg(bytes, complete, mp3_announced) {
-        return mp3.map(|()| Content::Encoded("MP3"));
+        return mp3;
     }
     let beginning = &bytes[..bytes.len().min(TEXT)];
     match text(beginning) {
@@ -44,9 +49,9 @@ fn magic(bytes: &[u8]) -> Option<Content> {
     Some(match () {
         // Without `WAVE` as well, so that a file cut short is reported as what it was.
         () if at(0, b"RIFF") || at(0, b"RIFX") || at(0, b"RF64") => Content::Wav,
-        () if at(0, b"ID3") && bytes.get(3).is_some_and(|v| *v < 0x10) => Content::Encoded("MP3"),
-        () if at(0, b"OggS") => Content::Encoded("Ogg"),
-        () if at(0, b"fLaC") => Content::Encoded("FLAC"),
+        () if at(0, b"ID3") && bytes.get(3).is_some_and(|v| *v < 0x10) => Content::Mp3,
+        () if at(0, b"OggS") => Content::Ogg,
+        () if at(0, b"fLaC") => Content::Flac,
         () if at(0, b"\x1A\x45\xDF\xA3") => Content::Encoded("WebM"),
         () if at(4, b"ftyp") => Content::Encoded("MP4"),
         () if at(0, b"FORM") && at(8, b"AIF") => Content::Encoded("AIFF"),
@@ -59,42 +64,29 @@ fn magic(bytes: &[u8]) -> Option<Content> {
 /// MPEG audio without a tag: `Some(Ok)` if frame follows frame, `Some(Err(n))` if `n` bytes would
 /// tell, `None` if it is something else. Two frames after the first must fit, since quiet μ-law
 /// often has one such header and sometimes two; one is enough where MP3 was announced.
-fn mpeg(bytes: &[u8], complete: bool, announced: bool) -> Option<Result<(), usize>> {
-    let (first, mut len) = mpeg_frame(bytes)?;
+fn mpeg(bytes: &[u8], complete: bool, announced: bool) -> Option<Result<Content, usize>> {
+    let first = Head::read(bytes)?;
+    let found = Some(Ok(match (first.layer, first.len) {
+        // Its frames do not say how long they are, so that nothing can be checked.
+        (_, 0) if !announced => return None,
+        (_, 0) => Content::Encoded("free-format MP3"),
+        (Layer::Two, _) => Content::Encoded("MPEG layer II"),
+        (Layer::Three, _) => Content::Mp3,
+    }));
+    let mut len = first.len;
     let mut at = 0;
     for _ in 0..if announced { 1 } else { 2 } {
         at += len;
         match bytes.get(at..at + 4) {
-            Some(next) => match mpeg_frame(next) {
-                Some((same, next_len)) if same == first => len = next_len,
+            Some(next) => match Head::read(next) {
+                Some(same) if same.goes_with(&first) => len = same.len,
                 _ => return None,
             },
-            None if complete => return (announced || bytes.len() == at).then_some(Ok(())),
+            None if complete => return found.filter(|_| announced || bytes.len() == at),
             None => return Some(Err(at + 4)),
         }
     }
-    Some(Ok(()))
-}
-
-/// What the frames of one stream have in common, and the length of this one.
-fn mpeg_frame(bytes: &[u8]) -> Option<([u8; 3], usize)> {
-    const V1_L3: [u32; 15] = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
-    const V1_L2: [u32; 15] = [0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384];
-    const V2: [u32; 15] = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160];
-    let &[0xFF, b1, b2, _] = bytes.get(..4)? else { return None };
-    let (version, layer) = ((b1 >> 3) & 3, (b1 >> 1) & 3);
-    let rate = [44_100u32, 48_000, 32_000].get(usize::from((b2 >> 2) & 3))?;
-    let (kbits, rate, samples) = match (b1 >> 5, version, layer) {
-        (7, 3, 1) => (&V1_L3, *rate, 1_152),
-        (7, 3, 2) => (&V1_L2, *rate, 1_152),
-        (7, 2, 1) => (&V2, rate / 2, 576),
-        (7, 2, 2) => (&V2, rate / 2, 1_152),
-        (7, 0, 1) => (&V2, rate / 4, 576),
-        _ => return None,
-    };
-    let kbits = *kbits.get(usize::from(b2 >> 4)).filter(|k| **k > 0)?;
-    let len = samples / 8 * kbits * 1_000 / rate + u32::from((b2 >> 1) & 1);
-    Some(([0xFF, b1, b2 & 0x0C], len as usize))
+    found
 }
 
 /// Looks textual: no control characters, and more of letters and spaces than quiet sound has, whose
@@ -132,7 +124,9 @@ fn text(bytes: &[u8]) -> Option<Content> {
         Content::Text => wordy * 2 >= all,
         Content::Json => wordy * 4 >= all || matches!(bytes.trim_ascii(), b"{}" | b"[]"),
         Content::Markup => wordy * 4 >= all,
-        Content::Wav | Content::Encoded(_) | Content::Raw => false,
+        Content::Wav | Content::Mp3 | Content::Ogg | Content::Flac | Content::Encoded(_) | Content::Raw => {
+            false
+        }
     };
     enough.then_some(content)
 }
@@ -148,9 +142,9 @@ mod tests {
     #[test]
     fn formats_by_their_magic() {
         assert_eq!(all(b"RIFF\x24\0\0\0WAVEfmt "), Content::Wav);
-        assert_eq!(all(b"ID3\x04\0\0\0\0\0\x23TSSE"), Content::Encoded("MP3"));
-        assert_eq!(all(b"OggS\0\x02\0\0\0\0\0\0\0\0"), Content::Encoded("Ogg"));
-        assert_eq!(all(b"fLaC\0\0\0\x22\x10\0"), Content::Encoded("FLAC"));
+        assert_eq!(all(b"ID3\x04\0\0\0\0\0\x23TSSE"), Content::Mp3);
+        assert_eq!(all(b"OggS\0\x02\0\0\0\0\0\0\0\0"), Content::Ogg);
+        assert_eq!(all(b"fLaC\0\0\0\x22\x10\0"), Content::Flac);
         assert_eq!(all(b"\0\0\0\x20ftypM4A \0"), Content::Encoded("MP4"));
         assert_eq!(sniff(b"RIFF", false, false), Err(MAGIC));
     }
@@ -161,15 +155,22 @@ mod tests {
         let mut frame = vec![0u8; 417];
         frame[..4].copy_from_slice(&[0xFF, 0xFB, 0x90, 0x44]);
         let three = frame.repeat(3);
-        assert_eq!(all(&three), Content::Encoded("MP3"));
+        assert_eq!(all(&three), Content::Mp3);
         assert_eq!(sniff(&three[..12], false, false), Err(421));
         assert_eq!(sniff(&three[..421], false, false), Err(838));
-        assert_eq!(sniff(&three[..421], false, true), Ok(Content::Encoded("MP3")));
-        assert_eq!(sniff(&three[..838], false, false), Ok(Content::Encoded("MP3")));
+        assert_eq!(sniff(&three[..421], false, true), Ok(Content::Mp3));
+        assert_eq!(sniff(&three[..838], false, false), Ok(Content::Mp3));
         // MPEG 2 layer III, 48 kbit/s, 24 kHz: what OpenAI sends, 144 bytes a frame.
         let mut frame = [0x55u8; 144];
         frame[..4].copy_from_slice(&[0xFF, 0xF3, 0x64, 0xC4]);
-        assert_eq!(all(&frame.repeat(3)), Content::Encoded("MP3"));
+        assert_eq!(all(&frame.repeat(3)), Content::Mp3);
+        // What is refused by name; without an announcement the second proves nothing.
+        frame[..2].copy_from_slice(&[0xFF, 0xF5]);
+        let two = mpeg(&frame.repeat(9), true, true);
+        assert_eq!(two, Some(Ok(Content::Encoded("MPEG layer II"))));
+        let free = [0xFF, 0xFB, 0x00, 0xC4, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55];
+        assert_eq!(sniff(&free, true, true), Ok(Content::Encoded("free-format MP3")));
+        assert_eq!(sniff(&free, true, false), Ok(Content::Raw));
         // A quiet beginning of μ-law.
         let mut quiet: Vec<u8> = (0..900).map(|i| [0xFF, 0xFB, 0x7D, 0xFE, 0x7B][i % 5]).collect();
         assert_eq!(all(&quiet), Content::Raw);

@@ -15,8 +15,14 @@ pub(super) struct Sound {
 
 struct Converter {
     mono: Mono,
-    resampler: Resampler,
     samples: Vec<f32>,
+    line: Line,
+}
+
+/// One channel of numbers, on their way to the carrier's μ-law.
+pub(super) struct Line {
+    rate: u32,
+    resampler: Resampler,
     resampled: Vec<f32>,
 }
 
@@ -28,9 +34,8 @@ impl Sound {
     pub(super) fn new(format: Format, len: Option<u64>) -> Sound {
         let converter = (format != Format::CARRIER).then(|| Converter {
             mono: Mono::new(format),
-            resampler: Resampler::new(format.rate),
             samples: Vec::new(),
-            resampled: Vec::new(),
+            line: Line::new(format.rate),
         });
         Sound { left: len, heard: false, converter }
     }
@@ -60,9 +65,7 @@ impl Sound {
 
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         if let Some(converter) = &mut self.converter {
-            converter.resampled.clear();
-            converter.resampler.finish(&mut converter.resampled);
-            encode(&converter.resampled, out);
+            converter.line.finish(out);
         }
     }
 }
@@ -71,11 +74,31 @@ impl Converter {
     /// Whether there was a sample.
     fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
         self.samples.clear();
-        self.resampled.clear();
         self.mono.push(bytes, &mut self.samples);
-        self.resampler.push(&self.samples, &mut self.resampled);
-        encode(&self.resampled, out);
+        self.line.push(&self.samples, out);
         !self.samples.is_empty()
+    }
+}
+
+impl Line {
+    pub(super) fn new(rate: u32) -> Line {
+        Line { rate, resampler: Resampler::new(rate), resampled: Vec::new() }
+    }
+
+    pub(super) fn rate(&self) -> u32 {
+        self.rate
+    }
+
+    pub(super) fn push(&mut self, samples: &[f32], out: &mut Vec<u8>) {
+        self.resampled.clear();
+        self.resampler.push(samples, &mut self.resampled);
+        encode(&self.resampled, out);
+    }
+
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        self.resampled.clear();
+        self.resampler.finish(&mut self.resampled);
+        encode(&self.resampled, out);
     }
 }
 

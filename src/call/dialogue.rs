@@ -239,6 +239,9 @@ impl Call {
         let Some(segment) = self.reply.as_mut().and_then(|reply| reply.end_segment(position)) else { return };
         self.tell(Event::TtsLen { ms: segment.bytes / BYTES_PER_MS as u64 });
         if !segment.loud {
+            if let Some(reply) = &mut self.reply {
+                reply.take_back();
+            }
             self.pacer.truncate(begun.saturating_sub(segment.bytes));
             let why = "the audio is nothing but silence";
             return self.service_failed(Service::Tts, FailureKind::Protocol, why.to_owned(), now);
@@ -294,7 +297,7 @@ impl Call {
     }
 
     fn service_failed(&mut self, service: Service, kind: FailureKind, why: String, now: CallTime) {
-        let failure = Failure { upstream: service.as_str().to_owned(), kind, why };
+        let failure = Failure { upstream: String::new(), kind, why };
         self.tell(Event::UpstreamFailed { service, failure });
         self.apologise(now);
     }
@@ -408,6 +411,8 @@ impl Call {
         self.cancel_jobs();
         self.tell_heard(true, now);
         self.be_quiet(now);
+        // A few bytes of speech may wait that were too short for a frame.
+        self.pacer.truncate(0);
         self.reply = None;
         let transition = self.machine.listen(Why::CallerWentOn);
         self.moved(transition);
@@ -426,15 +431,16 @@ impl Call {
 
     /// Ends what a filler still has to say.
     fn be_quiet(&mut self, now: CallTime) {
-        if !self.pacer.is_empty() || self.pacer.ahead(now) > Duration::ZERO {
+        if self.pacer.heard(now) < self.filler_end {
             self.clear(now);
+            self.tell_spurt();
         }
-        self.tell_spurt();
     }
 
     /// Has the carrier forget what it has not played. Marks that come back from now on are stale.
     fn clear(&mut self, now: CallTime) -> Duration {
         let unheard = self.pacer.clear(now);
+        self.filler_end = 0;
         self.outputs.push_back(Output::Clear);
         self.epoch += 1;
         unheard

@@ -89,6 +89,8 @@ pub enum Event {
     MediaGap {
         ms: u64,
     },
+    /// A relayed bot has sent more than the carrier would queue; the rest is dropped.
+    BotOverflow,
     /// The agent asked for something that this gateway cannot do.
     ActionIgnored {
         action: &'static str,

@@ -89,7 +89,8 @@ impl Service {
 /// Why a service did not do what was asked of it: for the log and the metrics, never for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The upstream as the operator named it, or the host of its URL.
+    /// The upstream as the operator named it, or the host of its URL. Empty where the call itself
+    /// found the fault: it knows the service, but not who does it.
     pub upstream: String,
     pub kind: FailureKind,
     /// A sentence: what was expected and what came.

@@ -18,6 +18,7 @@ mod line;
 mod output;
 mod pacer;
 mod recording;
+mod relay;
 mod reply;
 mod sentences;
 mod settings;
@@ -28,6 +29,8 @@ mod unasked;
 pub use event::{Event, TurnResult};
 pub use input::{Action, Failure, FailureKind, Input, Job, Service, StopReason};
 pub use output::{Output, Question, ReplyHeard};
+pub use relay::Relay;
+pub use reply::SILENT_RMS;
 pub use settings::{Hearing, Mode, Phrase, Settings};
 
 use std::collections::VecDeque;
@@ -378,7 +381,7 @@ impl Call {
         let place = match mark {
             Mark::First => "first".to_owned(),
             Mark::Segment(id) => format!("s{id}"),
-            Mark::End => "end".to_owned(),
+            Mark::End | Mark::Named => "end".to_owned(),
         };
         self.outputs.push_back(Output::Mark(format!("t{turn}.e{}.{place}", self.epoch)));
     }

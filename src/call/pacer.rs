@@ -29,6 +29,8 @@ pub(super) enum Mark {
     First,
     Segment(u64),
     End,
+    /// One of a bot's own; its name is kept elsewhere.
+    Named,
 }
 
 #[derive(Debug)]

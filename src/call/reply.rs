@@ -12,7 +12,7 @@ use crate::time::CallTime;
 const BYTES_PER_CHAR: u64 = 66 * BYTES_PER_MS as u64;
 
 /// Below this RMS a segment is silence: a voice is above it everywhere but in its pauses.
-const SILENT_RMS: f32 = 16.0;
+pub const SILENT_RMS: f32 = 16.0;
 
 #[derive(Debug, Default)]
 pub(super) struct Reply {
@@ -105,10 +105,11 @@ impl Reply {
 
     /// The segment that is being spoken is complete, or given up.
     pub(super) fn end_segment(&mut self, position: u64) -> Option<Segment> {
+        let segment = self.saying.take()?;
         if let Some(part) = self.parts.last_mut() {
             part.to = Some(position);
         }
-        self.saying.take()
+        Some(segment)
     }
 
     /// Audio that needs no service: an echo, the apology, a greeting rendered before.
@@ -116,12 +117,24 @@ impl Reply {
         self.parts.push(Part { segment: id, text, from, to: Some(to), heard: false });
     }
 
-    /// Gives up what has not been given a voice.
+    /// The last segment came to nothing that can be heard.
+    pub(super) fn take_back(&mut self) {
+        self.parts.pop();
+    }
+
+    /// Gives up what has not been given a voice. Of a sentence that broke off, only the words count
+    /// that its audio had time for.
     pub(super) fn give_up(&mut self, position: u64) {
         self.waiting.clear();
         self.sentences = Sentences::default();
-        if self.saying.is_some() {
-            self.end_segment(position);
+        match self.end_segment(position) {
+            Some(segment) if segment.bytes == 0 => self.take_back(),
+            Some(segment) => {
+                if let Some(part) = self.parts.last_mut() {
+                    part.text = begun(&part.text, segment.bytes, length(&part.text));
+                }
+            }
+            None => {}
         }
         self.text_ended = true;
         self.failed = true;
@@ -152,22 +165,31 @@ impl Reply {
     /// What the caller has heard, if the carrier has played up to `position`: whole sentences as they
     /// were, the one that was cut by its words.
     pub(super) fn heard(&self, position: u64) -> String {
-        let mut heard: Vec<&str> = Vec::new();
+        let mut heard: Vec<String> = Vec::new();
         for part in &self.parts {
             if part.heard || part.to.is_some_and(|to| to <= position) {
-                heard.push(&part.text);
+                heard.push(part.text.clone());
                 continue;
             }
-            let whole =
-                part.to.map_or(part.text.chars().count() as u64 * BYTES_PER_CHAR, |to| to - part.from);
-            let played = position.saturating_sub(part.from);
-            let words = part.text.split_whitespace().count() as u64;
-            let said = (words * played / whole.max(1)).min(words) as usize;
-            heard.extend(part.text.split_whitespace().take(said));
+            let whole = part.to.map_or(length(&part.text), |to| to - part.from);
+            heard.push(begun(&part.text, position.saturating_sub(part.from), whole));
             break;
         }
+        heard.retain(|text| !text.is_empty());
         heard.join(" ")
     }
+}
+
+/// About how many bytes of audio a text takes.
+fn length(text: &str) -> u64 {
+    text.chars().count() as u64 * BYTES_PER_CHAR
+}
+
+/// The words of a text that fit into this much of its whole length.
+fn begun(text: &str, bytes: u64, whole: u64) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let said = (words.len() as u64 * bytes / whole.max(1)).min(words.len() as u64) as usize;
+    words[..said].join(" ")
 }
 
 #[cfg(test)]
@@ -203,6 +225,22 @@ mod tests {
         assert!(reply.speech(6, &[0x10; 160], 660).is_none());
         assert_eq!(reply.heard(500 + 5 * BYTES_PER_CHAR), "ten");
         assert!(reply.end_segment(660).is_some_and(|s| s.loud && s.bytes == 160));
+    }
+
+    #[test]
+    fn of_a_sentence_that_broke_off_only_what_it_had_time_for_was_heard() {
+        let broken_after = |bytes: usize| {
+            let mut reply = Reply::new(1);
+            reply.add_spoken(1, "One.".into(), 0, 160);
+            reply.say(2, "two three four five".into(), 160, CallTime::ZERO);
+            reply.speech(2, &vec![0x10; bytes], 160);
+            reply.give_up(160 + bytes as u64);
+            reply.add_spoken(3, "Sorry.".into(), 160 + bytes as u64, 1_000_000);
+            reply.heard(u64::MAX)
+        };
+        assert_eq!(broken_after(0), "One. Sorry.");
+        assert_eq!(broken_after(19 * BYTES_PER_CHAR as usize / 2), "One. two three Sorry.");
+        assert_eq!(broken_after(100_000), "One. two three four five Sorry.");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod admin;
 mod calls;
 mod gateway;
 mod handshake;
+mod patience;
 mod phrases;
 mod proxy;
 mod serve;

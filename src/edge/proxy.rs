@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::gateway::Gateway;
 use super::handshake::{self, Refusal};
+use super::patience::head_is_read;
 use super::session::serve_call;
 use super::take_over::take_over;
 use super::tunnel::{self, Tunnel};
@@ -29,7 +30,9 @@ use crate::observe::{HandshakeResult, Route};
 use crate::twilio::{StreamStatus, codes};
 
 /// How long a client's connection is kept without a request.
-const KEEPALIVE_SECONDS: u64 = 75;
+pub(super) const KEEPALIVE_SECONDS: u64 = 75;
+/// Request line and headers. Pingora alone would take a megabyte.
+const LONGEST_HEAD: usize = 64 * 1024;
 /// A status callback is a few hundred bytes.
 const LONGEST_STATUS: usize = 16 * 1024;
 
@@ -55,8 +58,6 @@ pub(super) struct Context {
     request_id: String,
     /// The app server that was tried last.
     server: Option<SocketAddr>,
-    /// The status, where Pingora has not seen it.
-    status: Option<u16>,
 }
 
 impl Proxy {
@@ -68,7 +69,7 @@ impl Proxy {
     fn route(&self, request: &RequestHeader) -> Route {
         let twilio = &self.gateway.config.twilio;
         let path = request.uri.path();
-        if path == twilio.path || path.strip_suffix('/') == Some(&twilio.path) {
+        if handshake::is_spelling_of(&twilio.path, path) {
             Route::Media
         } else if path == "/healthz" {
             Route::Healthz
@@ -76,7 +77,7 @@ impl Proxy {
             Route::Version
         } else if path == twilio.stream_status {
             Route::StreamStatus
-        } else if handshake::asks_for_websocket(&request.headers) {
+        } else if handshake::asks_for_websocket(&request.method, request.version, &request.headers) {
             Route::AppUpgrade
         } else {
             Route::App
@@ -88,9 +89,15 @@ impl Proxy {
     async fn media(&self, session: &mut Session) -> Result<()> {
         let request = session.req_header();
         let twilio = &self.gateway.config.twilio;
+        let path = request.uri.path();
         let judged =
             handshake::judge(&request.method, request.version, &request.headers, &twilio.subprotocol);
         let handshake = match judged {
+            Ok(_) if path != twilio.path && path.strip_suffix('/') != Some(&twilio.path) => {
+                // Twilio signs the URL as it is written, and the app must not see this request.
+                let why = format!("the path must be written {}", twilio.path);
+                return self.bad_handshake(session, &why).await;
+            }
             Ok(handshake) => handshake,
             Err(Refusal::NoUpgrade) => {
                 self.gateway.metrics.handshake(HandshakeResult::NoUpgrade);
@@ -102,14 +109,7 @@ impl Proxy {
                 let upgrade = [(header::UPGRADE, "websocket")];
                 return respond(session, StatusCode::UPGRADE_REQUIRED, TEXT, why, &upgrade).await;
             }
-            Err(Refusal::Malformed(why)) => {
-                self.gateway.metrics.handshake(HandshakeResult::BadRequest);
-                info!(why, "HANDSHAKE_REFUSED");
-                // RFC 6455, section 4.4: which version would have been understood.
-                let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
-                let why = format!("{why}\n");
-                return respond(session, StatusCode::BAD_REQUEST, TEXT, why, &version).await;
-            }
+            Err(Refusal::Malformed(why)) => return self.bad_handshake(session, why).await,
         };
         let offered = handshake::offered(&request.headers).collect::<Vec<_>>().join(", ");
         debug!(offered, selected = handshake.subprotocol, "SUBPROTOCOL");
@@ -119,7 +119,7 @@ impl Proxy {
         let Some(place) = self.gateway.calls.enter() else {
             return self.busy(session, HandshakeResult::Capacity, "[limits] max_calls are under way").await;
         };
-        let (mut transport, early) = take_over(session).await?;
+        let (mut transport, early) = take_over(session, StatusCode::SWITCHING_PROTOCOLS).await?;
         let gateway = self.gateway.clone();
         gateway.metrics.handshake(HandshakeResult::Ok);
         tokio::spawn(async move {
@@ -133,6 +133,14 @@ impl Proxy {
             }
         });
         Ok(())
+    }
+
+    async fn bad_handshake(&self, session: &mut Session, why: &str) -> Result<()> {
+        self.gateway.metrics.handshake(HandshakeResult::BadRequest);
+        info!(why, "HANDSHAKE_REFUSED");
+        // RFC 6455, section 4.4: which version would have been understood.
+        let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
+        respond(session, StatusCode::BAD_REQUEST, TEXT, format!("{why}\n"), &version).await
     }
 
     async fn busy(&self, session: &mut Session, result: HandshakeResult, why: &'static str) -> Result<()> {
@@ -224,16 +232,18 @@ impl Proxy {
         ctx.server = peer._address.as_inet().copied();
         let mut app = self.connector.new_stream(&peer).await.map_err(|error| error.into_up())?;
         let head = tunnel::head(session.req_header(), &self.forwarded(session, ctx));
-        let answer = timeout(self.gateway.config.app.first_byte_timeout, tunnel::ask(&mut app, &head)).await;
-        let answer = match answer {
+        let limit = self.gateway.config.app.first_byte_timeout;
+        let answer = match timeout(limit, tunnel::ask(&mut app, &head)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(Error::because(ErrorType::ReadError, "an upgrade", error).into_up()),
-            Err(_) => return Err(Error::explain(ErrorType::ReadTimedout, "an upgrade").into_up()),
+            Ok(Err(error)) => {
+                let failed = Error::because(ErrorType::ReadError, "asking the app to upgrade", error);
+                return Err(failed.into_up());
+            }
+            Err(_) => return Err(Error::new_up(ErrorType::ReadTimedout)),
         };
-        ctx.status = Some(answer.status);
-        let (client, early) = take_over(session).await?;
+        let (client, early) = take_over(session, answer.status).await?;
         let gateway = self.gateway.clone();
-        tokio::spawn(Tunnel { client, early, app, answer, gateway }.run());
+        Tunnel { client, early, app, answer, gateway }.start();
         Ok(())
     }
 
@@ -266,15 +276,10 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
+        head_is_read();
         self.gateway.requests.fetch_add(1, Ordering::SeqCst);
         self.gateway.metrics.http_inflight.inc();
-        Context {
-            route: Route::App,
-            started: Instant::now(),
-            request_id: String::new(),
-            server: None,
-            status: None,
-        }
+        Context { route: Route::App, started: Instant::now(), request_id: String::new(), server: None }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
@@ -285,6 +290,11 @@ impl ProxyHttp for Proxy {
             Some(id) if (1..=128).contains(&id.len()) => id.to_owned(),
             _ => self.gateway.request_id(),
         };
+        if head_bytes(request) > LONGEST_HEAD {
+            let why = format!("the request's head is longer than {LONGEST_HEAD} bytes\n");
+            respond(session, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, TEXT, why, &[]).await?;
+            return Ok(true);
+        }
         let get = matches!(request.method, Method::GET | Method::HEAD);
         match ctx.route {
             Route::Media => self.media(session).await?,
@@ -355,9 +365,11 @@ impl ProxyHttp for Proxy {
         let (error_code, why) = self.failure(error, ctx);
         if error_code > 0 {
             warn!(status = error_code, why, request_id = ctx.request_id, "APP_FAILED");
+            // What comes behind half an answer would pass for its other half.
+            let has_begun = session.response_written().is_some_and(|head| !head.status.is_informational());
             let status = StatusCode::from_u16(error_code).unwrap_or(StatusCode::BAD_GATEWAY);
             let id = [(REQUEST_ID, ctx.request_id.as_str())];
-            if let Err(error) = respond(session, status, TEXT, format!("{why}\n"), &id).await {
+            if !has_begun && let Err(error) = respond(session, status, TEXT, format!("{why}\n"), &id).await {
                 debug!(%error, "the client went away before its answer");
             }
         }
@@ -370,8 +382,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        let written = session.response_written().map(|response| response.status.as_u16());
-        let status = ctx.status.or(written).unwrap_or(0);
+        let status = session.response_written().map_or(0, |response| response.status.as_u16());
         let took = ctx.started.elapsed();
         self.gateway.metrics.http_done(ctx.route, status, took.as_secs_f64());
         self.gateway.metrics.http_inflight.dec();
@@ -386,6 +397,11 @@ impl ProxyHttp for Proxy {
             (None, _) => info!(method, path, status, ms, route, request_id, "HTTP"),
         }
     }
+}
+
+fn head_bytes(request: &RequestHeader) -> usize {
+    let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    request.raw_path().len() + request.headers.iter().map(header).sum::<usize>()
 }
 
 /// Answers a request from here.

@@ -3,9 +3,10 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
-use pingora::proxy::http_proxy_service_with_name;
+use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
@@ -14,8 +15,9 @@ use tracing::info;
 
 use super::admin::Admin;
 use super::gateway::Gateway;
+use super::patience::Patience;
 use super::phrases::Rendering;
-use super::proxy::Proxy;
+use super::proxy::{KEEPALIVE_SECONDS, Proxy};
 use super::shutdown::Drain;
 use crate::call::Service as SpeechService;
 use crate::config::{Config, Mode};
@@ -25,6 +27,9 @@ use crate::upstream::{Services, Unusable};
 /// The listener's own buffers, for each connection: a call needs no more, and larger reads and
 /// writes go past them.
 const L4_BUFFER: usize = 4 * 1024;
+
+/// How long a client may take over a request's head.
+const FOR_A_HEAD: Duration = Duration::from_secs(15);
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +81,10 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     let buffers = L4BufferSettings::new(L4_BUFFER, L4_BUFFER);
     let listen = gateway.config.server.listen.to_string();
     let proxy = Proxy::new(gateway.clone()).map_err(StartError::App)?;
-    let mut public = http_proxy_service_with_name(&server.configuration, proxy, "gateway");
+    let mut app = HttpProxy::new(proxy, server.configuration.clone());
+    app.handle_init_modules();
+    let limit = Duration::from_secs(KEEPALIVE_SECONDS) + FOR_A_HEAD;
+    let mut public = Service::new("gateway".into(), Patience { app: Arc::new(app), limit });
     public.add_listener(ListenerConfig::tcp(listen).l4_buffer(buffers));
     let mut admin = Service::new("admin".into(), Admin(gateway.clone()));
     admin.threads = Some(1);

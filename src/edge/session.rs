@@ -27,6 +27,7 @@ const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
 const PROTOCOL: u16 = 1002;
 const ABNORMAL: u16 = 1006;
+const NOT_UTF8: u16 = 1007;
 const POLICY: u16 = 1008;
 const TOO_LONG: u16 = 1009;
 
@@ -77,7 +78,8 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Start,
             received = timeout_at(deadline, socket.next()) => received,
             () = told_to_hang_up(&mut hang_up) => return Err(refused(GOING_AWAY, "the gateway is going down")),
         };
-        let Ok(received) = received else {
+        // A peer that never pauses does not stop the clock.
+        let (Ok(received), true) = (received, Instant::now() < deadline) else {
             return Err(refused(POLICY, format!("no `start` within {} ms", limit.as_millis())));
         };
         match received {
@@ -94,7 +96,7 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Start,
                 Err(_) => dropped("malformed"),
             },
             Received::Binary => dropped("binary"),
-            Received::Pong(_) => {}
+            Received::Ping | Received::Pong(_) => {}
             Received::Closed(close) => {
                 let (code, why) = ending_of(&close);
                 return Err(refused(code, format!("{why}, before `start`")));
@@ -118,6 +120,7 @@ fn ending_of(close: &Close) -> (u16, String) {
         Close::ByPeer(code) => (*code, "the carrier closed the socket".into()),
         Close::Lost(why) => (ABNORMAL, format!("the socket was lost: {why}")),
         Close::TooLong => (TOO_LONG, "a message was longer than [limits] max_message".into()),
+        Close::NotUtf8 => (NOT_UTF8, "a text message was not UTF-8".into()),
         Close::Protocol(why) => (PROTOCOL, format!("the WebSocket protocol was broken: {why}")),
     }
 }
@@ -153,8 +156,6 @@ struct Session {
     next_ping: Instant,
     pong_awaited: bool,
     ending: Ending,
-    /// The carrier's place in its own count of messages.
-    sequence: Option<u64>,
 }
 
 /// What woke the loop.
@@ -196,7 +197,6 @@ impl Session {
             next_ping: started + gateway.config.twilio.ping_interval,
             pong_awaited: false,
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
-            sequence: None,
             gateway,
         }
     }
@@ -224,7 +224,13 @@ impl Session {
             };
             let now = self.now();
             match woken {
-                Woken::Received(received) => self.receive(received, now),
+                Woken::Received(received) => {
+                    self.receive(received, now);
+                    // A carrier that never pauses does not stop the clock.
+                    if self.started + Duration::from_micros(now.as_micros()) >= deadline {
+                        self.time_passed(now);
+                    }
+                }
                 Woken::Answered(input) => self.call.handle(input, now),
                 Woken::Time => self.time_passed(now),
                 Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
@@ -272,6 +278,7 @@ impl Session {
         match received {
             Received::Text(text) => self.message(&text, now),
             Received::Binary => self.observer.dropped("binary", "Media Streams are text (31950)"),
+            Received::Ping => {}
             Received::Pong(payload) => {
                 if let Ok(sent) = payload.as_ref().try_into().map(u64::from_be_bytes) {
                     self.pong_awaited = false;
@@ -282,12 +289,12 @@ impl Session {
                 let (code, why) = ending_of(&close);
                 let reason = match close {
                     Close::ByPeer(_) | Close::Lost(_) => StopReason::WsLost,
-                    Close::TooLong | Close::Protocol(_) => StopReason::Error,
+                    Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => StopReason::Error,
                 };
                 self.ending.carrier_code = match close {
                     Close::ByPeer(_) => None,
                     Close::Lost(_) => Some(31903),
-                    Close::TooLong | Close::Protocol(_) => Some(31924),
+                    Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => Some(31924),
                 };
                 self.end(reason, code, &why);
             }
@@ -296,14 +303,8 @@ impl Session {
 
     fn message(&mut self, text: &str, now: CallTime) {
         match self.reader.read(text) {
-            Ok(Message::Media { payload, timestamp_ms, sequence }) => {
+            Ok(Message::Media { payload, timestamp_ms }) => {
                 self.observer.heard(payload.len());
-                if let (Some(last), Some(this)) = (self.sequence, sequence)
-                    && this > last + 1
-                {
-                    self.gateway.metrics.sequence_gaps.inc();
-                }
-                self.sequence = sequence;
                 self.call.handle(Input::Media { payload, timestamp_ms }, now);
             }
             Ok(Message::Mark { name }) => self.call.handle(Input::Mark(&name), now),
@@ -362,7 +363,12 @@ impl Session {
         }
     }
 
-    fn observe(&mut self, event: Event) {
+    fn observe(&mut self, mut event: Event) {
+        if let Event::UpstreamFailed { service, failure } = &mut event
+            && failure.upstream.is_empty()
+        {
+            failure.upstream = self.gateway.services.upstream(*service).to_owned();
+        }
         self.observer.event(event);
     }
 

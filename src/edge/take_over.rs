@@ -1,7 +1,7 @@
 //! Takes a connection out of Pingora's hands after its request head was read: the transport, and the
 //! bytes that the client has already sent behind the head.
 //!
-//! Pingora goes on with an in-memory stand-in that was fed the same head and has answered 101, so
+//! Pingora goes on with an in-memory stand-in that was fed the same head and has answered it, so
 //! that its later phases (logging, metrics) see an ordinary request. The call then needs none of
 //! Pingora's proxy state: 12 KiB a connection instead of 57.
 
@@ -16,13 +16,14 @@ use pingora::{Error, ErrorType, Result};
 
 use super::websocket::Transport;
 
-/// The transport, and what the client sent behind its request head. Only on HTTP/1.1.
-pub(super) async fn take_over(session: &mut Session) -> Result<(Transport, Vec<u8>)> {
+/// The transport, and what the client sent behind its request head. Only on HTTP/1.1. The status is
+/// for Pingora to log: the answer itself is the taker's to write.
+pub(super) async fn take_over(session: &mut Session, status: StatusCode) -> Result<(Transport, Vec<u8>)> {
     let head = match session.downstream_session.as_http1() {
         Some(http1) => http1.get_headers_raw_bytes(),
         None => return Error::e_explain(ErrorType::InternalError, "only HTTP/1.1 can be taken over"),
     };
-    let stand_in = Box::new(ServerSession::H1(stand_in(&head).await?));
+    let stand_in = Box::new(ServerSession::H1(stand_in(&head, status).await?));
     let real = std::mem::replace(&mut session.downstream_session, stand_in);
     let ServerSession::H1(mut http1) = *real else {
         return Error::e_explain(ErrorType::InternalError, "only HTTP/1.1 can be taken over");
@@ -38,11 +39,10 @@ pub(super) async fn take_over(session: &mut Session) -> Result<(Transport, Vec<u
     Ok((transport, early.map(Vec::from).unwrap_or_default()))
 }
 
-/// A session over memory that has read the same request and answered 101.
-async fn stand_in(head: &[u8]) -> Result<HttpSession> {
+/// A session over memory that has read the same request and answered it.
+async fn stand_in(head: &[u8], status: StatusCode) -> Result<HttpSession> {
     let mut session = HttpSession::new(Box::new(Cursor::new(head.to_vec())));
     session.read_request().await?;
-    let switching = ResponseHeader::build(StatusCode::SWITCHING_PROTOCOLS, Some(0))?;
-    session.write_response_header(Box::new(switching)).await?;
+    session.write_response_header(Box::new(ResponseHeader::build(status, Some(0))?)).await?;
     Ok(session)
 }

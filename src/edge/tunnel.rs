@@ -2,79 +2,112 @@
 //! (cloudflare/pingora #946: the app's 101 may come before the request's empty body was drained), so
 //! the connection is taken over and joined to the app's by hand.
 //!
-//! Nothing that the client sends reaches the app before the app has answered 101: else a refused
-//! upgrade would leave a connection on which requests pass this gateway's dispatch by.
+//! Only an app that has answered 101 gets the client's bytes. Behind any other answer they would be
+//! the next request, and it would have gone around the dispatch.
 
-use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora::http::RequestHeader;
 use pingora::protocols::Stream;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional, sink, split};
 
 use super::gateway::Gateway;
 
-/// The longest head of an answer.
+/// The longest head of an app's answer, and the most headers in it.
 const LONGEST_HEAD: usize = 64 * 1024;
-const MOST_HEADERS: usize = 256;
-
-/// The app's answer to an upgrade: its status, and all bytes that came so far.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    bytes: Vec<u8>,
-}
-
-/// Puts the upgrade to the app and waits for its answer.
-pub(super) async fn ask(app: &mut Stream, request: &[u8]) -> Result<Answer> {
-    app.write_all(request).await?;
-    app.flush().await?;
-    let mut bytes = Vec::with_capacity(1024);
-    loop {
-        if app.read_buf(&mut bytes).await? == 0 {
-            return Err(Error::new(ErrorKind::UnexpectedEof, "the app closed the connection"));
-        }
-        if let Some(status) = status_of(&bytes)? {
-            return Ok(Answer { status, bytes });
-        }
-        if bytes.len() > LONGEST_HEAD {
-            return Err(Error::new(ErrorKind::InvalidData, "the head of the answer is too long"));
-        }
-    }
-}
-
-/// The status of a head that is complete.
-fn status_of(bytes: &[u8]) -> Result<Option<u16>> {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-    let mut answer = httparse::Response::new(&mut headers);
-    match answer.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => Ok(answer.code),
-        Ok(httparse::Status::Partial) => Ok(None),
-        Err(error) => Err(Error::new(ErrorKind::InvalidData, format!("the answer is no HTTP: {error}"))),
-    }
-}
+const MOST_HEADERS: usize = 128;
 
 /// The request's head as the app gets it, with the headers that say where it came from.
 pub(super) fn head(request: &RequestHeader, forwarded: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
-    let mut headers = request.headers.clone();
+    let mut head = Vec::with_capacity(1024);
+    head.extend_from_slice(request.method.as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(request.raw_path());
+    head.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut headers: HeaderMap = request.headers.clone();
     for (name, value) in forwarded {
         headers.insert(name.clone(), value.clone());
     }
-    let mut head = Vec::with_capacity(1024);
-    for part in [request.method.as_str().as_bytes(), b" ", request.raw_path(), b" HTTP/1.1\r\n"] {
-        head.extend_from_slice(part);
-    }
     for (name, value) in &headers {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            head.extend_from_slice(part);
-        }
+        push_header(&mut head, name.as_str(), value.as_bytes());
     }
     head.extend_from_slice(b"\r\n");
     head
 }
 
-/// Two connections to be joined, once the app has answered.
+fn push_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        head.extend_from_slice(part);
+    }
+}
+
+/// What the app answered to an upgrade.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// Its head, as the client gets it, and what has come of its body.
+    bytes: Vec<u8>,
+    /// What is still to come of it, where it said so.
+    left: Option<u64>,
+}
+
+/// Asks the app for the upgrade.
+pub(super) async fn ask(app: &mut Stream, head: &[u8]) -> std::io::Result<Answer> {
+    app.write_all(head).await?;
+    app.flush().await?;
+    let mut read = Vec::with_capacity(1024);
+    loop {
+        if app.read_buf(&mut read).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        while let Some((answer, interim)) = parse(&read)? {
+            match interim {
+                // Another answer follows this one.
+                Some(end) => drop(read.drain(..end)),
+                None => return Ok(answer),
+            }
+        }
+        if read.len() > LONGEST_HEAD {
+            return Err(std::io::Error::other("its answer's head is too long"));
+        }
+    }
+}
+
+/// The answer, if its head is whole; and where it ends, if it is an interim one.
+fn parse(read: &[u8]) -> std::io::Result<Option<(Answer, Option<usize>)>> {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let end = match response.parse(read).map_err(std::io::Error::other)? {
+        httparse::Status::Complete(end) => end,
+        httparse::Status::Partial => return Ok(None),
+    };
+    let status = StatusCode::from_u16(response.code.unwrap_or(0)).map_err(std::io::Error::other)?;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Some((Answer { status, bytes: read.to_vec(), left: None }, None)));
+    }
+    let mut bytes =
+        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), response.reason.unwrap_or("")).into_bytes();
+    let mut length = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED).then_some(0);
+    let mut chunked = false;
+    for header in response.headers.iter() {
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        if is("content-length") {
+            length = length.or(std::str::from_utf8(header.value).ok().and_then(|value| value.parse().ok()));
+        }
+        chunked |= is("transfer-encoding");
+        if !is("connection") && !is("keep-alive") {
+            push_header(&mut bytes, header.name, header.value);
+        }
+    }
+    bytes.extend_from_slice(b"Connection: close\r\n\r\n");
+    let body = &read[end..];
+    bytes.extend_from_slice(body);
+    let left = length.filter(|_| !chunked).map(|length: u64| length.saturating_sub(body.len() as u64));
+    Ok(Some((Answer { status, bytes, left }, status.is_informational().then_some(end))))
+}
+
+/// A tunnel under way; counted as a request until it ends.
 pub(super) struct Tunnel {
     pub(super) client: Stream,
     /// What the client sent behind its head.
@@ -85,50 +118,43 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Runs until either side ends it. Counted as a request under way.
-    pub(super) async fn run(mut self) {
-        let gateway = self.gateway.clone();
-        gateway.requests.fetch_add(1, Ordering::SeqCst);
-        let mut hang_up = gateway.hang_up();
+    pub(super) fn start(self) {
+        self.gateway.requests.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(self.run());
+    }
+
+    async fn run(mut self) {
+        let mut hang_up = self.gateway.hang_up();
         let ended = tokio::select! {
-            ended = self.join() => ended,
+            ended = join(&mut self.client, &mut self.app, &self.answer, &self.early) => ended,
             _ = hang_up.wait_for(|told| *told) => Ok(()),
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a tunnel to the app broke");
         }
-        gateway.requests.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    async fn join(&mut self) -> Result<()> {
-        self.client.write_all(&self.answer.bytes).await?;
-        self.client.flush().await?;
-        if self.answer.status == 101 {
-            self.app.write_all(&self.early).await?;
-            self.app.flush().await?;
-            copy_bidirectional(&mut self.client, &mut self.app).await?;
-        } else {
-            // A refusal: the rest of it, and no word more to the app.
-            AsyncWriteExt::shutdown(&mut self.app).await?;
-            copy(&mut self.app, &mut self.client).await?;
-            AsyncWriteExt::shutdown(&mut self.client).await?;
-        }
-        Ok(())
+        self.gateway.requests.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_status_is_known_when_the_head_is_whole() {
-        let head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x02hi";
-        let whole = head.len() - 4;
-        for end in 0..whole {
-            assert_eq!(status_of(&head[..end]).unwrap(), None, "{end} bytes");
-        }
-        assert_eq!(status_of(head).unwrap(), Some(101));
-        assert!(status_of(b"SSH-2.0-x\r\n\r\n").is_err());
+async fn join(client: &mut Stream, app: &mut Stream, answer: &Answer, early: &[u8]) -> std::io::Result<()> {
+    client.write_all(&answer.bytes).await?;
+    client.flush().await?;
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        app.write_all(early).await?;
+        app.flush().await?;
+        copy_bidirectional(client, app).await?;
+        return Ok(());
     }
+    let mut rest: Box<dyn AsyncRead + Send + Unpin> = match answer.left {
+        Some(left) => Box::new(app.take(left)),
+        None => Box::new(app),
+    };
+    let ((mut from, mut to), mut nowhere) = (split(client), sink());
+    // What the client says now goes nowhere; that it hangs up is worth knowing.
+    tokio::select! {
+        copied = copy(&mut rest, &mut to) => copied?,
+        gone = copy(&mut from, &mut nowhere) => gone?,
+    };
+    to.flush().await?;
+    to.shutdown().await
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::CapacityError;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
@@ -37,6 +37,8 @@ pub(super) struct Socket {
 pub(super) enum Received {
     Text(Utf8Bytes),
     Binary,
+    /// Answered already.
+    Ping,
     Pong(Bytes),
     Closed(Close),
 }
@@ -50,6 +52,8 @@ pub(super) enum Close {
     Lost(String),
     /// The peer sent something longer than is allowed.
     TooLong,
+    /// The peer sent text that is no text.
+    NotUtf8,
     /// The peer broke the WebSocket protocol.
     Protocol(String),
 }
@@ -123,7 +127,7 @@ impl Socket {
                 Some(Ok(Message::Ping(_))) => {
                     self.unflushed.get_or_insert_with(Instant::now);
                     self.poll_flush(cx);
-                    continue;
+                    Received::Ping
                 }
                 Some(Ok(Message::Frame(_))) => continue,
                 Some(Ok(Message::Close(frame))) => {
@@ -150,8 +154,11 @@ impl Socket {
 fn close_of(error: Error) -> Close {
     match error {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => Close::TooLong,
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            Close::Lost("the connection is closed".into())
+        }
         Error::Protocol(error) => Close::Protocol(error.to_string()),
-        Error::Utf8(_) => Close::Protocol("text that is not UTF-8".into()),
+        Error::Utf8(_) => Close::NotUtf8,
         other => Close::Lost(other.to_string()),
     }
 }

@@ -216,6 +216,10 @@ impl CallObserver {
                 metrics.sequence_gaps.inc();
                 debug!(call_sid, stream_sid, ms, "MEDIA_GAP");
             }
+            Event::BotOverflow => {
+                let code = 31931;
+                warn!(call_sid, stream_sid, code, "BOT_OVERFLOW");
+            }
             Event::ActionIgnored { action } => {
                 warn!(call_sid, stream_sid, action, "ACTION_IGNORED");
             }

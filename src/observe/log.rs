@@ -13,7 +13,7 @@ use crate::config::LogFormat;
 pub fn init(format: LogFormat) {
     // Pingora says at INFO what we say better, and at WARN and ERROR what a client did wrong.
     let levels = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=warn,pingora_proxy=error"));
+        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=warn,pingora_proxy=error,symphonia=error"));
     let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
     let layer = match format {
         LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),

@@ -18,7 +18,6 @@ pub enum Message<'a> {
     Start(Start),
     /// Audio of the caller: μ-law bytes, base64 gone.
     Media {
-        sequence: Option<u64>,
         timestamp_ms: Option<u64>,
         payload: &'a [u8],
     },
@@ -95,7 +94,7 @@ impl Reader {
     pub fn read<'a>(&'a mut self, text: &'a str) -> Result<Message<'a>, Malformed> {
         let wire: Wire<'a> = serde_json::from_str(text).map_err(|e| Malformed::Json(e.to_string()))?;
         match wire.event.as_ref() {
-            "media" => self.media(wire.media.ok_or(missing("media", "media"))?, wire.sequence),
+            "media" => self.media(wire.media.ok_or(missing("media", "media"))?),
             "mark" => match wire.mark {
                 Some(mark) => Ok(Message::Mark { name: mark.name }),
                 None => Err(missing("mark", "mark")),
@@ -114,11 +113,7 @@ impl Reader {
         }
     }
 
-    fn media<'a>(
-        &'a mut self,
-        media: WireMedia<'a>,
-        sequence: Option<u64>,
-    ) -> Result<Message<'a>, Malformed> {
+    fn media<'a>(&'a mut self, media: WireMedia<'a>) -> Result<Message<'a>, Malformed> {
         if !(media.track.is_empty() || media.track.starts_with("inbound")) {
             return Ok(Message::OtherTrack);
         }
@@ -128,7 +123,7 @@ impl Reader {
             self.audio.resize(room, 0);
         }
         let len = LENIENT.decode_slice(payload, &mut self.audio).map_err(|_| Malformed::Base64)?;
-        Ok(Message::Media { sequence, timestamp_ms: media.timestamp, payload: &self.audio[..len] })
+        Ok(Message::Media { timestamp_ms: media.timestamp, payload: &self.audio[..len] })
     }
 }
 
@@ -142,7 +137,12 @@ fn start<'a>(start: Option<WireStart<'a>>, outer: Cow<'a, str>) -> Result<Messag
         stream_sid: stream_sid.into_owned(),
         call_sid: start.call_sid.into_owned(),
         account_sid: start.account_sid.into_owned(),
-        parameters: start.custom_parameters.into_iter().map(|(name, value)| (name, plain(value))).collect(),
+        parameters: start
+            .custom_parameters
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name, plain(value)))
+            .collect(),
         format: start.media_format.map(|f| MediaFormat {
             encoding: f.encoding.into_owned(),
             sample_rate: f.sample_rate.unwrap_or(0),
@@ -175,12 +175,10 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 // which serde would fill with an owned copy.
 #[derive(Deserialize)]
 struct Wire<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     event: Cow<'a, str>,
-    #[serde(borrow, default, rename = "streamSid")]
+    #[serde(borrow, default, rename = "streamSid", deserialize_with = "text")]
     stream_sid: Cow<'a, str>,
-    #[serde(default, rename = "sequenceNumber", deserialize_with = "number")]
-    sequence: Option<u64>,
     #[serde(borrow)]
     media: Option<WireMedia<'a>>,
     #[serde(borrow)]
@@ -193,25 +191,24 @@ struct Wire<'a> {
 
 #[derive(Deserialize)]
 struct WireMedia<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     track: Cow<'a, str>,
     #[serde(default, deserialize_with = "number")]
     timestamp: Option<u64>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     payload: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireStart<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     stream_sid: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     call_sid: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     account_sid: Cow<'a, str>,
-    #[serde(default)]
-    custom_parameters: BTreeMap<String, serde_json::Value>,
+    custom_parameters: Option<BTreeMap<String, serde_json::Value>>,
     #[serde(borrow)]
     media_format: Option<WireFormat<'a>>,
 }
@@ -219,7 +216,7 @@ struct WireStart<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireFormat<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     encoding: Cow<'a, str>,
     #[serde(default, deserialize_with = "number")]
     sample_rate: Option<u64>,
@@ -229,14 +226,36 @@ struct WireFormat<'a> {
 
 #[derive(Deserialize)]
 struct WireMark<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     name: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
 struct WireDtmf<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     digit: Cow<'a, str>,
+}
+
+/// A string, borrowed where it can be; nothing where there is `null`.
+fn text<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Cow<'a, str>, D::Error> {
+    struct Text;
+    impl<'de> Visitor<'de> for Text {
+        type Value = Cow<'de, str>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+        fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Cow<'de, str>, E> {
+            Ok(Cow::Borrowed(v))
+        }
+        fn visit_str<E>(self, v: &str) -> Result<Cow<'de, str>, E> {
+            Ok(Cow::Owned(v.to_owned()))
+        }
+        fn visit_unit<E>(self) -> Result<Cow<'de, str>, E> {
+            Ok(Cow::Borrowed(""))
+        }
+    }
+    from.deserialize_any(Text)
 }
 
 /// A number, or a string of digits; anything else is as good as absent.
@@ -320,6 +339,11 @@ mod tests {
         assert_eq!(start.parameters["n"], "7");
         assert!(start.format.expect("a format").is_mulaw_8k_mono());
 
+        let nulls = r#"{"event":"start","sequenceNumber":null,"streamSid":"MZ","start":{"callSid":null,
+            "accountSid":null,"customParameters":null,"mediaFormat":null}}"#;
+        let Ok(Message::Start(start)) = reader.read(nulls) else { panic!("not a start") };
+        assert_eq!(start, Start { stream_sid: "MZ".into(), ..Start::default() });
+
         let l16 = r#"{"event":"start","start":{"streamSid":"s","mediaFormat":{"encoding":"audio/l16","sampleRate":16000}}}"#;
         let Ok(Message::Start(start)) = reader.read(l16) else { panic!("not a start") };
         assert!(!start.format.expect("a format").is_mulaw_8k_mono());
@@ -332,11 +356,11 @@ mod tests {
                 r#"{{"event":"media","sequenceNumber":"3","media":{{"track":"inbound","chunk":"1","timestamp":{ts},"payload":"{payload}"}},"streamSid":"MZ1"}}"#
             )
         };
-        let same = "Media { sequence: Some(3), timestamp_ms: Some(5), payload: [255, 255, 255, 254] }";
+        let same = "Media { timestamp_ms: Some(5), payload: [255, 255, 255, 254] }";
         assert_eq!(read(&media("\"5\"", "/////g==")), same);
         assert_eq!(read(&media("5", "/////g")), same, "padding may be missing");
         assert_eq!(read(&media("5", r"\/\/\/\/\/g==")), same, "slashes may be escaped");
-        assert_eq!(read(&media("[1]", "")), "Media { sequence: Some(3), timestamp_ms: None, payload: [] }");
+        assert_eq!(read(&media("[1]", "")), "Media { timestamp_ms: None, payload: [] }");
         assert_eq!(read(&media("5", "!!!!")), "malformed: a payload that is not base64");
     }
 
@@ -384,7 +408,7 @@ mod tests {
             let payload = base64::engine::general_purpose::STANDARD.encode(&bytes);
             let text = format!(r#"{{"event":"media","media":{{"payload":"{payload}"}}}}"#);
             let mut reader = Reader::default();
-            let expected = Message::Media { sequence: None, timestamp_ms: None, payload: &bytes };
+            let expected = Message::Media { timestamp_ms: None, payload: &bytes };
             prop_assert_eq!(reader.read(&text), Ok(expected));
         }
     }

@@ -40,10 +40,10 @@ impl Outbound {
         self.buffer.split().freeze()
     }
 
-    /// Names are our own (`t7.e2.s3`) and need no quoting.
     pub fn mark(&mut self, name: &str) -> Bytes {
         let Outbound { stream_sid, buffer, .. } = self;
-        for part in [r#"{"event":"mark","streamSid":"#, stream_sid, r#","mark":{"name":""#, name, r#""}}"#] {
+        let name = serde_json::Value::from(name).to_string();
+        for part in [r#"{"event":"mark","streamSid":"#, stream_sid, r#","mark":{"name":"#, &name, "}}"] {
             buffer.extend_from_slice(part.as_bytes());
         }
         buffer.split().freeze()
@@ -80,6 +80,7 @@ mod tests {
             value(out.mark("t7.e2.s3")),
             json!({"event":"mark","streamSid":"MZ\"1","mark":{"name":"t7.e2.s3"}})
         );
+        assert_eq!(value(out.mark("a \"b\""))["mark"]["name"], "a \"b\"");
         assert_eq!(value(out.clear()), json!({"event":"clear","streamSid":"MZ\"1"}));
     }
 

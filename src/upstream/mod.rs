@@ -40,7 +40,8 @@ use self::http::{Pool, Wire};
 use self::observed::{OnDone, Watch};
 use self::stt::Stt;
 use self::tts::Tts;
-use crate::call::{Failure, FailureKind, Input, Job, Service};
+use crate::audio::{FRAME_BYTES, level};
+use crate::call::{Failure, FailureKind, Input, Job, SILENT_RMS, Service};
 use crate::config::{self, Endpoint};
 
 /// The most μ-law that a phrase rendered in advance may have: more than four minutes.
@@ -107,6 +108,15 @@ impl Services {
         Ok(Self { dialogue, on_done: Arc::new(on_done) })
     }
 
+    /// Who does this service, as the operator named it; empty in calls without a dialogue.
+    pub fn upstream(&self, service: Service) -> &str {
+        self.dialogue.as_deref().map_or("", |Dialogue { stt, agent, tts }| match service {
+            Service::Stt => stt.wire.upstream(),
+            Service::Agent => agent.upstream(),
+            Service::Tts => tts.wire.upstream(),
+        })
+    }
+
     /// The services as a call with these ids uses them; what they answer goes `to` the call.
     pub fn for_call(&self, ids: impl Into<Arc<CallIds>>, to: Sender<Input<'static>>) -> CallServices {
         CallServices::new(self.clone(), ids.into(), to)
@@ -126,6 +136,10 @@ impl Services {
                     return Err(speech.too_long(LONGEST_PHRASE));
                 }
                 phrase.extend_from_slice(&mulaw);
+            }
+            // As a call judges it; an apology that is silence would be worse than the one shipped.
+            if phrase.chunks(FRAME_BYTES).all(|frame| level::rms(frame) <= SILENT_RMS) {
+                return Err(speech.silent());
             }
             Ok(phrase)
         };

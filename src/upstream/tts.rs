@@ -147,6 +147,11 @@ impl Speech {
         Ok(None)
     }
 
+    /// The failure of an answer in which there is nothing to hear.
+    pub(super) fn silent(&self) -> Failure {
+        self.answer.wrong("nothing but silence")
+    }
+
     /// The failure of an answer that is more than the caller of this can take.
     pub(super) fn too_long(&self, most: usize) -> Failure {
         self.answer.wrong(format!("more than {} s of audio", most / 8000))
@@ -301,6 +306,15 @@ mod tests {
         let expected = json!({"text": "Sorry.", "voice": "anna"});
         assert_eq!(serde_json::from_slice::<Value>(&fake.request().await.body).unwrap(), expected);
         assert_eq!(fake.observation().await.result, "ok");
+    }
+
+    #[tokio::test]
+    async fn a_phrase_of_nothing_but_silence_is_refused() {
+        let head = HEAD.replace("Connection: close", "Content-Length: 4000");
+        let mut fake = Fake::answering([head.into_bytes(), vec![0xff; 4000]].concat()).await;
+        let failure = fake.services().render("Sorry.").await.unwrap_err();
+        assert!(failure.why.ends_with("answered 200 with nothing but silence"), "{}", failure.why);
+        assert_eq!(fake.observation().await.result, "protocol");
     }
 
     #[tokio::test]

@@ -1,9 +1,20 @@
 //! The gateway as its users meet it: the real program, real sockets, a real Flask app under gunicorn,
 //! real speech and a real recogniser. One binary, so that it is linked once.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there fails")]
+#![allow(unreachable_pub, reason = "`pub` is what a module of the tests offers to the others")]
 
 mod agents;
+mod app_faults;
+mod conversation;
+mod drain;
+mod events;
 mod grafana;
+mod handshake;
+mod hostile;
+mod http;
+mod legacy_websocket;
+mod services_fail;
 mod tidy;
 mod vendors;
+mod wire;
 mod world;

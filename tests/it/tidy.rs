@@ -114,6 +114,8 @@ fn the_root_shows_what_the_project_is_and_little_more() {
         "docs",
         "deploy",
         "target",
+        // Ignored by git: proptest notes there what failed.
+        "proptest-regressions",
     ];
     for entry in fs::read_dir(project()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();

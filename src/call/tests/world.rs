@@ -259,6 +259,7 @@ impl World {
             | Event::TtsFirstAudio { .. }
             | Event::TtsLen { .. }
             | Event::FirstFrameHeard { .. }
+            | Event::BotOverflow
             | Event::Dtmf { .. }
             | Event::MediaGap { .. } => {}
         }

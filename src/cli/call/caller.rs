@@ -33,6 +33,8 @@ pub struct CallOptions {
     pub subprotocol: Option<String>,
     /// Sent with the handshake; `x-twilio-signature`, for instance.
     pub headers: Vec<(String, String)>,
+    /// The `callSid`, where a call is to open another stream; else one is made up.
+    pub call_sid: Option<String>,
     /// `customParameters` of the `start` message.
     pub parameters: Vec<(String, String)>,
     pub connect_timeout: Duration,
@@ -51,6 +53,7 @@ impl CallOptions {
             url: url.into(),
             subprotocol: None,
             headers: Vec::new(),
+            call_sid: None,
             parameters: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             before_start: Duration::from_millis(20),
@@ -112,7 +115,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
         script: Vec<Step>,
         watch: Watch<'a>,
     ) -> Talk<'a, S> {
-        let wire = Wire::new();
+        let wire = Wire::new(options.call_sid.clone());
         let record = options.record && options.carrier.record;
         Talk {
             socket,

@@ -1,3 +1,5 @@
+//! Tests of `caller`.
+
 use super::*;
 use crate::audio::SILENCE;
 use crate::cli::call::carrier::{MarksMode, MarksOnClear};

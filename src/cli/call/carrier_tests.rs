@@ -1,3 +1,5 @@
+//! Tests of `carrier`.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Tests of `meter`.
+
 use super::*;
 use crate::cli::call::carrier::CarrierOptions;
 

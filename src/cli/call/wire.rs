@@ -28,13 +28,13 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new() -> Wire {
+    pub(super) fn new(call_sid: Option<String>) -> Wire {
         let stream_sid = sid("MZ");
         Wire {
             tail: format!("\"}},\"streamSid\":\"{stream_sid}\"}}"),
             silence: STANDARD.encode([SILENCE; FRAME_BYTES]),
             stream_sid,
-            call_sid: sid("CA"),
+            call_sid: call_sid.unwrap_or_else(|| sid("CA")),
             account_sid: sid("AC"),
             sequence: 0,
             chunk: 0,
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn media_carries_its_frame_and_counts_in_strings() {
-        let mut wire = Wire::new();
+        let mut wire = Wire::new(None);
         let start = parsed(&wire.start(&[("a".into(), "b \"c\"".into())]));
         assert_eq!(start["sequenceNumber"], "1");
         assert_eq!(start["start"]["customParameters"]["a"], "b \"c\"");

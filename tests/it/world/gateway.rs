@@ -19,20 +19,32 @@ pub struct Gateway {
 
 impl Gateway {
     /// Starts the gateway with a configuration, in which `{listen}` and `{admin}` need not stand: the
-    /// sections `[server]`, `[admin]` and `[log]` are written here, the rest is `config`.
+    /// sections `[server]`, `[log]` and `[admin]` are written here, the rest is `config`, which may
+    /// begin with more keys for `[admin]`.
     pub fn start(config: &str) -> Gateway {
         Gateway::start_with(config, "", &[])
     }
 
     /// The same, with more keys for `[server]` and with environment variables.
     pub fn start_with(config: &str, server_keys: &str, env: &[(&str, &str)]) -> Gateway {
-        let (port, admin) = (free_port(), free_port());
+        Gateway::launch(config, server_keys, "transcripts = true", env)
+    }
+
+    /// A gateway that keeps to itself what was said, as shipped, and tells everything else.
+    pub fn discreet(config: &str) -> Gateway {
+        Gateway::launch(config, "", "", &[("RUST_LOG", "info,voxgate=trace")])
+    }
+
+    fn launch(config: &str, server_keys: &str, log_keys: &str, env: &[(&str, &str)]) -> Gateway {
+        let (written, admin) = (free_port(), free_port());
+        let told = env.iter().find(|(name, _)| *name == "PORT").map(|(_, port)| port.parse().unwrap());
+        let port = told.unwrap_or(written);
         let folder = std::env::temp_dir().join(format!("voxgate-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("gateway.toml");
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\n{server_keys}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\
-             [log]\nformat = \"json\"\ntranscripts = true\n{config}"
+            "[server]\nlisten = \"127.0.0.1:{written}\"\n{server_keys}\n\
+             [log]\nformat = \"json\"\n{log_keys}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{config}"
         );
         std::fs::write(&file, text).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_voxgate"))
@@ -120,6 +132,11 @@ impl Gateway {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Open files, sockets included.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
     pub fn signal(&self, name: &str) {

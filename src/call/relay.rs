@@ -1,0 +1,310 @@
+//! A call that a bot of the operator's own conducts over the carrier's protocol. The bot decides what
+//! is said and when it stops; what it sends in bursts, in odd chunks or with file headers leaves here
+//! on the 20 ms grid, and its marks and `clear` keep their meaning.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::event::Event;
+use super::output::Output;
+use super::pacer::{Mark, Pacer, Sent};
+use crate::audio::{FRAME_BYTES, Hint, SAMPLE_RATE, SpeechDecoder};
+use crate::time::{CallTime, FRAME};
+
+/// What a carrier queues at most (10 minutes); more is dropped there, and here.
+const MOST_QUEUED: Duration = Duration::from_secs(600);
+/// Marks that wait at most; a bot that sets more gets them back at once.
+const MOST_MARKS: usize = 1_000;
+/// An incomplete frame is filled with silence when nothing has followed for this long.
+const TAIL: Duration = Duration::from_millis(100);
+/// A spurt is over when the carrier has been dry for this long; a shorter gap is a hole in it.
+const SPURT_GAP: Duration = Duration::from_millis(500);
+
+/// The playout side of a relayed call.
+#[derive(Debug)]
+pub struct Relay {
+    pacer: Pacer,
+    /// Names of marks that wait in the pacer, in their order.
+    names: VecDeque<String>,
+    /// Reads a file that the bot sends in pieces, header included.
+    file: Option<SpeechDecoder>,
+    decoded: Vec<u8>,
+    /// When the last audio came, while an incomplete frame waits.
+    tail_since: Option<CallTime>,
+    in_spurt: bool,
+    overflowed: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl Relay {
+    pub fn new(lead: Duration) -> Relay {
+        Relay {
+            pacer: Pacer::new(lead),
+            names: VecDeque::new(),
+            file: None,
+            decoded: Vec::new(),
+            tail_since: None,
+            in_spurt: false,
+            overflowed: false,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Audio of the bot: raw μ-law, 8 kHz, in pieces of any length, or a WAV file in pieces.
+    pub fn audio(&mut self, payload: &[u8], now: CallTime) {
+        if payload.starts_with(b"RIFF") {
+            self.file = Some(SpeechDecoder::new(Hint::new(Some("audio/wav"), SAMPLE_RATE)));
+        }
+        let mut decoded = std::mem::take(&mut self.decoded);
+        decoded.clear();
+        let audio = match &mut self.file {
+            None => payload,
+            Some(file) => match file.push(payload, &mut decoded) {
+                Ok(()) => decoded.as_slice(),
+                // Not a file after all: nothing of it is played.
+                Err(_) => &[],
+            },
+        };
+        if self.pacer.queued() < MOST_QUEUED {
+            self.pacer.push(audio);
+        } else if !std::mem::replace(&mut self.overflowed, true) {
+            self.outputs.push_back(Output::Event(Event::BotOverflow));
+        }
+        self.decoded = decoded;
+        self.tail_since = Some(now);
+        self.pump(now);
+    }
+
+    /// A mark of the bot's, behind the audio that it has sent so far.
+    pub fn mark(&mut self, name: &str, now: CallTime) {
+        self.end_file();
+        if self.names.len() < MOST_MARKS {
+            self.pacer.pad();
+            self.pacer.mark(Mark::Named);
+            self.names.push_back(name.to_owned());
+        }
+        self.pump(now);
+    }
+
+    /// The bot takes back what has not been played. Returns the marks that the carrier does not know
+    /// yet: the bot gets them back from here, as the carrier gives back its own.
+    pub fn clear(&mut self, now: CallTime) -> Vec<String> {
+        self.file = None;
+        self.tail_since = None;
+        self.pacer.clear(now);
+        self.outputs.push_back(Output::Clear);
+        self.end_spurt();
+        Vec::from(std::mem::take(&mut self.names))
+    }
+
+    pub fn handle_timeout(&mut self, now: CallTime) {
+        if self.tail_due().is_some_and(|due| due <= now) {
+            self.end_file();
+            self.pacer.pad();
+            self.tail_since = None;
+        }
+        self.pump(now);
+        if self.spurt_over().is_some_and(|at| at <= now) {
+            self.end_spurt();
+        }
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub fn poll_timeout(&self) -> Option<CallTime> {
+        [self.pacer.due(), self.tail_due(), self.spurt_over()].into_iter().flatten().min()
+    }
+
+    fn end_file(&mut self) {
+        if let Some(mut file) = self.file.take() {
+            let mut rest = Vec::new();
+            if file.finish(&mut rest).is_ok() {
+                self.pacer.push(&rest);
+            }
+        }
+    }
+
+    fn tail_due(&self) -> Option<CallTime> {
+        self.tail_since.map(|since| since + TAIL)
+    }
+
+    fn spurt_over(&self) -> Option<CallTime> {
+        (self.in_spurt && self.pacer.is_dry()).then(|| self.pacer.playout_end() + SPURT_GAP)
+    }
+
+    fn end_spurt(&mut self) {
+        self.in_spurt = false;
+        let frames = self.pacer.end_spurt();
+        if frames > 0 {
+            let ms = frames * FRAME.as_millis() as u64;
+            self.outputs.push_back(Output::Event(Event::MediaTx { frames, ms }));
+        }
+    }
+
+    fn pump(&mut self, now: CallTime) {
+        while let Some(sent) = self.pacer.next(now) {
+            match sent {
+                Sent::Frame { frame, due, underrun } => {
+                    self.in_spurt = true;
+                    if underrun {
+                        self.outputs.push_back(Output::Event(Event::Underrun));
+                    }
+                    self.outputs.push_back(Output::Play { frame, due });
+                }
+                Sent::Mark(_) => self.outputs.extend(self.names.pop_front().map(Output::Mark)),
+            }
+        }
+        debug_assert!(
+            self.pacer.is_dry() || self.pacer.due().is_some(),
+            "{FRAME_BYTES} bytes wait for nothing"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ms(ms: u64) -> CallTime {
+        CallTime::from_millis(ms)
+    }
+
+    /// Runs the relay until a time; what came out, with the times at which it did.
+    fn run(relay: &mut Relay, from: u64, until: u64) -> Vec<String> {
+        let mut told = Vec::new();
+        let mut now = ms(from);
+        loop {
+            while let Some(output) = relay.poll_output() {
+                told.push(match output {
+                    Output::Play { frame, .. } => format!("{} play {:02x}", now.as_millis(), frame.0[0]),
+                    Output::Mark(name) => format!("{} mark {name}", now.as_millis()),
+                    Output::Clear => format!("{} clear", now.as_millis()),
+                    Output::Event(event) => format!("{} {event:?}", now.as_millis()),
+                    other => format!("{other:?}"),
+                });
+            }
+            match relay.poll_timeout().filter(|at| *at <= ms(until)) {
+                Some(at) => now = now.max(at),
+                None => return told,
+            }
+            relay.handle_timeout(now);
+        }
+    }
+
+    #[test]
+    fn a_burst_leaves_on_the_grid_and_the_mark_behind_it() {
+        let mut relay = Relay::new(Duration::from_millis(40));
+        relay.audio(&[0x90; 700], ms(1000));
+        relay.mark("done \"it\"", ms(1000));
+        assert_eq!(
+            run(&mut relay, 1000, 2000),
+            [
+                "1000 play 90",
+                "1000 play 90",
+                "1020 play 90",
+                "1040 play 90",
+                "1060 play 90",
+                "1060 mark done \"it\"",
+                "1600 MediaTx { frames: 5, ms: 100 }"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_tail_is_filled_up_when_nothing_follows() {
+        let mut relay = Relay::new(Duration::ZERO);
+        relay.audio(&[0x90; 100], ms(1000));
+        relay.audio(&[0x91; 100], ms(1050));
+        // The caller hears a hole between them, and that is told.
+        assert_eq!(run(&mut relay, 1050, 1300), ["1050 play 90", "1150 Underrun", "1150 play 91"]);
+    }
+
+    #[test]
+    fn a_clear_gives_back_the_marks_that_the_carrier_does_not_know() {
+        let mut relay = Relay::new(Duration::ZERO);
+        for name in ["a", "b"] {
+            relay.audio(&[0x90; 320], ms(0));
+            relay.mark(name, ms(0));
+        }
+        run(&mut relay, 0, 30);
+        assert_eq!(relay.clear(ms(30)), ["b"], "`a` went out behind the second frame");
+        assert_eq!(run(&mut relay, 30, 2000), ["30 clear", "30 MediaTx { frames: 2, ms: 40 }"]);
+        relay.audio(&[0x91; 160], ms(3000));
+        assert_eq!(run(&mut relay, 3000, 3000), ["3000 play 91"]);
+    }
+
+    #[test]
+    fn a_file_is_played_without_its_header() {
+        let wav = crate::audio::wav::wav_pcm16(&[0x90; 480]);
+        for size in [7, 160, 10_000] {
+            let mut relay = Relay::new(Duration::ZERO);
+            wav.chunks(size).for_each(|piece| relay.audio(piece, ms(0)));
+            relay.mark("end", ms(0));
+            let told = run(&mut relay, 0, 100);
+            assert_eq!(told, ["0 play 90", "20 play 90", "40 play 90", "40 mark end"], "pieces of {size}");
+        }
+    }
+
+    proptest! {
+        /// Whatever the bot sends, nothing is ahead of the lead, audio keeps its order, and every mark
+        /// comes out once: to the carrier, or back to the bot.
+        #[test]
+        fn audio_and_marks_keep_their_order(
+            steps in prop::collection::vec((0u64..90, 0usize..500, any::<bool>(), 0u8..12), 1..60),
+        ) {
+            let lead = Duration::from_millis(100);
+            let mut relay = Relay::new(lead);
+            let (mut now, mut carrier_end) = (ms(0), ms(0));
+            let (mut set, mut out) = (0usize, 0usize);
+            for (wait, bytes, mark, clear) in steps {
+                let until = now + Duration::from_millis(wait);
+                loop {
+                    while let Some(output) = relay.poll_output() {
+                        match output {
+                            Output::Play { due, .. } => {
+                                prop_assert!(due <= now);
+                                carrier_end = carrier_end.max(now) + FRAME;
+                                prop_assert!(carrier_end.since(now) <= lead);
+                            }
+                            Output::Mark(name) => {
+                                prop_assert_eq!(name, out.to_string());
+                                out += 1;
+                            }
+                            Output::Clear => carrier_end = now,
+                            _ => {}
+                        }
+                    }
+                    match relay.poll_timeout().filter(|at| *at <= until) {
+                        Some(at) => now = now.max(at),
+                        None => break,
+                    }
+                    relay.handle_timeout(now);
+                }
+                now = until;
+                relay.audio(&vec![0x90; bytes], now);
+                if mark {
+                    relay.mark(&set.to_string(), now);
+                    set += 1;
+                }
+                if clear == 0 {
+                    // What already came out stands before what comes back.
+                    while let Some(output) = relay.poll_output() {
+                        match output {
+                            Output::Mark(_) => out += 1,
+                            Output::Play { .. } => carrier_end = carrier_end.max(now) + FRAME,
+                            _ => {}
+                        }
+                    }
+                    for name in relay.clear(now) {
+                        prop_assert_eq!(name, out.to_string());
+                        out += 1;
+                    }
+                    prop_assert_eq!(out, set);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! An app that is down, slow, gone in the middle or restarted: what the client is told, and that no
+//! request is made twice that may not be.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::world::{Answer, Gateway, LegacyApp, TcpApp, Wire, header, until};
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
+fn post(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+const KEPT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nkept";
+
+/// The gateway before an app at that port, with more keys for it.
+fn before(app: u16, keys: &str) -> Gateway {
+    Gateway::start(&format!("[upstreams.app]\nservers = [\"127.0.0.1:{app}\"]\n{keys}\n"))
+}
+
+#[test]
+fn an_app_that_is_restarted_is_told_to_be_down_and_then_serves_again() {
+    let app = LegacyApp::start();
+    let port = app.port;
+    let gateway = Gateway::echo(port);
+    assert_eq!(Wire::ask(gateway.port, &get("/status/200")).status(), 200);
+    drop(app);
+    for request in [get("/status/200"), post("/upload", "x")] {
+        let down = Wire::ask(gateway.port, &request);
+        assert_eq!(down.status(), 502, "{down:?}");
+        let why = format!("the app at 127.0.0.1:{port} refuses connections: is it running?\n");
+        assert_eq!((down.text(), down.header("Content-Type")), (&*why, Some("text/plain; charset=utf-8")));
+        let failed = until("the failure in the log", || {
+            let id = down.header("X-Request-Id").unwrap();
+            gateway.events("APP_FAILED").into_iter().find(|line| line["request_id"] == id)
+        });
+        assert_eq!((&failed["status"], &failed["level"]), (&json!(502), &json!("WARN")));
+    }
+    let _app = LegacyApp::start_at(port);
+    assert_eq!(Wire::ask(gateway.port, &get("/status/200")).status(), 200);
+    assert_eq!(gateway.metric("voxgate_http_requests_total{code=\"5xx\",route=\"app\"}"), 2.0);
+}
+
+#[test]
+fn a_silent_app_is_a_gateway_timeout() {
+    let app = TcpApp::start(|_, wire| drop(wire.rest()));
+    let gateway = before(app.port, "first_byte_timeout = \"300ms\"\nstall_timeout = \"300ms\"");
+    for request in [get("/"), post("/", "hello")] {
+        let answer = Wire::ask(gateway.port, &request);
+        assert_eq!(answer.status(), 504, "{answer:?}");
+        assert!(answer.text().ends_with("does not answer in time\n"), "{}", answer.text());
+    }
+    assert_eq!(app.heads().len(), 2, "asked once for each");
+}
+
+#[test]
+fn an_app_that_talks_nonsense_is_a_bad_gateway() {
+    let nonsense =
+        [&b"\xff\xfe\0nonsense\r\n\r\n"[..], b"SSH-2.0-x\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nConte"];
+    for said in nonsense {
+        let app = TcpApp::start(move |_, wire| wire.send(said));
+        let answer = Wire::ask(before(app.port, "").port, &get("/"));
+        assert_eq!(answer.status(), 502, "{}: {answer:?}", String::from_utf8_lossy(said));
+        assert!(answer.text().contains("does not answer as it should"), "{}", answer.text());
+    }
+}
+
+/// Half an answer must not look like a whole one.
+#[test]
+fn an_answer_that_breaks_off_is_seen_to_break_off() {
+    for (framing, body) in [("Content-Length: 100", "half"), ("Transfer-Encoding: chunked", "4\r\nhalf\r\n")]
+    {
+        let app =
+            TcpApp::start(move |_, wire| wire.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{body}")));
+        let gateway = before(app.port, "");
+        let mut wire = Wire::to(gateway.port);
+        wire.send(get("/"));
+        assert!(wire.head().starts_with("HTTP/1.1 200 "));
+        let seen = String::from_utf8(wire.rest()).unwrap();
+        assert!(seen.contains("half") && !seen.ends_with("0\r\n\r\n"), "{framing}: {seen:?}");
+        let line = gateway.event("HTTP", 0);
+        assert!(line["error"].as_str().is_some_and(|error| !error.is_empty()), "{line}");
+    }
+}
+
+#[test]
+fn an_app_that_stalls_in_its_answer_is_given_up() {
+    let app = TcpApp::start(|_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+        wire.rest();
+    });
+    let gateway = before(app.port, "first_byte_timeout = \"300ms\"\nstall_timeout = \"300ms\"");
+    let mut wire = Wire::to(gateway.port);
+    wire.send(get("/"));
+    let seen = String::from_utf8(wire.rest()).unwrap();
+    assert!(seen.contains("half") && !seen.ends_with("0\r\n\r\n"), "{seen:?}");
+}
+
+/// A kept connection may be closed by the app just as a request is on its way. What may be asked
+/// twice is asked again; a POST may have been acted on.
+#[test]
+fn a_post_is_never_sent_twice() {
+    for (request, status, asked) in [(get("/again"), 200, 2), (post("/again", "pay 100"), 502, 1)] {
+        let again = Arc::new(AtomicUsize::new(0));
+        let count = again.clone();
+        let app = TcpApp::start(move |head, wire| {
+            let mut head = head.to_owned();
+            loop {
+                let length = header(&head, "Content-Length").map_or(0, |length| length.parse().unwrap());
+                wire.take(length);
+                // It dies on the first request for this, having read all of it.
+                if head.contains("/again") && count.fetch_add(1, Ordering::SeqCst) == 0 {
+                    return;
+                }
+                wire.send(KEPT);
+                head = wire.head();
+                if head.is_empty() {
+                    return;
+                }
+            }
+        });
+        let gateway = before(app.port, "idle_timeout = \"60s\"");
+        assert_eq!(Wire::ask(gateway.port, &get("/first")).text(), "kept");
+        // The connection is in the pool by the time that this is logged.
+        gateway.event("HTTP", 0);
+        let answer = Wire::ask(gateway.port, &request);
+        assert_eq!((answer.status(), again.load(Ordering::SeqCst)), (status, asked), "{request}{answer:?}");
+        assert_eq!(app.heads().len(), asked, "connections: the first was kept and used again");
+    }
+    // On a new connection nothing is tried again: the app itself fails.
+    let app = TcpApp::start(|_, _| {});
+    assert_eq!(Wire::ask(before(app.port, "").port, &get("/")).status(), 502);
+    assert_eq!(app.heads().len(), 1);
+}
+
+#[test]
+fn connections_that_the_app_has_closed_are_not_used_again() {
+    let (close, may_close) = mpsc::channel::<()>();
+    let (closed, was_closed) = mpsc::channel();
+    let (may_close, closed) = (Mutex::new(may_close), Mutex::new(closed));
+    let app = TcpApp::start(move |_, wire| {
+        wire.send(KEPT);
+        let _ = may_close.lock().unwrap().recv();
+        wire.end();
+        closed.lock().unwrap().send(()).unwrap();
+        // Whatever still comes is never answered.
+        wire.rest();
+    });
+    let gateway = before(app.port, "idle_timeout = \"60s\"");
+    for _ in 0..20 {
+        let answer = Wire::ask(gateway.port, &post("/", "x"));
+        assert_eq!((answer.status(), answer.text()), (200, "kept"), "{answer:?}");
+        close.send(()).unwrap();
+        was_closed.recv().unwrap();
+        // Seen by the gateway, too, once it has closed its side.
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(app.heads().len(), 20);
+}
+
+#[test]
+fn an_unused_connection_is_closed_before_gunicorn_would() {
+    let (closed, was_closed) = mpsc::channel();
+    let app = TcpApp::start(move |_, wire| {
+        wire.send(KEPT);
+        wire.rest();
+        closed.send(()).unwrap();
+    });
+    let gateway = before(app.port, "");
+    assert_eq!(Wire::ask(gateway.port, &get("/")).text(), "kept");
+    was_closed.recv_timeout(Duration::from_millis(1_900)).expect("still kept when gunicorn closes it");
+}
+
+/// gunicorn closes what it has kept for 2 s. Pauses are what this is about: they end around there.
+#[test]
+fn pauses_around_gunicorns_keep_alive_do_no_harm() {
+    let app = LegacyApp::start();
+    let gateway = Gateway::echo(app.port);
+    let port = gateway.port;
+    let pauses = (0..25).map(|step| Duration::from_millis(1_880 + step * 10));
+    let clients: Vec<_> = pauses
+        .map(|pause| {
+            thread::spawn(move || {
+                let mut wire = Wire::to(port);
+                let mut ask = |request: String| -> Answer {
+                    wire.send(request);
+                    wire.answer()
+                };
+                let mut answers = Vec::new();
+                for part in 0..2 {
+                    if part > 0 {
+                        thread::sleep(pause);
+                    }
+                    answers.extend((0..2).map(|_| ask(post("/upload", "x"))));
+                    answers.extend((0..2).map(|_| ask(get("/status/200"))));
+                }
+                answers
+            })
+        })
+        .collect();
+    let answers: Vec<Answer> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    assert_eq!(answers.len(), 200);
+    let failed: Vec<_> = answers.iter().filter(|answer| answer.status() != 200).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
+fn a_client_that_leaves_is_noticed_and_so_is_the_app_told() {
+    let (left, was_told) = mpsc::channel();
+    let app = TcpApp::start(move |_, wire| {
+        wire.rest();
+        left.send(()).unwrap();
+    });
+    let gateway = before(app.port, "");
+    for request in [get("/slow"), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nhalf".to_owned()] {
+        let mut wire = Wire::to(gateway.port);
+        wire.send(request);
+        until("the request to be under way", || {
+            (gateway.metric("voxgate_http_inflight") == 1.0).then_some(())
+        });
+        drop(wire);
+        was_told.recv_timeout(crate::world::SOON).unwrap();
+        until("the request to be over", || (gateway.metric("voxgate_http_inflight") == 0.0).then_some(()));
+    }
+    assert_eq!(gateway.events("APP_FAILED"), Vec::<serde_json::Value>::new(), "it was not the app's fault");
+}
+
+#[test]
+fn the_servers_of_the_app_take_turns() {
+    let apps = [TcpApp::polite(), TcpApp::polite()];
+    let config = format!(
+        "[upstreams.app]\nservers = [\"127.0.0.1:{}\", \"127.0.0.1:{}\"]\n",
+        apps[0].port, apps[1].port
+    );
+    let gateway = Gateway::start(&config);
+    for _ in 0..10 {
+        assert_eq!(Wire::ask(gateway.port, &get("/")).status(), 200);
+    }
+    assert_eq!((apps[0].heads().len(), apps[1].heads().len()), (5, 5));
+}

@@ -1,0 +1,217 @@
+//! Stopping: calls go on, nobody new comes in, and the process leaves by itself as soon as the last
+//! one has gone.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio_tungstenite::tungstenite::stream::MaybeTlsStream;
+use tokio_tungstenite::tungstenite::{Message, WebSocket, connect};
+
+use crate::world::{Gateway, TcpApp, Wire, free_port, until};
+
+type Call = WebSocket<MaybeTlsStream<TcpStream>>;
+
+/// A call that has begun: the gateway has logged its `nth` WS_START.
+fn call(gateway: &Gateway, nth: usize) -> Call {
+    let (mut call, _) = connect(gateway.media()).unwrap();
+    let MaybeTlsStream::Plain(stream) = call.get_ref() else { unreachable!("ws:// is plain") };
+    stream.set_read_timeout(Some(crate::world::SOON)).unwrap();
+    let start = json!({
+        "event": "start", "sequenceNumber": "1", "streamSid": "MZ1",
+        "start": {
+            "accountSid": "AC1", "streamSid": "MZ1", "callSid": format!("CA{nth}"), "tracks": ["inbound"],
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+            "customParameters": {},
+        },
+    });
+    call.send(Message::text(start.to_string())).unwrap();
+    gateway.event("WS_START", nth);
+    call
+}
+
+/// Says something, and hears it: the gateway under test echoes what was said once it is over.
+fn is_alive(call: &mut Call, word: u8) {
+    use base64::Engine as _;
+    let payload = |byte| base64::engine::general_purpose::STANDARD.encode([byte; 160]);
+    let (said, silence) = (payload(word), payload(0xff));
+    for (payload, frames) in [(&said, 10), (&silence, 30)] {
+        let media = json!({
+            "event": "media", "streamSid": "MZ1",
+            "media": {"track": "inbound", "chunk": "1", "timestamp": "0", "payload": payload},
+        });
+        for _ in 0..frames {
+            call.send(Message::text(media.to_string())).unwrap();
+        }
+    }
+    while !call.read().unwrap().to_text().is_ok_and(|text| text.contains(&said)) {}
+}
+
+/// Reads on to the close frame: its code.
+fn close_code(mut call: Call) -> u16 {
+    loop {
+        match call.read().unwrap() {
+            Message::Close(frame) => {
+                let _ = call.flush();
+                return frame.unwrap().code.into();
+            }
+            Message::Text(_)
+            | Message::Binary(_)
+            | Message::Ping(_)
+            | Message::Pong(_)
+            | Message::Frame(_) => {}
+        }
+    }
+}
+
+fn stopping(gateway: &Gateway, signal: &str) {
+    gateway.signal(signal);
+    gateway.event("DRAIN_START", 0);
+}
+
+/// Ended by itself with status 0, not long after `since`.
+fn ends_well(gateway: &mut Gateway, since: Instant) {
+    let status = gateway.ended();
+    let took = since.elapsed();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(1), "took {took:?} to end");
+    gateway.event("DRAIN_END", 0);
+    assert_eq!(gateway.noise(), Vec::<String>::new());
+}
+
+#[test]
+fn calls_go_on_and_the_process_ends_with_the_last() {
+    for signal in ["TERM", "INT"] {
+        let mut gateway = Gateway::echo(free_port());
+        assert_eq!(gateway.admin_get("/readyz"), (200, "ready\n".into()));
+        let (mut first, mut last) = (call(&gateway, 0), call(&gateway, 1));
+        is_alive(&mut first, 1);
+        stopping(&gateway, signal);
+
+        let (status, why) = gateway.admin_get("/readyz");
+        assert_eq!(status, 503);
+        assert!(why.contains("draining"), "{why}");
+        assert_eq!(gateway.metric("voxgate_draining"), 1.0);
+        let health = Wire::ask(gateway.port, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!((health.status(), health.text()), (200, "ok"), "the listener still answers");
+        let Err(tokio_tungstenite::tungstenite::Error::Http(refused)) = connect(gateway.media()) else {
+            panic!("a new call was taken");
+        };
+        assert_eq!(refused.status(), 503);
+        assert_eq!(refused.headers()["Retry-After"], "5");
+
+        is_alive(&mut first, 2);
+        is_alive(&mut last, 1);
+        first.close(None).unwrap();
+        while first.read().is_ok() {}
+        is_alive(&mut last, 3);
+        assert!(gateway.is_running());
+        last.close(None).unwrap();
+        while last.read().is_ok() {}
+        ends_well(&mut gateway, Instant::now());
+        assert_eq!(gateway.events("WS_STOP").len(), 2);
+    }
+}
+
+#[test]
+fn with_nothing_under_way_it_ends_at_once() {
+    let mut gateway = Gateway::echo(free_port());
+    // A client that keeps its connection, but has asked for nothing, holds nobody up.
+    let mut idle = Wire::to(gateway.port);
+    idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    idle.answer();
+    let since = Instant::now();
+    stopping(&gateway, "TERM");
+    ends_well(&mut gateway, since);
+}
+
+#[test]
+fn after_the_deadline_the_rest_is_hung_up() {
+    let mut gateway = Gateway::start_with("", "drain = \"1s\"", &[]);
+    let caller = call(&gateway, 0);
+    let unstarted = connect(gateway.media()).unwrap().0;
+    until("both to be counted", || (gateway.metric("voxgate_calls_active") == 2.0).then_some(()));
+    let since = Instant::now();
+    stopping(&gateway, "TERM");
+    assert_eq!(close_code(caller), 1001);
+    assert!(since.elapsed() >= Duration::from_millis(900), "the call had less than its second");
+    assert_eq!(close_code(unstarted), 1001);
+    ends_well(&mut gateway, Instant::now());
+    let stop = gateway.event("WS_STOP", 0);
+    let told = gateway.events("WS_STOP").into_iter().find(|stop| stop["call_sid"] == "CA0");
+    let told = told.unwrap_or(stop);
+    assert_eq!((&told["reason"], &told["close_code"]), (&json!("drain"), &json!(1001)), "{told}");
+    assert_eq!(gateway.event("DRAIN_OVER", 0)["level"], "WARN");
+}
+
+#[test]
+fn who_asks_twice_does_not_wait() {
+    for (first, second) in [("TERM", "TERM"), ("INT", "TERM"), ("TERM", "INT")] {
+        let mut gateway = Gateway::echo(free_port());
+        let caller = call(&gateway, 0);
+        stopping(&gateway, first);
+        gateway.signal(second);
+        assert_eq!(close_code(caller), 1001);
+        ends_well(&mut gateway, Instant::now());
+    }
+}
+
+#[test]
+fn a_caller_that_does_not_say_goodbye_holds_nobody_up_for_long() {
+    let mut gateway = Gateway::echo(free_port());
+    let caller = call(&gateway, 0);
+    stopping(&gateway, "TERM");
+    gateway.signal("TERM");
+    // Never reads, never answers the close frame.
+    let status = gateway.ended();
+    assert!(status.success(), "{status}");
+    assert_eq!(gateway.event("WS_STOP", 0)["reason"], "drain");
+    drop(caller);
+}
+
+#[test]
+fn a_request_under_way_is_finished() {
+    let (asked, was_asked) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let may_go_on = std::sync::Mutex::new(may_go_on);
+    let app = TcpApp::start(move |_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        asked.send(()).unwrap();
+        may_go_on.lock().unwrap().recv().unwrap();
+        wire.send("5\r\n half\r\n0\r\n\r\n");
+        wire.rest();
+    });
+    let mut gateway = Gateway::echo(app.port);
+    let mut client = Wire::to(gateway.port);
+    client.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+    was_asked.recv().unwrap();
+    client.until(b"first");
+    stopping(&gateway, "TERM");
+    assert!(gateway.is_running());
+    go_on.send(()).unwrap();
+    client.until(b" half\r\n0\r\n\r\n");
+    ends_well(&mut gateway, Instant::now());
+}
+
+#[test]
+fn a_websocket_of_the_apps_is_waited_for_until_the_deadline() {
+    let app = TcpApp::start(|_, wire| {
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+        let said = wire.take(3);
+        wire.send(said);
+        wire.rest();
+    });
+    let mut gateway = Gateway::start(&format!("[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n", app.port));
+    let mut client = Wire::to(gateway.port);
+    client.send(
+        "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    client.head();
+    stopping(&gateway, "TERM");
+    client.send("abc");
+    assert_eq!(client.take(3), b"abc", "the tunnel goes on");
+    assert!(gateway.is_running());
+    drop(client);
+    ends_well(&mut gateway, Instant::now());
+}
