@@ -8,8 +8,8 @@ use super::meant::*;
 use super::problem::nearest;
 use super::resolve::{millis, secs};
 use super::values;
-use super::vendors;
 use super::written::{Reader, Table};
+use super::{agents, vendors};
 
 const URL: &str = "a URL such as \"http://127.0.0.1:9001/stt\"";
 const WS_URL: &str = "a URL such as \"ws://127.0.0.1:2700\"";
@@ -95,8 +95,13 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
         t.kinds(&kinds, &[]).flatten()
     });
     let agent = t.section("agent", |t| {
-        t.choice("kind", &[("webhook", ())], &[]);
-        endpoint(t, &place("agent")).map(|endpoint| Agent::Webhook { endpoint })
+        let place = place("agent");
+        let kinds: [(_, Reader<'_, '_, _>); 3] = [
+            ("webhook", &|t| endpoint(t, &place).map(|endpoint| Agent::Webhook { endpoint })),
+            ("openai", &|t| vendors::openai_agent(t, &place)),
+            ("conversation_relay", &|t| agents::relay(t, &place)),
+        ];
+        t.kinds(&kinds, &[]).flatten()
     });
     let tts = t.section("tts", |t| {
         let place = place("tts");
@@ -188,11 +193,10 @@ pub(super) fn endpoint(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Endpo
         (false, false, _) if needed && home.is_none() && t.is_written() => t.complain(
             "",
             format!("{table} has neither `url` nor `upstream`, and `mode` is \"dialogue\""),
-            if websocket {
-                "add one, such as url = \"ws://127.0.0.1:2700\"".to_owned()
-            } else {
-                format!("add one, such as url = \"http://127.0.0.1:9001/{service}\"")
-            },
+            format!(
+                "add one, such as url = \"{}://127.0.0.1:9001/{service}\"",
+                if websocket { "ws" } else { "http" }
+            ),
         ),
         _ => {}
     }
@@ -316,7 +320,7 @@ mod tests {
         .unwrap();
         let Mode::Dialogue { stt, agent, tts } = config.dialogue.mode else { panic!("echo") };
         let Stt::Webhook { endpoint: stt, format } = stt else { panic!("{stt:?}") };
-        let Agent::Webhook { endpoint: agent } = agent;
+        let Agent::Webhook { endpoint: agent } = agent else { panic!("{agent:?}") };
         let Tts::Webhook { endpoint: tts, voice, raw } = tts else { panic!("{tts:?}") };
 
         assert_eq!(stt.upstream.name, "speech.example.com:443");

@@ -19,7 +19,7 @@ use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::time::CallTime;
 use crate::turn::State;
 use crate::twilio::{Malformed, Message, Outbound, Reader, Start};
-use crate::upstream::{CallIds, Recogniser};
+use crate::upstream::{CallIds, CallServices, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
 const INBOX: usize = 16;
@@ -161,13 +161,12 @@ struct Session {
     outbound: Outbound,
     observer: CallObserver,
     gateway: Arc<Gateway>,
-    ids: Arc<CallIds>,
+    services: CallServices,
     started: Instant,
     requests: Vec<Request>,
     /// Hears the whole call, where the recogniser is of that kind.
     recogniser: Option<Recogniser>,
     inbox: mpsc::Receiver<Input<'static>>,
-    answers: mpsc::Sender<Input<'static>>,
     next_ping: Instant,
     pong_awaited: bool,
     ending: Ending,
@@ -195,18 +194,20 @@ impl Session {
         observer.started(subprotocol.as_deref(), &start.account_sid, mode);
         let started = Instant::now();
         let (answers, inbox) = mpsc::channel(INBOX);
+        let outbound = Outbound::new(&start.stream_sid);
+        let Start { stream_sid, account_sid, parameters, .. } = start;
+        let ids = CallIds { call_sid, stream_sid, account_sid, parameters };
         Session {
             socket,
             call: Call::new(Arc::new(settings), CallTime::ZERO),
             reader: Reader::default(),
-            outbound: Outbound::new(&start.stream_sid),
+            outbound,
             observer,
-            ids: Arc::new(CallIds { call_sid, stream_sid: start.stream_sid, parameters: start.parameters }),
+            services: gateway.services.for_call(ids, answers.clone()),
             started,
             requests: Vec::new(),
-            recogniser: gateway.services.recognise(answers.clone()),
+            recogniser: gateway.services.recognise(answers),
             inbox,
-            answers,
             next_ping: started + gateway.config.twilio.ping_interval,
             pong_awaited: false,
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
@@ -360,8 +361,7 @@ impl Session {
                     self.must_fit(sent);
                 }
                 Output::Transcribe { utterance, audio } => {
-                    let services = self.gateway.services.clone();
-                    let job = services.transcribe(self.ids.clone(), utterance, audio, self.answers.clone());
+                    let job = self.services.transcribe(utterance, audio);
                     self.request(Job::Transcribe { utterance }, job);
                 }
                 Output::Finalize { utterance } => {
@@ -374,15 +374,14 @@ impl Session {
                         recogniser.forget();
                     }
                 }
+                Output::Heard(reply) => self.services.heard(reply),
                 Output::Ask(question) => {
                     let turn = question.turn;
-                    let services = self.gateway.services.clone();
-                    let job = services.ask(self.ids.clone(), question, self.answers.clone());
+                    let job = self.services.ask(question);
                     self.request(Job::Ask { turn }, job);
                 }
                 Output::Say { segment, text } => {
-                    let services = self.gateway.services.clone();
-                    let job = services.say(self.ids.clone(), segment, text, self.answers.clone());
+                    let job = self.services.say(segment, text);
                     self.request(Job::Say { segment }, job);
                 }
                 Output::Cancel(job) => self.requests.retain(|request| request.job != job),
