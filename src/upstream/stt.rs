@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::answer::{Answer, quote};
 use super::http::{Wire, header};
@@ -87,12 +87,20 @@ fn understand(answer: &Answer, body: &[u8]) -> Result<String, Failure> {
                 Some(Value::String(text)) => Ok(text.trim().to_owned()),
                 // Some recognisers say so when they understood nothing.
                 Some(Value::Null) => Ok(String::new()),
-                _ => Err(answer.wrong(came())),
+                _ => Err(answer.wrong(keys(&object))),
             },
             _ => Err(answer.wrong(came())),
         },
         _ => Err(answer.wrong(came())),
     }
+}
+
+/// What an object has instead of a text. Its values may be what the caller said, which is nobody's
+/// business but the caller's: a log gets the names.
+fn keys(object: &Map<String, Value>) -> String {
+    let keys: Vec<&str> = object.keys().map(String::as_str).take(8).collect();
+    let keys = quote(keys.join(", ").as_bytes());
+    format!("JSON with the keys {keys} where {{\"text\": \"…\"}} was expected")
 }
 
 /// What came, for a failure: `text/html: <h1>Oops</h1>`.
@@ -181,7 +189,7 @@ mod tests {
             ),
             (
                 "Content-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"result\":\"hi\"}",
-                "answered 200 with application/json: {\"result\":\"hi\"} where {\"text\": \"…\"} was expected",
+                "answered 200 with JSON with the keys result where {\"text\": \"…\"} was expected",
             ),
             (
                 "Content-Type: application/json\r\nContent-Length: 0\r\n\r\n",

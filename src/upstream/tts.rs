@@ -9,9 +9,12 @@ use super::answer::Answer;
 use super::http::Wire;
 use super::observed::Watch;
 use super::{CallIds, Pools, Unusable, deepgram, elevenlabs, openai};
-use crate::audio::{Hint, SpeechDecoder};
+use crate::audio::{Hint, NotSpeech, SpeechDecoder};
 use crate::call::Failure;
 use crate::config::{self, RawAudio};
+
+/// Bytes that are decoded at a time.
+const PIECE: usize = 1024;
 
 /// Ten minutes of μ-law: nobody says more in one sentence.
 const LONGEST_SPEECH: usize = 10 * 60 * 8000;
@@ -126,7 +129,7 @@ impl Speech {
         while !self.complete {
             let mut mulaw = Vec::new();
             let decoded = match self.answer.next().await? {
-                Some(bytes) => self.decoder.push(&bytes, &mut mulaw),
+                Some(bytes) => self.decode(&bytes, &mut mulaw),
                 None => {
                     self.complete = true;
                     if self.answer.received() == 0 { Ok(()) } else { self.decoder.finish(&mut mulaw) }
@@ -145,6 +148,18 @@ impl Speech {
             return Err(self.answer.wrong("no audio"));
         }
         Ok(None)
+    }
+
+    /// In small pieces, since silence compresses without limit: what is too long is noticed before it
+    /// fills the memory.
+    fn decode(&mut self, bytes: &[u8], mulaw: &mut Vec<u8>) -> Result<(), NotSpeech> {
+        for piece in bytes.chunks(PIECE) {
+            self.decoder.push(piece, mulaw)?;
+            if self.spoken + mulaw.len() > LONGEST_SPEECH {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The failure of an answer in which there is nothing to hear.

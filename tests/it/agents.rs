@@ -57,6 +57,7 @@ impl World {
         let spurt = report.spurts[spurt];
         let at = |time: Duration| usize::try_from(time.as_millis()).unwrap() * 8;
         let audio = report.heard[at(spurt.start)..at(spurt.end).min(report.heard.len())].to_vec();
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let request = reqwest::Client::new().post(self.stt.url("/stt")).header("content-type", "audio/basic");
         let answer = block_on(async { request.body(audio).send().await.unwrap().text().await.unwrap() });
         serde_json::from_str::<Value>(&answer).unwrap()["text"].as_str().unwrap().to_owned()
