@@ -9,7 +9,7 @@ use super::pacer::Mark;
 use super::reply::Reply;
 use super::{
     Action, Asked, Call, Event, Failure, FailureKind, Hearing, Job, Mode, Output, Phrase, Previous, Question,
-    Service, StopReason, Thinking, TurnResult,
+    ReplyHeard, Service, StopReason, Thinking, TurnResult,
 };
 use crate::audio::BYTES_PER_MS;
 use crate::time::CallTime;
@@ -23,7 +23,7 @@ const ECHO_TAIL: usize = 100 * BYTES_PER_MS;
 impl Call {
     pub(super) fn greet(&mut self, now: CallTime) {
         let Some(greeting) = self.settings.greeting.clone() else { return };
-        self.think(Why::Greeting, Thinking { speech_end: None, since: now, voiced_frames: 0, filled: true });
+        self.think(Why::Greeting, nobodys_turn(now));
         self.reply = Some(Reply::new(0));
         if greeting.audio.is_empty() {
             self.reply_text_came(&greeting.text, now);
@@ -33,7 +33,7 @@ impl Call {
         self.reply_complete(Action::None, now);
     }
 
-    fn think(&mut self, why: Why, thinking: Thinking) {
+    pub(super) fn think(&mut self, why: Why, thinking: Thinking) {
         self.be_quiet(thinking.since);
         self.thinking = thinking;
         let transition = self.machine.think(why);
@@ -175,16 +175,20 @@ impl Call {
                 self.tell(Event::AgentFirstText { took: now.since(asked.at) });
             }
             self.reply_text_came(text, now);
+        } else if turn == 0 {
+            self.unasked_text(text, now);
         }
     }
 
     pub(super) fn reply_end(&mut self, turn: u64, action: Action, now: CallTime) {
         if self.asking.take_if(|asked| asked.number == turn).is_some() {
             self.reply_complete(action, now);
+        } else if turn == 0 {
+            self.unasked_end(action, now);
         }
     }
 
-    fn reply_text_came(&mut self, text: &str, now: CallTime) {
+    pub(super) fn reply_text_came(&mut self, text: &str, now: CallTime) {
         let Some(reply) = &mut self.reply else { return };
         if !text.trim().is_empty() {
             reply.first_text_at.get_or_insert(now);
@@ -193,7 +197,7 @@ impl Call {
         self.say_next(now);
     }
 
-    fn reply_complete(&mut self, action: Action, now: CallTime) {
+    pub(super) fn reply_complete(&mut self, action: Action, now: CallTime) {
         if let Some(reply) = &mut self.reply {
             reply.end_text(action);
             self.say_next(now);
@@ -270,6 +274,9 @@ impl Call {
     // ---- when something fails ---------------------------------------------------------------------
 
     pub(super) fn job_failed(&mut self, job: Job, failure: Failure, now: CallTime) {
+        if job == (Job::Ask { turn: 0 }) {
+            self.unasked.forget_cut();
+        }
         let current = match job {
             Job::Transcribe { utterance } => self.transcribing.take_if(|a| a.number == utterance).is_some(),
             Job::Ask { turn } => self.asking.take_if(|a| a.number == turn).is_some(),
@@ -317,12 +324,16 @@ impl Call {
     /// The longest time for a reply is over.
     pub(super) fn cut_reply(&mut self, now: CallTime) {
         self.cancel_jobs();
+        self.tell_heard(false, now);
         self.clear(now);
         self.turn_ended(TurnResult::Failed);
         self.back_to_listening(Why::Failed, now);
     }
 
     pub(super) fn cancel_jobs(&mut self) {
+        if self.asking.is_some_and(|asked| asked.number == 0) {
+            self.unasked.cut();
+        }
         let jobs = [
             self.transcribing.take().map(|a| Job::Transcribe { utterance: a.number }),
             self.asking.take().map(|a| Job::Ask { turn: a.number }),
@@ -341,11 +352,15 @@ impl Call {
 
     /// A reply without a word.
     fn nothing_to_play(&mut self, now: CallTime) {
-        let Some(reply) = &self.reply else { return };
-        if reply.action == Action::Hangup {
+        let Some(reply) = &mut self.reply else { return };
+        let action = std::mem::take(&mut reply.action);
+        let failed = reply.failed;
+        if action == Action::Hangup {
             self.turn_ended(TurnResult::Answered);
-            self.hang_up(StopReason::BotEnd);
-        } else if reply.failed {
+            return self.hang_up(StopReason::BotEnd);
+        }
+        self.tell_ignored(&action);
+        if failed {
             self.recording.answered(self.ear.hears_speech());
             self.turn_ended(TurnResult::Failed);
             self.back_to_listening(Why::Failed, now);
@@ -359,15 +374,37 @@ impl Call {
         let Some(reply) = &mut self.reply else { return };
         let action = std::mem::take(&mut reply.action);
         let failed = reply.failed;
-        self.previous = Previous { heard: reply.heard(u64::MAX), interrupted: false };
+        let (turn, heard) = (reply.turn, reply.heard(u64::MAX));
+        let after = now.since(self.speaking_since);
+        let told = ReplyHeard { turn, text: heard.clone(), interrupted: false, after };
+        self.outputs.push_back(Output::Heard(told));
+        self.previous = Previous { heard, interrupted: false };
         self.turn_ended(if failed { TurnResult::Failed } else { TurnResult::Answered });
         self.tell_spurt();
-        match action {
-            Action::Hangup => return self.hang_up(StopReason::BotEnd),
-            Action::Transfer { .. } => self.tell(Event::ActionIgnored { action: "transfer" }),
-            Action::None => {}
+        if action == Action::Hangup {
+            return self.hang_up(StopReason::BotEnd);
         }
+        self.tell_ignored(&action);
         self.back_to_listening(Why::Played, now);
+    }
+
+    fn tell_ignored(&mut self, action: &Action) {
+        match action {
+            Action::None | Action::Hangup => {}
+            Action::Transfer { .. } => self.tell(Event::ActionIgnored { action: "transfer" }),
+            Action::SendDigits { .. } => self.tell(Event::ActionIgnored { action: "send_digits" }),
+        }
+    }
+
+    /// Tells what the caller has heard of the reply up to now, and answers with it.
+    fn tell_heard(&mut self, interrupted: bool, now: CallTime) -> String {
+        let Some(reply) = &self.reply else { return String::new() };
+        let speaks = self.state() == State::Speaking;
+        let text = if speaks { reply.heard(self.pacer.heard(now)) } else { String::new() };
+        let after = if speaks { now.since(self.speaking_since) } else { Duration::ZERO };
+        let told = ReplyHeard { turn: reply.turn, text: text.clone(), interrupted, after };
+        self.outputs.push_back(Output::Heard(told));
+        text
     }
 
     /// The caller goes on before anything of the reply was heard: one turn, not two.
@@ -376,6 +413,7 @@ impl Call {
             self.unanswered.extend(self.asked_text.take());
         }
         self.cancel_jobs();
+        self.tell_heard(true, now);
         self.be_quiet(now);
         // A few bytes of speech may wait that were too short for a frame.
         self.pacer.truncate(0);
@@ -385,8 +423,9 @@ impl Call {
     }
 
     pub(super) fn barge_in(&mut self, reaction: Duration, now: CallTime) {
-        let heard = self.reply.as_ref().map(|r| r.heard(self.pacer.heard(now))).unwrap_or_default();
         self.cancel_jobs();
+        let heard = self.tell_heard(true, now);
+        self.unasked.drop_text();
         let cleared = self.clear(now);
         self.tell(Event::BargeIn { reaction, cleared, heard: heard.clone() });
         self.turn_ended(TurnResult::Interrupted);
@@ -435,7 +474,13 @@ impl Call {
         } else {
             self.take_digits(now);
         }
+        self.say_unasked(now);
     }
+}
+
+/// Of a reply that answers nobody. Silence before it is not filled.
+pub(super) fn nobodys_turn(now: CallTime) -> Thinking {
+    Thinking { speech_end: None, since: now, voiced_frames: 0, filled: true }
 }
 
 /// Text as it compares: letters and digits in lower case, single spaces.

@@ -19,7 +19,8 @@ pub enum Input<'a> {
     Partial { text: String },
     /// A streaming recogniser has decided that the caller has finished.
     SpeechFinal,
-    /// The agent: the next piece of its reply, to be spoken as it comes.
+    /// The agent: the next piece of its reply, to be spoken as it comes. Turn 0 is what it says
+    /// without having been asked, as soon as the line is free; that has an end too.
     ReplyText { turn: u64, text: String },
     /// The agent has said all it wants to say.
     ReplyEnd { turn: u64, action: Action },
@@ -41,6 +42,9 @@ pub enum Action {
     Hangup,
     Transfer {
         to: String,
+    },
+    SendDigits {
+        digits: String,
     },
 }
 

@@ -24,10 +24,11 @@ mod sentences;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod unasked;
 
 pub use event::{Event, TurnResult};
 pub use input::{Action, Failure, FailureKind, Input, Job, Service, StopReason};
-pub use output::{Output, Question};
+pub use output::{Output, Question, ReplyHeard};
 pub use relay::Relay;
 pub use reply::SILENT_RMS;
 pub use settings::{Hearing, Mode, Phrase, Settings};
@@ -44,6 +45,7 @@ use line::{Line, LineFault};
 use pacer::{Mark, Pacer, Sent};
 use recording::Recording;
 use reply::Reply;
+use unasked::Unasked;
 
 /// How long after the clock says that all is played the end mark is waited for.
 const MARK_SLACK: Duration = Duration::from_millis(500);
@@ -85,6 +87,8 @@ pub struct Call {
     /// Words of a turn that the caller took up again before it was answered, where the recogniser
     /// does not say them twice.
     unanswered: Vec<String>,
+    /// What the agent has to say that nobody asked for, while it waits for the line.
+    unasked: Unasked,
     /// What the agent was asked, until something of the answer was heard.
     asked_text: Option<String>,
     last_final: Option<(String, CallTime)>,
@@ -142,6 +146,7 @@ impl Call {
             epoch: 0,
             marks_lost: false,
             unanswered: Vec::new(),
+            unasked: Unasked::default(),
             asked_text: None,
             last_final: None,
             previous: Previous::default(),

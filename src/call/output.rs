@@ -1,5 +1,7 @@
 //! What a call wants done: sound to the carrier, requests to the services, and events to tell.
 
+use std::time::Duration;
+
 use super::event::Event;
 use super::input::{Job, StopReason};
 use crate::audio::Frame;
@@ -23,6 +25,8 @@ pub enum Output {
     Forget,
     /// Ask the agent. Answer: `ReplyText`…, then `ReplyEnd` or `Failed`.
     Ask(Question),
+    /// What the caller has heard of a reply is known: no more of it will be.
+    Heard(ReplyHeard),
     /// Have a sentence spoken. Answer: `Speech`…, then `SpeechEnd` or `Failed`.
     Say { segment: u64, text: String },
     /// Stop working on this; an answer would be ignored.
@@ -31,6 +35,20 @@ pub enum Output {
     Hangup(StopReason),
     /// Something happened that an operator may want to know.
     Event(Event),
+}
+
+/// What became of a reply: for an agent that remembers it, or stops talking when interrupted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplyHeard {
+    /// The turn that it answered; 0 for a greeting, or what the agent said unasked.
+    pub turn: u64,
+    /// What the caller heard of it: an apology, where that took its place.
+    pub text: String,
+    /// The caller cut it short. If nothing of it was heard by then, what the caller said is asked
+    /// again with the next question, as a part of it.
+    pub interrupted: bool,
+    /// For how long the caller heard it.
+    pub after: Duration,
 }
 
 /// A caller's turn, put to the agent.

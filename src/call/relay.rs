@@ -97,11 +97,22 @@ impl Relay {
         Vec::from(std::mem::take(&mut self.names))
     }
 
+    /// Nothing more will come: an incomplete frame need not wait.
+    pub fn finish(&mut self, now: CallTime) {
+        self.end_file();
+        self.pacer.pad();
+        self.tail_since = None;
+        self.pump(now);
+    }
+
+    /// Everything has been played.
+    pub fn is_quiet(&self, now: CallTime) -> bool {
+        self.pacer.is_empty() && self.pacer.ahead(now) == Duration::ZERO
+    }
+
     pub fn handle_timeout(&mut self, now: CallTime) {
         if self.tail_due().is_some_and(|due| due <= now) {
-            self.end_file();
-            self.pacer.pad();
-            self.tail_since = None;
+            self.finish(now);
         }
         self.pump(now);
         if self.spurt_over().is_some_and(|at| at <= now) {

@@ -104,7 +104,16 @@ pub struct Dialogue {
 #[expect(clippy::large_enum_variant, reason = "a process has a handful of them")]
 pub enum Mode {
     Echo,
-    Dialogue { stt: Stt, agent: Agent, tts: Tts },
+    Dialogue {
+        stt: Stt,
+        agent: Agent,
+        tts: Tts,
+    },
+    /// A bot of the operator's own conducts the call, over the carrier's protocol.
+    Relay {
+        bot: Endpoint,
+        subprotocol: Option<String>,
+    },
 }
 
 impl Mode {
@@ -112,6 +121,7 @@ impl Mode {
         match self {
             Mode::Echo => "echo",
             Mode::Dialogue { .. } => "dialogue",
+            Mode::Relay { .. } => "relay",
         }
     }
 }
@@ -182,6 +192,67 @@ pub enum SttFormat {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Agent {
     Webhook { endpoint: Endpoint },
+    OpenAi(OpenAiAgent),
+    ConversationRelay(RelayAgent),
+}
+
+impl Agent {
+    pub fn endpoint(&self) -> &Endpoint {
+        match self {
+            Agent::Webhook { endpoint }
+            | Agent::OpenAi(OpenAiAgent { endpoint, .. })
+            | Agent::ConversationRelay(RelayAgent { endpoint, .. }) => endpoint,
+        }
+    }
+}
+
+/// `POST /v1/chat/completions`, at OpenAI or at whatever speaks its API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenAiAgent {
+    /// As that of [`OpenAiStt`].
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    pub model: String,
+    /// The system's message, before all others.
+    pub instructions: Option<String>,
+    pub temperature: Option<f64>,
+    /// How much a model thinks first, in its vendor's word.
+    pub reasoning_effort: Option<String>,
+    /// At most one of the two: the newer name is the one that reasoning models take.
+    pub max_tokens: Option<usize>,
+    pub max_completion_tokens: Option<usize>,
+    /// Turns before the present one that the model is told of.
+    pub history_turns: usize,
+    /// The functions that it may call.
+    pub tools: Vec<Tool>,
+}
+
+/// A function that a model may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    Hangup,
+    Transfer,
+    SendDigits,
+}
+
+impl Tool {
+    pub const ALL: [Tool; 3] = [Tool::Hangup, Tool::Transfer, Tool::SendDigits];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Tool::Hangup => "hangup",
+            Tool::Transfer => "transfer",
+            Tool::SendDigits => "send_digits",
+        }
+    }
+}
+
+/// A WebSocket of an app that was written for Twilio's ConversationRelay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelayAgent {
+    pub endpoint: Endpoint,
+    /// What the app is told that the caller speaks.
+    pub language: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]

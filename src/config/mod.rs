@@ -8,6 +8,7 @@
 //! parsed document with typed getters that note what was wrong, and `resolve` (with `services`) is
 //! the list of keys, ranges and meanings, each said once.
 
+mod agents;
 mod defaults;
 mod document;
 mod meant;
@@ -175,7 +176,7 @@ mod tests {
         let mut doc = document::Document::new("", SHIPPED, Path::new(""), &env, root.get_ref());
         resolve::config(&mut written::Table::root(&mut doc));
         let tables = ["", "upstreams", "dialogue"];
-        let sections = ["stt", "agent", "tts"];
+        let sections = ["stt", "agent", "tts", "bot"];
         let known = doc.known().filter(|(table, key)| {
             !(tables[..2].contains(table) || *table == tables[2] && sections.contains(key))
         });
@@ -188,7 +189,8 @@ mod tests {
         let known: BTreeSet<_> = known.map(|(table, key)| (table.to_owned(), key.to_owned())).collect();
         assert_eq!(shown(true), known);
 
-        let optional = ["token", "url", "upstream", "path", "headers", "voice", "apology_audio"];
+        let optional =
+            ["token", "url", "upstream", "path", "headers", "voice", "subprotocol", "apology_audio"];
         for (table, key) in known.difference(&shown(false)) {
             assert!(
                 optional.contains(&key.as_str()) || is_alternative(table, key),
@@ -204,6 +206,7 @@ mod tests {
             ("STT_AUTHORIZATION", "s"),
             ("AGENT_AUTHORIZATION", "a"),
             ("TTS_AUTHORIZATION", "b"),
+            ("BOT_AUTHORIZATION", "c"),
         ]);
         for not_both in [["# url "].as_slice(), &["# upstream ", "# path "]] {
             let example = |line: &str| {
@@ -228,7 +231,12 @@ mod tests {
 
     #[test]
     fn the_tables_in_comments_are_sound_and_show_the_defaults() {
-        let env = env(&[("OPENAI_API_KEY", "o"), ("ELEVENLABS_API_KEY", "e"), ("DEEPGRAM_API_KEY", "d")]);
+        let env = env(&[
+            ("OPENAI_API_KEY", "o"),
+            ("ELEVENLABS_API_KEY", "e"),
+            ("DEEPGRAM_API_KEY", "d"),
+            ("AGENT_AUTHORIZATION", "a"),
+        ]);
         let dialogue = |table: &str| {
             let mut all = "[dialogue]\nmode = \"dialogue\"\n".to_owned();
             for service in ["stt", "agent", "tts"] {
@@ -238,23 +246,25 @@ mod tests {
             }
             match load(text(&all), &env).unwrap_or_else(|problems| panic!("{all}\n{problems}")).dialogue.mode
             {
-                Mode::Dialogue { stt, tts, .. } => (stt, tts),
-                Mode::Echo => panic!("echo"),
+                Mode::Dialogue { stt, agent, tts } => (stt, agent, tts),
+                Mode::Echo | Mode::Relay { .. } => panic!("no dialogue"),
             }
         };
         let (_, tables) = alternatives();
-        assert_eq!(tables.len(), 6);
+        assert_eq!(tables.len(), 8);
         let examples =
             ["language", "prompt", "temperature", "instructions", "speed", "mip_opt_out", "keyterm"];
         let vosk = ["phrase_list"];
         let elevenlabs = ["language_code", "voice_settings", "optimize_streaming_latency", "enable_logging"];
+        let agents = ["headers", "reasoning_effort", "max_tokens", "max_completion_tokens"];
         for table in tables {
             let is_example = |line: &&str| {
                 let key = line.split('=').next().unwrap_or_default().trim();
-                examples.contains(&key) || elevenlabs.contains(&key) || vosk.contains(&key)
+                [&examples[..], &elevenlabs, &agents, &vosk].iter().any(|keys| keys.contains(&key))
             };
-            // A Vosk server is wherever the operator has put it.
-            let needed = if table.contains("\"vosk\"") { "url" } else { "api_key" };
+            // An app, or a Vosk server, is nowhere unless somebody says where; a vendor is at home.
+            let nowhere = ["\"vosk\"", "\"conversation_relay\""].iter().any(|kind| table.contains(kind));
+            let needed = if nowhere { "url" } else { "api_key" };
             let keys = ["[", "kind", needed];
             let least = |line: &&str| keys.iter().any(|key| line.starts_with(key));
             let without = |no: &dyn Fn(&&str) -> bool| {
@@ -262,7 +272,9 @@ mod tests {
             };
             let defaults = dialogue(&without(&|line| !least(line)));
             assert_eq!(dialogue(&without(&is_example)), defaults, "{table}");
-            assert_ne!(dialogue(&table), defaults, "{table}");
+            // Two names of one limit.
+            let all = without(&|line| line.starts_with("max_tokens"));
+            assert_ne!(dialogue(&all), defaults, "{table}");
         }
     }
 

@@ -275,8 +275,8 @@ pub(super) mod tests {
                 "2:9: `twiml` in [twilio]: `\"serve\"` is not in this version yet; write \"forward\"",
             ),
             (
-                "[dialogue]\nmode = \"relay\"",
-                "2:8: `mode` in [dialogue]: `\"relay\"` is not in this version yet; write \"echo\" or \"dialogue\"",
+                "[dialogue]\nmode = \"realtime\"",
+                "2:8: `mode` in [dialogue]: `\"realtime\"` is not in this version yet; write \"echo\" or \"dialogue\" or \"relay\"",
             ),
             // Addresses and paths.
             (

@@ -8,8 +8,8 @@ use super::meant::*;
 use super::problem::nearest;
 use super::resolve::{millis, secs};
 use super::values;
-use super::vendors;
 use super::written::{Reader, Table};
+use super::{agents, vendors};
 
 const URL: &str = "a URL such as \"http://127.0.0.1:9001/stt\"";
 const WS_URL: &str = "a URL such as \"ws://127.0.0.1:2700\"";
@@ -42,8 +42,16 @@ pub(super) fn upstream(t: &mut Table<'_, '_>, name: &str, default: Option<Upstre
 }
 
 pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Upstreams) -> Dialogue {
-    let on = t.choice("mode", &[("echo", false), ("dialogue", true)], &["relay", "realtime"]);
-    let on = on.unwrap_or(false);
+    #[derive(Clone, Copy, PartialEq)]
+    enum Word {
+        Echo,
+        Dialogue,
+        Relay,
+    }
+    let words = [("echo", Word::Echo), ("dialogue", Word::Dialogue), ("relay", Word::Relay)];
+    let word = t.choice("mode", &words, &["realtime"]).unwrap_or(Word::Echo);
+    let on = word == Word::Dialogue;
+    let relays = word == Word::Relay;
     let apology = t.text("apology").unwrap_or(default.apology);
     let filler = t.text("filler").unwrap_or(default.filler);
     let filler_after = t.duration("filler_after", millis(200, 30_000)).unwrap_or(default.filler_after);
@@ -58,6 +66,18 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
             );
         }
     }
+    if relays && !t.has("bot") {
+        t.complain(
+            "mode",
+            "`mode` in [dialogue] is \"relay\", and there is no [dialogue.bot]".to_owned(),
+            "add it, with the `url` of your bot's WebSocket".to_owned(),
+        );
+    }
+    let bot = t.section("bot", |t| {
+        let place = Place { service: "bot", needed: relays, upstreams, home: None, websocket: true };
+        let subprotocol = t.text("subprotocol");
+        endpoint(t, &place).map(|bot| Mode::Relay { bot, subprotocol })
+    });
     let place = |name| Place { service: name, needed: on, upstreams, home: None, websocket: false };
     let stt = t.section("stt", |t| {
         let place = place("stt");
@@ -75,8 +95,13 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
         t.kinds(&kinds, &[]).flatten()
     });
     let agent = t.section("agent", |t| {
-        t.choice("kind", &[("webhook", ())], &[]);
-        endpoint(t, &place("agent")).map(|endpoint| Agent::Webhook { endpoint })
+        let place = place("agent");
+        let kinds: [(_, Reader<'_, '_, _>); 3] = [
+            ("webhook", &|t| endpoint(t, &place).map(|endpoint| Agent::Webhook { endpoint })),
+            ("openai", &|t| vendors::openai_agent(t, &place)),
+            ("conversation_relay", &|t| agents::relay(t, &place)),
+        ];
+        t.kinds(&kinds, &[]).flatten()
     });
     let tts = t.section("tts", |t| {
         let place = place("tts");
@@ -96,6 +121,7 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
     });
     let mode = match (on, stt, agent, tts) {
         (true, Some(stt), Some(agent), Some(tts)) => Mode::Dialogue { stt, agent, tts },
+        (false, ..) if relays => bot.unwrap_or(Mode::Echo),
         // Either echo is meant, or a problem was noted and nobody will see this.
         _ => Mode::Echo,
     };
@@ -167,11 +193,10 @@ pub(super) fn endpoint(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Endpo
         (false, false, _) if needed && home.is_none() && t.is_written() => t.complain(
             "",
             format!("{table} has neither `url` nor `upstream`, and `mode` is \"dialogue\""),
-            if websocket {
-                "add one, such as url = \"ws://127.0.0.1:2700\"".to_owned()
-            } else {
-                format!("add one, such as url = \"http://127.0.0.1:9001/{service}\"")
-            },
+            format!(
+                "add one, such as url = \"{}://127.0.0.1:9001/{service}\"",
+                if websocket { "ws" } else { "http" }
+            ),
         ),
         _ => {}
     }
@@ -295,7 +320,7 @@ mod tests {
         .unwrap();
         let Mode::Dialogue { stt, agent, tts } = config.dialogue.mode else { panic!("echo") };
         let Stt::Webhook { endpoint: stt, format } = stt else { panic!("{stt:?}") };
-        let Agent::Webhook { endpoint: agent } = agent;
+        let Agent::Webhook { endpoint: agent } = agent else { panic!("{agent:?}") };
         let Tts::Webhook { endpoint: tts, voice, raw } = tts else { panic!("{tts:?}") };
 
         assert_eq!(stt.upstream.name, "speech.example.com:443");

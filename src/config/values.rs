@@ -240,6 +240,17 @@ mod tests {
     }
 
     #[test]
+    fn a_websocket_has_a_url_of_its_own() {
+        let of = |tls, server: &str| {
+            Ok(Url { tls, server: server.to_owned(), path_and_query: "/ws?x=1".to_owned() })
+        };
+        assert_eq!(ws_url("ws://app:5000/ws?x=1"), of(false, "app:5000"));
+        assert_eq!(ws_url("wss://app/ws?x=1"), of(true, "app:443"));
+        assert_eq!(ws_url("ftp://app/"), Err("does not start with ws:// or wss://"));
+        assert_eq!(ws_url("ws://me@app/"), Err("has a user or a password in it"));
+    }
+
+    #[test]
     fn a_public_url_is_a_host_and_no_more() {
         let https = Ok(Some("https://bot.example.com".to_owned()));
         assert_eq!(public_url(""), Ok(None));

@@ -58,6 +58,43 @@ pub(super) fn openai_stt(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Stt
     Some(Stt::OpenAi(OpenAiStt { endpoint, api_key, model: model?, language, prompt, temperature }))
 }
 
+pub(super) fn openai_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Agent> {
+    let account = Account::read(t, place, &OPENAI);
+    let model = account.name(t, "model", "a model such as \"gpt-4.1-mini\"", Some("gpt-4.1-mini"));
+    let instructions = t.text("instructions").filter(|text| !text.trim().is_empty());
+    let temperature = t.number("temperature", 0.0..=2.0);
+    let efforts = ["none", "minimal", "low", "medium", "high"].map(|word| (word, word));
+    let reasoning_effort = t.choice("reasoning_effort", &efforts, &[]).map(str::to_owned);
+    let max_tokens = t.count("max_tokens", 1..=1_000_000);
+    let max_completion_tokens = t.count("max_completion_tokens", 1..=1_000_000);
+    if t.has("max_tokens") && t.has("max_completion_tokens") {
+        t.complain(
+            "max_tokens",
+            "[dialogue.agent] has both `max_tokens` and `max_completion_tokens`, two names of one limit"
+                .to_owned(),
+            "keep the one that the model takes: the second is the newer".to_owned(),
+        );
+    }
+    let history_turns = t.count("history_turns", 0..=1000).unwrap_or(20);
+    let known = "\"hangup\", \"transfer\", \"send_digits\"";
+    let tools = t.list("tools", known, |name| {
+        let tool = Tool::ALL.into_iter().find(|tool| tool.name() == name);
+        tool.ok_or_else(|| Refused::from("is not one of the functions"))
+    });
+    Some(Agent::OpenAi(OpenAiAgent {
+        endpoint: account.endpoint?,
+        api_key: account.api_key,
+        model: model?,
+        instructions,
+        temperature,
+        reasoning_effort,
+        max_tokens,
+        max_completion_tokens,
+        history_turns,
+        tools: tools.unwrap_or_else(|| Tool::ALL.to_vec()),
+    }))
+}
+
 pub(super) fn openai_tts(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts> {
     let account = Account::read(t, place, &OPENAI);
     let model = account.name(t, "model", "a model such as \"gpt-4o-mini-tts\"", Some("gpt-4o-mini-tts"));
@@ -272,7 +309,7 @@ fn whose(name: &str) -> Option<(&'static Vendor, &'static str)> {
     })
 }
 
-fn language(t: &mut Table<'_, '_>, key: &'static str) -> Option<String> {
+pub(super) fn language(t: &mut Table<'_, '_>, key: &'static str) -> Option<String> {
     t.parsed(key, "a language such as \"en\"", |text| {
         let sound =
             (2..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');

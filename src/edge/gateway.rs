@@ -12,13 +12,15 @@ use crate::call::{Hearing, Mode, Settings};
 use crate::config::{self, Config};
 use crate::observe::Metrics;
 use crate::turn::Endpointing;
-use crate::upstream::Services;
+use crate::upstream::{Bot, Services};
 
 pub(super) struct Gateway {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) calls: Arc<Calls>,
     pub(super) services: Services,
+    /// Who conducts the calls, where they are relayed.
+    pub(super) bot: Option<Bot>,
     pub(super) phrases: Phrases,
     /// Set when no new calls are taken any more.
     draining: AtomicBool,
@@ -38,6 +40,10 @@ impl Gateway {
         metrics.calls_capacity.set(config.limits.max_calls as i64);
         Ok(Gateway {
             calls: Calls::new(config.limits.max_calls, metrics.calls_active.clone()),
+            bot: match &config.dialogue.mode {
+                config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
+                config::Mode::Echo | config::Mode::Dialogue { .. } => None,
+            },
             phrases: Phrases::new(&config)?,
             services,
             draining: AtomicBool::new(false),
@@ -79,7 +85,7 @@ impl Gateway {
     pub(super) fn call_settings(&self, call_sid: &str) -> Settings {
         let Config { turn, playout, dialogue, limits, .. } = &self.config;
         let (mode, hearing) = match &dialogue.mode {
-            config::Mode::Echo => (Mode::Echo, Hearing::Utterances),
+            config::Mode::Echo | config::Mode::Relay { .. } => (Mode::Echo, Hearing::Utterances),
             config::Mode::Dialogue { stt, .. } if stt.is_streaming() => (Mode::Dialogue, Hearing::Stream),
             config::Mode::Dialogue { .. } => (Mode::Dialogue, Hearing::Utterances),
         };

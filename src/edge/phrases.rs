@@ -76,7 +76,7 @@ pub(super) struct Rendering(pub(super) Arc<Gateway>);
 #[async_trait]
 impl BackgroundService for Rendering {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        if matches!(self.0.config.dialogue.mode, Mode::Echo) {
+        if !matches!(self.0.config.dialogue.mode, Mode::Dialogue { .. }) {
             return;
         }
         let services = &self.0.services;

@@ -20,7 +20,7 @@ use super::phrases::Rendering;
 use super::proxy::{KEEPALIVE_SECONDS, Proxy};
 use super::shutdown::Drain;
 use crate::call::Service as SpeechService;
-use crate::config::{Agent, Config, Mode};
+use crate::config::{Config, Mode};
 use crate::observe::Metrics;
 use crate::upstream::{Services, Unusable};
 
@@ -113,11 +113,11 @@ fn can_listen(key: &'static str, address: SocketAddr) -> Result<(), StartError> 
 fn upstreams(config: &Config) -> Vec<(&str, SpeechService)> {
     match &config.dialogue.mode {
         Mode::Echo => Vec::new(),
+        Mode::Relay { bot, .. } => vec![(bot.upstream.name.as_str(), SpeechService::Agent)],
         Mode::Dialogue { stt, agent, tts } => {
-            let Agent::Webhook { endpoint: agent } = agent;
             vec![
                 (stt.endpoint().upstream.name.as_str(), SpeechService::Stt),
-                (agent.upstream.name.as_str(), SpeechService::Agent),
+                (agent.endpoint().upstream.name.as_str(), SpeechService::Agent),
                 (tts.endpoint().upstream.name.as_str(), SpeechService::Tts),
             ]
         }

@@ -8,16 +8,18 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::calls::Place;
 use super::gateway::Gateway;
+use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
 use crate::call::{Call, Event, Input, Job, Mode, Output, StopReason};
 use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::time::CallTime;
 use crate::turn::State;
 use crate::twilio::{Malformed, Message, Outbound, Reader, Start};
-use crate::upstream::{CallIds, Recogniser};
+use crate::upstream::{CallIds, CallServices, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
 const INBOX: usize = 16;
@@ -41,8 +43,11 @@ pub(super) async fn serve_call(
 ) {
     let mut socket = Socket::new(transport, early, gateway.config.limits.max_message).await;
     match wait_for_start(&mut socket, &gateway).await {
-        Ok(start) => {
-            let (socket, code) = Session::new(socket, start, subprotocol, gateway).run().await;
+        Ok(opened) => {
+            let (socket, code) = match gateway.bot.clone() {
+                Some(bot) => relay(socket, opened, subprotocol, gateway, bot).await,
+                None => Session::new(socket, opened.start, subprotocol, gateway).run().await,
+            };
             socket.close(code).await;
         }
         Err(refused) => {
@@ -56,6 +61,13 @@ pub(super) async fn serve_call(
     drop(place);
 }
 
+/// A stream that has started.
+pub(super) struct Opened {
+    pub(super) start: Start,
+    /// The message as it came.
+    pub(super) text: Utf8Bytes,
+}
+
 /// Why a stream was given up before it had started.
 struct Refused {
     code: u16,
@@ -67,7 +79,7 @@ fn refused(code: u16, why: impl Into<String>) -> Refused {
 }
 
 /// Everything before `start` says nothing about a call.
-async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Start, Refused> {
+async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Opened, Refused> {
     let limit = gateway.config.limits.start_timeout;
     let deadline = Instant::now() + limit;
     let dropped = |reason: &str| gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
@@ -84,8 +96,8 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Start,
         };
         match received {
             Received::Text(text) => match reader.read(&text) {
-                Ok(Message::Start(start)) => return understood(start),
-                Ok(Message::Connected | Message::Unknown { .. }) => {}
+                Ok(Message::Start(start)) => return understood(start, text),
+                Ok(Message::Connected | Message::Clear | Message::Unknown { .. }) => {}
                 Ok(Message::Stop) => return Err(refused(NORMAL, "`stop` before `start`")),
                 Ok(
                     Message::Media { .. } | Message::OtherTrack | Message::Dtmf { .. } | Message::Mark { .. },
@@ -95,7 +107,7 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Start,
                 Err(Malformed::Base64) => dropped("base64"),
                 Err(_) => dropped("malformed"),
             },
-            Received::Binary => dropped("binary"),
+            Received::Binary(_) => dropped("binary"),
             Received::Ping | Received::Pong(_) => {}
             Received::Closed(close) => {
                 let (code, why) = ending_of(&close);
@@ -106,16 +118,16 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Start,
 }
 
 /// A stream in a format that we do not speak would be noise both ways.
-fn understood(start: Start) -> Result<Start, Refused> {
+fn understood(start: Start, text: Utf8Bytes) -> Result<Opened, Refused> {
     match &start.format {
         Some(format) if !format.is_mulaw_8k_mono() => {
             Err(refused(POLICY, format!("the stream is {format}; only μ-law, 8000 Hz, mono is spoken")))
         }
-        _ => Ok(start),
+        _ => Ok(Opened { start, text }),
     }
 }
 
-fn ending_of(close: &Close) -> (u16, String) {
+pub(super) fn ending_of(close: &Close) -> (u16, String) {
     match close {
         Close::ByPeer(code) => (*code, "the carrier closed the socket".into()),
         Close::Lost(why) => (ABNORMAL, format!("the socket was lost: {why}")),
@@ -125,7 +137,7 @@ fn ending_of(close: &Close) -> (u16, String) {
     }
 }
 
-async fn told_to_hang_up(hang_up: &mut watch::Receiver<bool>) {
+pub(super) async fn told_to_hang_up(hang_up: &mut watch::Receiver<bool>) {
     // The sender lives as long as the gateway.
     let _ = hang_up.wait_for(|told| *told).await;
 }
@@ -149,13 +161,12 @@ struct Session {
     outbound: Outbound,
     observer: CallObserver,
     gateway: Arc<Gateway>,
-    ids: Arc<CallIds>,
+    services: CallServices,
     started: Instant,
     requests: Vec<Request>,
     /// Hears the whole call, where the recogniser is of that kind.
     recogniser: Option<Recogniser>,
     inbox: mpsc::Receiver<Input<'static>>,
-    answers: mpsc::Sender<Input<'static>>,
     next_ping: Instant,
     pong_awaited: bool,
     ending: Ending,
@@ -171,7 +182,7 @@ enum Woken {
 
 impl Session {
     fn new(socket: Socket, start: Start, subprotocol: Option<String>, gateway: Arc<Gateway>) -> Session {
-        let call_sid = if start.call_sid.is_empty() { start.stream_sid.clone() } else { start.call_sid };
+        let call_sid = start.known_as().to_owned();
         let settings = gateway.call_settings(&call_sid);
         let labels = CallLabels { call_sid: call_sid.clone(), stream_sid: start.stream_sid.clone() };
         let transcripts = gateway.config.log.transcripts;
@@ -183,18 +194,20 @@ impl Session {
         observer.started(subprotocol.as_deref(), &start.account_sid, mode);
         let started = Instant::now();
         let (answers, inbox) = mpsc::channel(INBOX);
+        let outbound = Outbound::new(&start.stream_sid);
+        let Start { stream_sid, account_sid, parameters, .. } = start;
+        let ids = CallIds { call_sid, stream_sid, account_sid, parameters };
         Session {
             socket,
             call: Call::new(Arc::new(settings), CallTime::ZERO),
             reader: Reader::default(),
-            outbound: Outbound::new(&start.stream_sid),
+            outbound,
             observer,
-            ids: Arc::new(CallIds { call_sid, stream_sid: start.stream_sid, parameters: start.parameters }),
+            services: gateway.services.for_call(ids, answers.clone()),
             started,
             requests: Vec::new(),
-            recogniser: gateway.services.recognise(answers.clone()),
+            recogniser: gateway.services.recognise(answers),
             inbox,
-            answers,
             next_ping: started + gateway.config.twilio.ping_interval,
             pong_awaited: false,
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
@@ -280,7 +293,7 @@ impl Session {
     fn receive(&mut self, received: Received, now: CallTime) {
         match received {
             Received::Text(text) => self.message(&text, now),
-            Received::Binary => self.observer.dropped("binary", "Media Streams are text (31950)"),
+            Received::Binary(_) => self.observer.dropped("binary", "Media Streams are text (31950)"),
             Received::Ping => {}
             Received::Pong(payload) => {
                 if let Ok(sent) = payload.as_ref().try_into().map(u64::from_be_bytes) {
@@ -317,7 +330,7 @@ impl Session {
             Ok(Message::Mark { name }) => self.call.handle(Input::Mark(&name), now),
             Ok(Message::Dtmf { digit }) => self.call.handle(Input::Dtmf(digit), now),
             Ok(Message::Stop) => self.call.handle(Input::Stop(StopReason::CallerHangup), now),
-            Ok(Message::Connected) => {}
+            Ok(Message::Connected | Message::Clear) => {}
             Ok(Message::OtherTrack) => self.observer.dropped("other_track", "only the caller is listened to"),
             Ok(Message::Start(_)) => self.observer.dropped("malformed", "a second `start`"),
             Ok(Message::Unknown { event }) => self.observer.unknown(&event),
@@ -348,8 +361,7 @@ impl Session {
                     self.must_fit(sent);
                 }
                 Output::Transcribe { utterance, audio } => {
-                    let services = self.gateway.services.clone();
-                    let job = services.transcribe(self.ids.clone(), utterance, audio, self.answers.clone());
+                    let job = self.services.transcribe(utterance, audio);
                     self.request(Job::Transcribe { utterance }, job);
                 }
                 Output::Finalize { utterance } => {
@@ -362,15 +374,14 @@ impl Session {
                         recogniser.forget();
                     }
                 }
+                Output::Heard(reply) => self.services.heard(reply),
                 Output::Ask(question) => {
                     let turn = question.turn;
-                    let services = self.gateway.services.clone();
-                    let job = services.ask(self.ids.clone(), question, self.answers.clone());
+                    let job = self.services.ask(question);
                     self.request(Job::Ask { turn }, job);
                 }
                 Output::Say { segment, text } => {
-                    let services = self.gateway.services.clone();
-                    let job = services.say(self.ids.clone(), segment, text, self.answers.clone());
+                    let job = self.services.say(segment, text);
                     self.request(Job::Say { segment }, job);
                 }
                 Output::Cancel(job) => self.requests.retain(|request| request.job != job),

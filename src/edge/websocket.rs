@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
@@ -26,8 +27,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// The transport under the WebSocket, as Pingora hands it over.
 pub(super) type Transport = pingora::protocols::Stream;
 
-pub(super) struct Socket {
-    ws: WebSocketStream<Transport>,
+pub(super) struct Socket<S = Transport> {
+    ws: WebSocketStream<S>,
     /// Something was written and not flushed, since when.
     unflushed: Option<Instant>,
 }
@@ -36,7 +37,7 @@ pub(super) struct Socket {
 #[derive(Debug)]
 pub(super) enum Received {
     Text(Utf8Bytes),
-    Binary,
+    Binary(Bytes),
     /// Answered already.
     Ping,
     Pong(Bytes),
@@ -62,15 +63,26 @@ pub(super) enum Close {
 #[derive(Debug)]
 pub(super) struct Full;
 
+/// Small buffers and short messages.
+pub(super) fn config(max_message: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(MAX_WRITE_BUFFER)
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message))
+}
+
 impl Socket {
+    /// The carrier's, which has shaken hands, and may have sent more already.
     pub(super) async fn new(transport: Transport, early: Vec<u8>, max_message: usize) -> Socket {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_BUFFER)
-            .max_write_buffer_size(MAX_WRITE_BUFFER)
-            .max_message_size(Some(max_message))
-            .max_frame_size(Some(max_message));
-        let ws = WebSocketStream::from_partially_read(transport, early, Role::Server, Some(config)).await;
+        let config = Some(config(max_message));
+        Socket::over(WebSocketStream::from_partially_read(transport, early, Role::Server, config).await)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    pub(super) fn over(ws: WebSocketStream<S>) -> Socket<S> {
         Socket { ws, unflushed: None }
     }
 
@@ -121,7 +133,7 @@ impl Socket {
         loop {
             let received = match std::task::ready!(Pin::new(&mut self.ws).poll_next(cx)) {
                 Some(Ok(Message::Text(text))) => Received::Text(text),
-                Some(Ok(Message::Binary(_))) => Received::Binary,
+                Some(Ok(Message::Binary(bytes))) => Received::Binary(bytes),
                 Some(Ok(Message::Pong(payload))) => Received::Pong(payload),
                 // Tungstenite has queued the pong; it leaves with the next flush.
                 Some(Ok(Message::Ping(_))) => {

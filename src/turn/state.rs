@@ -30,6 +30,8 @@ impl State {
 pub enum Why {
     /// The greeting is to be spoken.
     Greeting,
+    /// The agent has something to say that nobody asked for.
+    Unasked,
     /// The caller has finished an utterance.
     EndOfUtterance,
     /// The caller has finished keying digits.
@@ -56,6 +58,7 @@ impl Why {
     pub fn as_str(self) -> &'static str {
         match self {
             Why::Greeting => "greeting",
+            Why::Unasked => "unasked",
             Why::EndOfUtterance => "end_of_utterance",
             Why::Digits => "digits",
             Why::CallerWentOn => "caller_went_on",

@@ -30,6 +30,8 @@ pub enum Message<'a> {
         name: Cow<'a, str>,
     },
     Stop,
+    /// Never of a carrier: a bot takes back what has not been played.
+    Clear,
     Unknown {
         event: Cow<'a, str>,
     },
@@ -45,6 +47,13 @@ pub struct Start {
     pub parameters: BTreeMap<String, String>,
     /// `None` where the carrier did not say; then it is μ-law, 8 kHz, mono.
     pub format: Option<MediaFormat>,
+}
+
+impl Start {
+    /// The call's id; of a carrier that has none, the stream's.
+    pub fn known_as(&self) -> &str {
+        if self.call_sid.is_empty() { &self.stream_sid } else { &self.call_sid }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -88,9 +97,15 @@ pub enum Malformed {
 #[derive(Debug, Default)]
 pub struct Reader {
     audio: Vec<u8>,
+    any_track: bool,
 }
 
 impl Reader {
+    /// For what a bot sends: whatever it calls its track, it is meant to be played.
+    pub fn of_any_track() -> Reader {
+        Reader { any_track: true, ..Reader::default() }
+    }
+
     pub fn read<'a>(&'a mut self, text: &'a str) -> Result<Message<'a>, Malformed> {
         let wire: Wire<'a> = serde_json::from_str(text).map_err(|e| Malformed::Json(e.to_string()))?;
         match wire.event.as_ref() {
@@ -108,13 +123,14 @@ impl Reader {
                 .map(|digit| Message::Dtmf { digit: digit.to_ascii_uppercase() })
                 .ok_or(missing("dtmf", "dtmf.digit")),
             "stop" => Ok(Message::Stop),
+            "clear" => Ok(Message::Clear),
             "" => Err(Malformed::NoEvent),
             _ => Ok(Message::Unknown { event: wire.event }),
         }
     }
 
     fn media<'a>(&'a mut self, media: WireMedia<'a>) -> Result<Message<'a>, Malformed> {
-        if !(media.track.is_empty() || media.track.starts_with("inbound")) {
+        if !(self.any_track || media.track.is_empty() || media.track.starts_with("inbound")) {
             return Ok(Message::OtherTrack);
         }
         let payload = media.payload.as_bytes();

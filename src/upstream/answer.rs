@@ -171,6 +171,13 @@ impl Answer {
         self.failure(FailureKind::Protocol, Owner::Vendor, why)
     }
 
+    /// The same, where it is the operator who can mend it, by this key.
+    pub(super) fn misconfigured(&self, key: &'static str, what: impl AsRef<str>) -> Failure {
+        let status = self.response.status().as_u16();
+        let why = format!("answered {status} with {}", what.as_ref());
+        self.failure(FailureKind::Protocol, Owner::Config(key), why)
+    }
+
     fn failure(&self, kind: FailureKind, owner: Owner, why: String) -> Failure {
         let owner = self.vendor.as_ref().map(|_| format!("{owner}: ")).unwrap_or_default();
         Failure { upstream: self.upstream.clone(), kind, why: format!("{owner}{} {why}", self.request) }

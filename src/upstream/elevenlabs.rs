@@ -122,7 +122,7 @@ mod tests {
             change(&mut tts);
             Tts::ElevenLabs(tts)
         });
-        let inputs = heard(|to| services.say(ids(), 3, "Grüße.".to_owned(), to)).await;
+        let inputs = heard(|to| services.for_call(ids(), to).say(3, "Grüße.".to_owned())).await;
         (inputs, fake.request().await)
     }
 

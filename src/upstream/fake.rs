@@ -126,6 +126,16 @@ impl Fake {
         .unwrap()
     }
 
+    /// The same, with an agent of another kind, whose API begins at `/v1`.
+    pub(super) fn services_with_agent(&mut self, new: impl Fn(Endpoint) -> Agent) -> Services {
+        let mut dialogue = dialogue(&[self.server()]);
+        if let Mode::Dialogue { agent, .. } = &mut dialogue.mode {
+            *agent =
+                new(Endpoint { path: "/v1".to_owned(), headers: Vec::new(), ..agent.endpoint().clone() });
+        }
+        Services::new(&dialogue, |_| {}).unwrap()
+    }
+
     /// The next request that came.
     pub(super) async fn request(&mut self) -> Request {
         timeout(PATIENCE, self.requests.recv()).await.expect("a request").unwrap()

@@ -22,7 +22,7 @@ const STILL_SOON: Duration = Duration::from_secs(4);
 const TEXT: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nhi";
 
 async fn transcribe(services: Services) -> Vec<Input<'static>> {
-    heard(|to| services.transcribe(ids(), 7, vec![0xff; 160], to)).await
+    heard(|to| services.for_call(ids(), to).transcribe(7, vec![0xff; 160])).await
 }
 
 #[track_caller]
@@ -265,7 +265,7 @@ async fn all_slots_taken() {
         upstream.connect_timeout = SOON;
     });
     let (to, _inputs) = mpsc::channel(1);
-    let first = tokio::spawn(services.clone().transcribe(ids(), 1, Vec::new(), to));
+    let first = tokio::spawn(services.for_call(ids(), to).transcribe(1, Vec::new()));
     assert_eq!(fake.request().await.connection, 0);
     let since = Instant::now();
     let failure = failed(&transcribe(services.clone()).await);
@@ -317,7 +317,7 @@ async fn cancelling_closes_the_connection() {
     for answer in ["", EVENTS] {
         let (mut fake, closed) = waiting(answer).await;
         let (to, mut inputs) = mpsc::channel(1);
-        let job = tokio::spawn(fake.services().ask(ids(), question(), to));
+        let job = tokio::spawn(fake.services().for_call(ids(), to).ask(question()));
         fake.request().await;
         if !answer.is_empty() {
             assert!(matches!(inputs.recv().await, Some(Input::ReplyText { .. })));
@@ -334,7 +334,7 @@ async fn a_job_that_nobody_hears_ends_silently() {
     let (mut fake, closed) = waiting(EVENTS).await;
     let (to, inputs) = mpsc::channel(1);
     drop(inputs);
-    fake.services().ask(ids(), question(), to).await;
+    fake.services().for_call(ids(), to).ask(question()).await;
     closed.notified().await;
     assert_eq!(fake.observation().await.result, "cancelled");
 }
@@ -360,7 +360,7 @@ async fn a_full_channel_stops_the_service() {
     })
     .await;
     let (to, _full) = mpsc::channel(1);
-    let job = tokio::spawn(fake.services().say(ids(), 1, "hi".to_owned(), to));
+    let job = tokio::spawn(fake.services().for_call(ids(), to).say(1, "hi".to_owned()));
     let sent = sent.recv().await.unwrap();
     assert!(sent < MUCH / 4, "{sent} bytes were taken that nobody heard");
     job.abort();

@@ -7,6 +7,8 @@
 
 mod agent;
 mod answer;
+mod bot;
+mod call;
 mod deepgram;
 mod elevenlabs;
 #[cfg(test)]
@@ -28,10 +30,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
+pub use self::bot::{Bot, BotStream};
+pub use self::call::CallServices;
 pub use self::http::Unusable;
 pub use self::observed::Observation;
 pub use self::stream::Recogniser;
@@ -43,7 +46,7 @@ use self::stream::Streaming;
 use self::stt::Stt;
 use self::tts::Tts;
 use crate::audio::{FRAME_BYTES, level};
-use crate::call::{Failure, FailureKind, Input, Job, Question, SILENT_RMS, Service};
+use crate::call::{Failure, FailureKind, Input, Job, SILENT_RMS, Service};
 use crate::config::{self, Endpoint};
 
 /// The most μ-law that a phrase rendered in advance may have: more than four minutes.
@@ -58,6 +61,7 @@ const PHRASE_TIME: Duration = Duration::from_secs(30);
 pub struct CallIds {
     pub call_sid: String,
     pub stream_sid: String,
+    pub account_sid: String,
     /// The custom parameters of the stream.
     pub parameters: BTreeMap<String, String>,
 }
@@ -114,15 +118,14 @@ impl Services {
         on_done: impl Fn(&Observation) + Send + Sync + 'static,
     ) -> Result<Self, Unusable> {
         let dialogue = match &dialogue.mode {
-            config::Mode::Echo => None,
+            config::Mode::Echo | config::Mode::Relay { .. } => None,
             config::Mode::Dialogue { stt, agent, tts } => {
                 let mut pools = Pools::default();
                 let hearing = match Streaming::new(stt)? {
                     Some(streaming) => Hearing::Stream(Arc::new(streaming)),
                     None => Hearing::Utterances(Stt::new(stt, &mut pools)?),
                 };
-                let config::Agent::Webhook { endpoint } = agent;
-                let agent = Agent { wire: pools.wire(endpoint)? };
+                let agent = Agent::new(agent, &mut pools)?;
                 let tts = Tts::new(tts, &mut pools)?;
                 Some(Arc::new(Dialogue { hearing, agent, tts }))
             }
@@ -144,59 +147,14 @@ impl Services {
     pub fn upstream(&self, service: Service) -> &str {
         self.dialogue.as_deref().map_or("", |Dialogue { hearing, agent, tts }| match service {
             Service::Stt => hearing.upstream(),
-            Service::Agent => agent.wire.upstream(),
+            Service::Agent => agent.upstream(),
             Service::Tts => tts.wire.upstream(),
         })
     }
 
-    /// Has an utterance (μ-law) recognised: one `Transcript`, or `Failed`.
-    pub async fn transcribe(
-        self,
-        ids: Arc<CallIds>,
-        utterance: u64,
-        audio: Vec<u8>,
-        to: Sender<Input<'static>>,
-    ) {
-        let job = Job::Transcribe { utterance };
-        let Some(Dialogue { hearing: Hearing::Utterances(stt), .. }) = self.dialogue.as_deref() else {
-            return no_service(job, &to).await;
-        };
-        let mut watch = Watch::new(&self.on_done, stt.wire.upstream(), Service::Stt);
-        let ended = async {
-            let text = stt.transcribe(&ids, audio, &mut watch).await?;
-            watch.ok();
-            tell(&to, Input::Transcript { utterance, text }).await
-        };
-        let ended = ended.await;
-        conclude(job, ended, watch, &to).await;
-    }
-
-    /// Puts a turn to the agent: `ReplyText`…, then `ReplyEnd` or `Failed`.
-    pub async fn ask(self, ids: Arc<CallIds>, question: Question, to: Sender<Input<'static>>) {
-        let job = Job::Ask { turn: question.turn };
-        let Some(Dialogue { agent, .. }) = self.dialogue.as_deref() else {
-            return no_service(job, &to).await;
-        };
-        let mut watch = Watch::new(&self.on_done, agent.wire.upstream(), Service::Agent);
-        let ended = agent.ask(&ids, &question, &to, &mut watch).await;
-        conclude(job, ended, watch, &to).await;
-    }
-
-    /// Has a sentence spoken: `Speech`…, then `SpeechEnd` or `Failed`.
-    pub async fn say(self, ids: Arc<CallIds>, segment: u64, text: String, to: Sender<Input<'static>>) {
-        let job = Job::Say { segment };
-        let Some(Dialogue { tts, .. }) = self.dialogue.as_deref() else { return no_service(job, &to).await };
-        let mut watch = Watch::new(&self.on_done, tts.wire.upstream(), Service::Tts);
-        let ended = async {
-            let mut speech = tts.say(Some(&ids), &text, &mut watch).await?;
-            while let Some(mulaw) = speech.next().await? {
-                tell(&to, Input::Speech { segment, audio: Bytes::from(mulaw) }).await?;
-            }
-            watch.ok();
-            tell(&to, Input::SpeechEnd { segment }).await
-        };
-        let ended = ended.await;
-        conclude(job, ended, watch, &to).await;
+    /// The services as a call with these ids uses them; what they answer goes `to` the call.
+    pub fn for_call(&self, ids: impl Into<Arc<CallIds>>, to: Sender<Input<'static>>) -> CallServices {
+        CallServices::new(self.clone(), ids.into(), to)
     }
 
     /// Has a phrase spoken in advance, outside any call: its whole μ-law.
@@ -286,6 +244,7 @@ mod tests {
         Arc::new(CallIds {
             call_sid: "CA1".to_owned(),
             stream_sid: "MZ1".to_owned(),
+            account_sid: "AC1".to_owned(),
             parameters: BTreeMap::from([("call_sid".to_owned(), "CA1".to_owned())]),
         })
     }

@@ -41,8 +41,10 @@ impl Watch {
         }
     }
 
+    /// Of the first answer, where it takes several.
     pub(super) fn first_byte(&mut self) {
-        self.observation.seconds_to_first_byte = Some(self.since.elapsed().as_secs_f64());
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.observation.seconds_to_first_byte.get_or_insert(seconds);
     }
 
     pub(super) fn ok(&mut self) {

@@ -140,7 +140,7 @@ mod tests {
             },
             openai_tts,
         );
-        let inputs = heard(|to| services.transcribe(ids(), 7, mulaw, to)).await;
+        let inputs = heard(|to| services.for_call(ids(), to).transcribe(7, mulaw)).await;
         assert!(
             matches!(&*inputs, [Input::Transcript { utterance: 7, text }] if text == "Hi."),
             "{inputs:?}"
@@ -239,7 +239,7 @@ mod tests {
             }
             tts
         });
-        let inputs = heard(|to| services.say(ids(), 3, "Grüße.".to_owned(), to)).await;
+        let inputs = heard(|to| services.for_call(ids(), to).say(3, "Grüße.".to_owned())).await;
         (inputs, fake.request().await)
     }
 

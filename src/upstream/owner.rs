@@ -288,7 +288,7 @@ mod tests {
             stt
         };
         let services = fake.services_as(stt, openai_tts);
-        let failure = failed(&heard(|to| services.transcribe(ids(), 7, vec![0xff; 160], to)).await);
+        let failure = failed(&heard(|to| services.for_call(ids(), to).transcribe(7, vec![0xff; 160])).await);
         (failure.kind, failure.why.replace(&server, "IT"))
     }
 

@@ -113,7 +113,7 @@ mod tests {
     async fn transcribe(answer: &'static str) -> Vec<Input<'static>> {
         let mut fake = Fake::answering(answer).await;
         let services = fake.services();
-        heard(|to| services.transcribe(ids(), 7, vec![0xff; 480], to)).await
+        heard(|to| services.for_call(ids(), to).transcribe(7, vec![0xff; 480])).await
     }
 
     #[track_caller]
@@ -129,7 +129,7 @@ mod tests {
         )
         .await;
         let services = fake.services();
-        check_text(&heard(|to| services.transcribe(ids(), 7, vec![0xff; 480], to)).await, "hi");
+        check_text(&heard(|to| services.for_call(ids(), to).transcribe(7, vec![0xff; 480])).await, "hi");
         let request = fake.request().await;
         assert!(request.head.starts_with("post /stt?key=secret http/1.1\r\n"), "{}", request.head);
         for line in [
@@ -156,7 +156,7 @@ mod tests {
             *format = SttFormat::Mulaw;
         }
         let services = Services::new(&dialogue, |_| {}).unwrap();
-        check_text(&heard(|to| services.transcribe(ids(), 7, vec![0xff; 480], to)).await, "hi");
+        check_text(&heard(|to| services.for_call(ids(), to).transcribe(7, vec![0xff; 480])).await, "hi");
         let request = fake.request().await;
         assert!(request.head.contains("\r\ncontent-type: audio/basic\r\n"));
         assert_eq!(request.body, [0xff; 480]);
@@ -216,7 +216,7 @@ mod tests {
         })
         .await;
         let services = fake.services();
-        let failure = failed(&heard(|to| services.transcribe(ids(), 7, Vec::new(), to)).await);
+        let failure = failed(&heard(|to| services.for_call(ids(), to).transcribe(7, Vec::new())).await);
         assert!(failure.why.ends_with("answered 200 with more than 65536 bytes"), "{}", failure.why);
         // The machine's own buffers are in it.
         assert!(sent.recv().await.unwrap() < 32 << 20);

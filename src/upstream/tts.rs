@@ -188,7 +188,7 @@ mod tests {
 
     async fn say(mut fake: Fake, text: &str) -> Vec<Input<'static>> {
         let services = fake.services();
-        heard(|to| services.say(ids(), 3, text.to_owned(), to)).await
+        heard(|to| services.for_call(ids(), to).say(3, text.to_owned())).await
     }
 
     #[tokio::test]
@@ -198,7 +198,7 @@ mod tests {
         )
         .await;
         let services = fake.services();
-        let inputs = heard(|to| services.say(ids(), 3, "Grüße.".to_owned(), to)).await;
+        let inputs = heard(|to| services.for_call(ids(), to).say(3, "Grüße.".to_owned())).await;
         assert_eq!(audio(&inputs), (hum(4000), Ok(())));
         let request = fake.request().await;
         assert!(request.head.starts_with("post /tts http/1.1\r\n"), "{}", request.head);
@@ -235,7 +235,7 @@ mod tests {
         })
         .await;
         let (to, mut from) = tokio::sync::mpsc::channel(1);
-        let job = tokio::spawn(fake.services().say(ids(), 3, "Hello.".to_owned(), to));
+        let job = tokio::spawn(fake.services().for_call(ids(), to).say(3, "Hello.".to_owned()));
         let mut inputs = vec![from.recv().await.unwrap()];
         go.send(()).unwrap();
         while let Some(input) = from.recv().await {

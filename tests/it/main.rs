@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there fails")]
 #![allow(unreachable_pub, reason = "`pub` is what a module of the tests offers to the others")]
 
+mod agents;
 mod app_faults;
 mod conversation;
 mod drain;
@@ -12,6 +13,7 @@ mod handshake;
 mod hostile;
 mod http;
 mod legacy_websocket;
+mod relay;
 mod services_fail;
 mod streaming;
 mod tidy;

@@ -23,6 +23,8 @@ enum Step {
     Partial,
     SpeechFinal,
     ReplyText { off: u64, text: &'static str },
+    Unasked { text: &'static str },
+    UnaskedEnd(Action),
     ReplyEnd { off: u64, action: Action },
     Speech { off: u64, ms: usize },
     SpeechEnd { off: u64 },
@@ -46,6 +48,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop_oneof![Just('1'), Just('#')].prop_map(Step::Key),
         3 => (0usize..4).prop_map(|ago| Step::MarkBack { ago }),
         4 => (off.clone(), text.clone()).prop_map(|(off, text)| Step::Transcript { off, text }),
+        1 => text.clone().prop_map(|text| Step::Unasked { text }),
+        1 => action.clone().prop_map(Step::UnaskedEnd),
         4 => (off.clone(), text).prop_map(|(off, text)| Step::ReplyText { off, text }),
         3 => (off.clone(), action).prop_map(|(off, action)| Step::ReplyEnd { off, action }),
         6 => (off.clone(), 0usize..2000).prop_map(|(off, ms)| Step::Speech { off, ms }),
@@ -140,7 +144,7 @@ impl Check {
                     self.utterance = utterance;
                 }
                 Output::Finalize { utterance } => self.utterance = utterance,
-                Output::Forget => {}
+                Output::Forget | Output::Heard(_) => {}
                 Output::Ask(question) => self.turn = question.turn,
                 Output::Say { segment, .. } => {
                     assert_eq!(segment.checked_sub(1).map(|s| s >= self.segment), Some(true));
@@ -182,6 +186,8 @@ impl Check {
             Step::ReplyText { off, text } => {
                 self.give(Input::ReplyText { turn: self.turn + off, text: text.into() });
             }
+            Step::Unasked { text } => self.give(Input::ReplyText { turn: 0, text: text.into() }),
+            Step::UnaskedEnd(action) => self.give(Input::ReplyEnd { turn: 0, action }),
             Step::ReplyEnd { off, action } => self.give(Input::ReplyEnd { turn: self.turn + off, action }),
             Step::Speech { off, ms } => {
                 // Back-pressure is the shell's promise.

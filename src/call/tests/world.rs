@@ -72,6 +72,7 @@ pub(super) struct World {
     /// Every frame with the time it left.
     pub(super) played: Vec<(u64, u8)>,
     pub(super) questions: Vec<Question>,
+    pub(super) heard: Vec<ReplyHeard>,
     pub(super) transcribed: Vec<usize>,
     coming: BinaryHeap<Reverse<(CallTime, u64)>>,
     inputs: std::collections::HashMap<u64, Input<'static>>,
@@ -95,6 +96,7 @@ impl World {
             timeline: Vec::new(),
             played: Vec::new(),
             questions: Vec::new(),
+            heard: Vec::new(),
             transcribed: Vec::new(),
             coming: BinaryHeap::new(),
             inputs: Default::default(),
@@ -183,6 +185,7 @@ impl World {
                     }
                 }
                 Output::Forget => self.say("→ forget".into()),
+                Output::Heard(heard) => self.heard.push(heard),
                 Output::Transcribe { utterance, audio } => {
                     self.say(format!("→ transcribe {} ms", audio.len() / BYTES_PER_MS));
                     self.transcribed.push(audio.len() / BYTES_PER_MS);

@@ -17,7 +17,7 @@ fn dialogue(stt: &str, tts: &str) -> Result<(Stt, Tts), String> {
     );
     match check(&text, &KEYS)?.dialogue.mode {
         Mode::Dialogue { stt, tts, .. } => Ok((stt, tts)),
-        Mode::Echo => panic!("echo"),
+        Mode::Echo | Mode::Relay { .. } => panic!("echo"),
     }
 }
 
@@ -239,7 +239,7 @@ fn what_a_streaming_recogniser_cannot_do_is_a_problem() {
         (format!("{key}\nutterance_end_ms = 500"), "1000 to 5000, or 0"),
         (format!("{key}\nendpointing = 9000"), "0 to 5000"),
         (format!("{key}\nformat = \"wav\""), "webhook"),
-        ("kind = \"vosk\"".to_owned(), "url = \"ws://127.0.0.1:2700\""),
+        ("kind = \"vosk\"".to_owned(), "url = \"ws://127.0.0.1:9001/stt\""),
         ("kind = \"vosk\"\nurl = \"here:2700\"".to_owned(), "does not start with ws:// or wss://"),
         ("kind = \"vosk\"\nurl = \"ws://a/\"\nmodel = \"x\"".to_owned(), "deepgram"),
         ("url = \"ws://a/\"".to_owned(), "does not start with http:// or https://"),

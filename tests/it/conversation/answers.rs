@@ -48,7 +48,8 @@ fn streams_json_and_plain_text_are_all_spoken() {
 
 #[test]
 fn the_first_sentence_is_heard_before_the_last_is_written() {
-    let forms: [(&str, fn(&str) -> String); 3] = [
+    type Form = fn(&str) -> String;
+    let forms: [(&str, Form); 3] = [
         ("text/event-stream", |piece| format!("data: {{\"delta\": \"{piece}\"}}\n\n")),
         ("application/x-ndjson", |piece| format!("{{\"delta\": \"{piece}\"}}\n")),
         ("text/plain", str::to_owned),

@@ -32,7 +32,8 @@ fn assert_let_go(entry: &Value) {
 #[test]
 fn when_the_call_ends() {
     let faults = ["hang", "slow-headers", "trickle", "wav-header-hang"];
-    let services: [(&str, fn(String) -> Bot); 3] = [
+    type With = fn(String) -> Bot;
+    let services: [(&str, With); 3] = [
         ("stt", |stt| Bot { stt, dialogue: PATIENT.into(), ..bot() }),
         ("agent", |agent| Bot { agent, dialogue: PATIENT.into(), ..bot() }),
         ("tts", |tts| Bot { tts, dialogue: PATIENT.into(), ..bot() }),

@@ -13,21 +13,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc::Sender;
 
-use super::answer::{Answer, quote};
-use super::http::{Wire, header};
-use super::lines::{Framing, LONGEST, Records, Utf8};
-use super::observed::Watch;
-use super::stt::told;
-use super::{CallIds, Ended, tell};
+use super::super::answer::{Answer, quote};
+use super::super::http::{Wire, header};
+use super::super::lines::{Framing, LONGEST, Records, Utf8};
+use super::super::observed::Watch;
+use super::super::stt::told;
+use super::super::{CallIds, Ended, tell};
+use super::LONGEST_REPLY;
 use crate::call::{Action, Input, Question};
-
-/// The most text of one reply, and the longest body of a reply that is not streamed: hours of speech.
-const LONGEST_REPLY: usize = 256 * 1024;
 
 const ACCEPTED: &str =
     "text/event-stream, application/x-ndjson, application/json;q=0.9, text/plain;q=0.8, */*;q=0.1";
 
-pub(super) struct Agent {
+pub(in crate::upstream) struct Webhook {
     pub(super) wire: Wire,
 }
 
@@ -65,7 +63,7 @@ enum Form {
     TextCalledHtml,
 }
 
-impl Agent {
+impl Webhook {
     /// Sends the reply as it comes, up to and with its end.
     pub(super) async fn ask(
         &self,

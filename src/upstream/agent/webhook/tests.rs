@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::fake::{Fake, Peer, failed, heard};
-use super::super::tests::ids;
+use super::super::super::fake::{Fake, Peer, failed, heard};
+use super::super::super::tests::ids;
 use super::LONGEST_REPLY;
 use crate::call::{Action, FailureKind, Input, Question};
 
@@ -102,7 +102,7 @@ where
 
 async fn ask_fake(mut fake: Fake) -> Vec<Input<'static>> {
     let services = fake.services();
-    heard(|to| services.ask(ids(), question(), to)).await
+    heard(|to| services.for_call(ids(), to).ask(question())).await
 }
 
 fn reply(text: &str, action: Action) -> Told {
@@ -119,7 +119,7 @@ async fn a_turn_is_posted_as_the_readme_says() {
     let services = fake.services();
     let keys = Question { text: "12#".to_owned(), dtmf: Some("12#".to_owned()), ..question() };
     for question in [question(), keys] {
-        heard(|to| services.clone().ask(ids(), question, to)).await;
+        heard(|to| services.for_call(ids(), to).ask(question)).await;
     }
     let request = fake.request().await;
     assert!(request.head.starts_with("post /agent http/1.1\r\n"), "{}", request.head);
@@ -274,7 +274,7 @@ async fn a_piece_is_heard_before_the_next_one_comes() {
     })
     .await;
     let (to, mut inputs) = tokio::sync::mpsc::channel(1);
-    let job = tokio::spawn(fake.services().ask(ids(), question(), to));
+    let job = tokio::spawn(fake.services().for_call(ids(), to).ask(question()));
     let first = inputs.recv().await.unwrap();
     assert!(matches!(&first, Input::ReplyText { text, .. } if text == "One. "), "{first:?}");
     go.send(()).unwrap();
@@ -303,7 +303,7 @@ async fn a_connection_outlives_the_end_of_a_stream() {
     .await;
     let services = fake.services();
     for _ in 0..3 {
-        let inputs = heard(|to| services.clone().ask(ids(), question(), to)).await;
+        let inputs = heard(|to| services.for_call(ids(), to).ask(question())).await;
         assert_eq!(told(&inputs), reply("", Action::None));
         assert_eq!(fake.request().await.connection, 0);
     }

@@ -1,0 +1,120 @@
+//! An agent that is a ConversationRelay app: voxgate plays Twilio's side of that protocol, so that an
+//! app written for it runs unchanged. Each call has one socket, opened as the call starts; the app
+//! may speak first.
+//!
+//! A socket that is lost fails the turn under way, and is opened again, with a new `setup`, for the
+//! next one. Twilio would end the call there.
+
+mod message;
+mod socket;
+mod talk;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::mpsc::{Sender, channel};
+use tokio::sync::oneshot;
+
+use self::talk::Talk;
+use super::super::http::Unusable;
+use super::super::observed::Watch;
+use super::super::{CallIds, Ended};
+use crate::call::{Failure, Input, Question, ReplyHeard};
+use crate::config::RelayAgent;
+
+/// What the call wants to tell an app that does not read: a few turns' worth.
+const MOST_COMMANDS: usize = 32;
+
+pub(in crate::upstream) struct Relay {
+    config: RelayAgent,
+    headers: HeaderMap,
+    next: AtomicUsize,
+}
+
+/// One call's line to the app. The socket is closed once the last clone is dropped.
+#[derive(Clone)]
+pub(in crate::upstream) struct Line {
+    commands: Sender<Command>,
+}
+
+/// What a call tells its socket.
+enum Command {
+    Ask(Question, Asking),
+    Heard(ReplyHeard),
+}
+
+/// A turn whose reply is awaited.
+struct Asking {
+    turn: u64,
+    /// Told when the first of the reply comes.
+    first: Option<oneshot::Sender<()>>,
+    /// Told how it ended; closed when nobody waits for it any more.
+    done: oneshot::Sender<Result<(), Failure>>,
+}
+
+impl Relay {
+    pub(super) fn new(config: &RelayAgent) -> Result<Self, Unusable> {
+        // Fails if the program has chosen before: just as well.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let upstream = &config.endpoint.upstream;
+        let unusable = |why: String| Unusable { upstream: upstream.name.clone(), why };
+        if upstream.servers.is_empty() {
+            return Err(unusable("no servers".to_owned()));
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in &config.endpoint.headers {
+            let key = HeaderName::try_from(name)
+                .map_err(|_| unusable(format!("{name:?} cannot be the name of a header")))?;
+            let mut value = HeaderValue::try_from(&value.0)
+                .map_err(|_| unusable(format!("the value of header {name} cannot be sent")))?;
+            value.set_sensitive(true);
+            headers.append(key, value);
+        }
+        Ok(Self { config: config.clone(), headers, next: AtomicUsize::new(0) })
+    }
+
+    pub(super) fn upstream(&self) -> &str {
+        &self.config.endpoint.upstream.name
+    }
+
+    /// Opens a call's socket, in the background.
+    pub(super) fn open(self: &Arc<Self>, ids: &Arc<CallIds>, to: &Sender<Input<'static>>) -> Line {
+        let (commands, told) = channel(MOST_COMMANDS);
+        let talk = Talk::new(Arc::clone(self), Arc::clone(ids), to.clone());
+        tokio::spawn(talk.run(told));
+        Line { commands }
+    }
+}
+
+impl Line {
+    /// The reply goes to the call by itself; this waits until it has ended.
+    pub(super) async fn ask(&self, question: &Question, watch: &mut Watch) -> Result<(), Ended> {
+        let (first, came) = oneshot::channel();
+        let (done, ended) = oneshot::channel();
+        let asking = Asking { turn: question.turn, first: Some(first), done };
+        let command = Command::Ask(question.clone(), asking);
+        self.commands.send(command).await.map_err(|_| Ended::Unheard)?;
+        if came.await.is_ok() {
+            watch.first_byte();
+        }
+        match ended.await {
+            Ok(Ok(())) => {
+                watch.ok();
+                Ok(())
+            }
+            Ok(Err(failure)) => Err(failure.into()),
+            Err(_) => Err(Ended::Unheard),
+        }
+    }
+
+    pub(super) fn heard(&self, reply: ReplyHeard) {
+        // Full is an app that does not read, and its socket is about to be given up.
+        if self.commands.try_send(Command::Heard(reply)).is_err() {
+            tracing::warn!("AGENT_NOT_TOLD: the app reads nothing of what it is told");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
