@@ -76,7 +76,13 @@ impl Peer {
 
     /// Takes what comes until this text has come.
     async fn until(&mut self, text: &str) {
-        while self.next().await != Got::Text(text.to_owned()) {}
+        loop {
+            match self.next().await {
+                Got::Text(got) if got == text => return,
+                Got::Audio(_) | Got::Text(_) => {}
+                Got::Closed => panic!("closed before {text}"),
+            }
+        }
     }
 
     /// Takes what comes until so many bytes of audio have come.

@@ -203,19 +203,23 @@ async fn a_slow_reader_costs_the_oldest_audio_and_no_memory() {
 
 #[tokio::test]
 async fn a_call_that_does_not_listen_loses_guesses_and_no_answer() {
-    let mut fake = Fake::serving(|_, mut peer| async move {
+    let (flooded, mut has_flooded) = unbounded_channel();
+    let mut fake = Fake::serving(move |_, mut peer| {
+        let flooded = flooded.clone();
+        async move {
         for n in 0..500 {
             peer.send(format!(r#"{{"type":"Results","is_final":true,"speech_final":true,"channel":{{"alternatives":[{{"transcript":"{n}"}}]}}}}"#)).await;
         }
-        peer.until(deepgram::FINALIZE).await;
-        peer.send(r#"{"type":"Results","is_final":true,"from_finalize":true}"#).await;
+        let _ = flooded.send(());
         peer.until_closed().await;
-    })
+    }})
     .await;
     let (mut recogniser, mut inputs) = fake.deepgram();
+    timeout(PATIENCE, has_flooded.recv()).await.unwrap();
     hear(&mut recogniser, &frames(0, 100));
+    // By the time that the audio is there, the flood has been read.
+    assert!(matches!(fake.got().await, (0, Got::Audio(_))));
     recogniser.finalize(1);
-    fake.audio_until(0, deepgram::FINALIZE).await;
     let mut told_of = 0;
     let last = loop {
         let said = told(&mut inputs).await;
