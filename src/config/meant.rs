@@ -305,6 +305,8 @@ pub enum SpeechFormat {
     /// 16-bit little-endian, 24 kHz, without a head: the first to arrive.
     Pcm,
     Wav,
+    Mp3,
+    Flac,
 }
 
 /// `POST /v1/text-to-speech/VOICE_ID/stream`.
@@ -330,6 +332,8 @@ pub enum ElevenLabsFormat {
     Ulaw8000,
     /// `pcm_RATE`: 16-bit little-endian, without a head.
     Pcm(u32),
+    /// `mp3_RATE_KBPS`: what every plan of theirs has.
+    Mp3 { rate: u32, kbps: u32 },
 }
 
 /// What is not said here is as stored with the voice.

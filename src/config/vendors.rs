@@ -101,8 +101,13 @@ pub(super) fn openai_tts(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts
     let voice = account.name(t, "voice", "a voice such as \"alloy\"", Some("alloy"));
     let instructions = t.text("instructions");
     let speed = t.number("speed", 0.25..=4.0);
-    let formats = [("pcm", SpeechFormat::Pcm), ("wav", SpeechFormat::Wav)];
-    let response_format = t.choice("response_format", &formats, &["mp3", "flac", "opus", "aac"]);
+    let formats = [
+        ("pcm", SpeechFormat::Pcm),
+        ("wav", SpeechFormat::Wav),
+        ("mp3", SpeechFormat::Mp3),
+        ("flac", SpeechFormat::Flac),
+    ];
+    let response_format = t.choice("response_format", &formats, &["opus", "aac"]);
     Some(Tts::OpenAi(OpenAiTts {
         endpoint: account.endpoint?,
         api_key: account.api_key,
@@ -128,6 +133,7 @@ pub(super) fn elevenlabs(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts
     }
     let wanted = "a model such as \"eleven_flash_v2_5\"";
     let model_id = account.name(t, "model_id", wanted, Some("eleven_flash_v2_5"));
+    let mp3 = |rate, kbps| ElevenLabsFormat::Mp3 { rate, kbps };
     let formats = [
         ("ulaw_8000", ElevenLabsFormat::Ulaw8000),
         ("pcm_8000", ElevenLabsFormat::Pcm(8000)),
@@ -135,9 +141,13 @@ pub(super) fn elevenlabs(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts
         ("pcm_22050", ElevenLabsFormat::Pcm(22_050)),
         ("pcm_24000", ElevenLabsFormat::Pcm(24_000)),
         ("pcm_44100", ElevenLabsFormat::Pcm(44_100)),
+        ("mp3_22050_32", mp3(22_050, 32)),
+        ("mp3_44100_32", mp3(44_100, 32)),
+        ("mp3_44100_64", mp3(44_100, 64)),
+        ("mp3_44100_96", mp3(44_100, 96)),
+        ("mp3_44100_128", mp3(44_100, 128)),
     ];
-    let later = ["mp3_22050_32", "mp3_44100_32", "mp3_44100_64", "mp3_44100_96", "mp3_44100_128"];
-    let output_format = t.choice("output_format", &formats, &later);
+    let output_format = t.choice("output_format", &formats, &[]);
     let language_code = language(t, "language_code");
     let voice_settings = t.section("voice_settings", |t| VoiceSettings {
         stability: t.number("stability", 0.0..=1.0),

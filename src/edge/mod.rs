@@ -8,6 +8,7 @@ mod handshake;
 mod patience;
 mod phrases;
 mod proxy;
+mod pulse;
 mod relay;
 mod serve;
 mod session;

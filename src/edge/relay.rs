@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use super::gateway::Gateway;
+use super::pulse::Pulse;
 use super::session::{Opened, ending_of, told_to_hang_up};
 use super::websocket::{self, Close, Received, Socket};
 use crate::call::{Event, Output, Relay, Service, StopReason};
@@ -46,8 +47,7 @@ pub(super) async fn relay(
         outbound: Outbound::new(&opened.start.stream_sid),
         observer,
         started,
-        next_ping: started + gateway.config.twilio.ping_interval,
-        pong_awaited: false,
+        pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
         last_words: None,
         end: None,
         gateway,
@@ -73,8 +73,7 @@ struct Talk {
     outbound: Outbound,
     observer: CallObserver,
     started: Instant,
-    next_ping: Instant,
-    pong_awaited: bool,
+    pulse: Pulse,
     /// The call ends when what is queued has been played, or at this time.
     last_words: Option<(Instant, StopReason, u16)>,
     end: Option<(StopReason, Ending)>,
@@ -150,7 +149,7 @@ impl Talk {
         let relay = self.relay.poll_timeout().map(|at| self.started + Duration::from_micros(at.as_micros()));
         let write = self.socket.blocked_since().map(|since| since + self.gateway.config.limits.write_timeout);
         let last = self.last_words.map(|(at, ..)| at);
-        [relay, write, last].into_iter().flatten().fold(self.next_ping, Instant::min)
+        [relay, write, last].into_iter().flatten().fold(self.pulse.due(), Instant::min)
     }
 
     fn time_passed(&mut self) {
@@ -159,11 +158,8 @@ impl Talk {
         if self.socket.blocked_since().is_some_and(|since| since + write_timeout <= at) {
             return self.finish(StopReason::Timeout, POLICY, "the carrier has stopped reading");
         }
-        if self.next_ping <= at {
-            self.observer.ping_sent(self.pong_awaited);
-            self.pong_awaited = true;
-            self.next_ping += self.gateway.config.twilio.ping_interval;
-            let payload = self.now().as_micros().to_be_bytes();
+        let now = self.now();
+        if let Some(payload) = self.pulse.ping(at, now, &self.observer) {
             let _ = self.socket.send_ping(payload);
             if let Some(bot) = &mut self.bot {
                 let _ = bot.send_ping(payload);
@@ -181,13 +177,7 @@ impl Talk {
         let text = match received {
             Received::Text(text) => text,
             Received::Binary(_) => return self.observer.dropped("binary", "Media Streams are text (31950)"),
-            Received::Pong(payload) => {
-                if let Ok(sent) = payload.as_ref().try_into().map(u64::from_be_bytes) {
-                    self.pong_awaited = false;
-                    self.observer.pong_received(self.now().since(CallTime::from_micros(sent)));
-                }
-                return;
-            }
+            Received::Pong(payload) => return self.pulse.pong(&payload, self.now(), &self.observer),
             Received::Ping => return,
             Received::Closed(close) => {
                 let (code, why) = ending_of(&close);

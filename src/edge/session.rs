@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::calls::Place;
 use super::gateway::Gateway;
+use super::pulse::Pulse;
 use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
 use crate::call::{Call, Event, Input, Job, Mode, Output, StopReason};
@@ -167,8 +168,7 @@ struct Session {
     /// Hears the whole call, where the recogniser is of that kind.
     recogniser: Option<Recogniser>,
     inbox: mpsc::Receiver<Input<'static>>,
-    next_ping: Instant,
-    pong_awaited: bool,
+    pulse: Pulse,
     ending: Ending,
 }
 
@@ -208,8 +208,7 @@ impl Session {
             requests: Vec::new(),
             recogniser: gateway.services.recognise(answers),
             inbox,
-            next_ping: started + gateway.config.twilio.ping_interval,
-            pong_awaited: false,
+            pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
             gateway,
         }
@@ -265,7 +264,7 @@ impl Session {
     fn deadline(&self) -> Instant {
         let call = self.call.poll_timeout().map(|at| self.started + Duration::from_micros(at.as_micros()));
         let write = self.socket.blocked_since().map(|since| since + self.gateway.config.limits.write_timeout);
-        [call, write].into_iter().flatten().fold(self.next_ping, Instant::min)
+        [call, write].into_iter().flatten().fold(self.pulse.due(), Instant::min)
     }
 
     fn time_passed(&mut self, now: CallTime) {
@@ -274,18 +273,11 @@ impl Session {
         if self.socket.blocked_since().is_some_and(|since| since + limits.write_timeout <= at) {
             return self.end(StopReason::Timeout, POLICY, "the carrier has stopped reading");
         }
-        if self.next_ping <= at {
-            self.ping(now);
+        if let Some(payload) = self.pulse.ping(at, now, &self.observer) {
+            let sent = self.socket.send_ping(payload);
+            self.must_fit(sent);
         }
         self.call.handle_timeout(now);
-    }
-
-    fn ping(&mut self, now: CallTime) {
-        self.observer.ping_sent(self.pong_awaited);
-        self.pong_awaited = true;
-        self.next_ping += self.gateway.config.twilio.ping_interval;
-        let sent = self.socket.send_ping(now.as_micros().to_be_bytes());
-        self.must_fit(sent);
     }
 
     // ---- from the carrier -------------------------------------------------------------------------
@@ -295,12 +287,7 @@ impl Session {
             Received::Text(text) => self.message(&text, now),
             Received::Binary(_) => self.observer.dropped("binary", "Media Streams are text (31950)"),
             Received::Ping => {}
-            Received::Pong(payload) => {
-                if let Ok(sent) = payload.as_ref().try_into().map(u64::from_be_bytes) {
-                    self.pong_awaited = false;
-                    self.observer.pong_received(now.since(CallTime::from_micros(sent)));
-                }
-            }
+            Received::Pong(payload) => self.pulse.pong(&payload, now, &self.observer),
             Received::Closed(close) => {
                 let (code, why) = ending_of(&close);
                 let reason = match close {

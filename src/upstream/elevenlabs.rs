@@ -43,6 +43,7 @@ pub(super) fn speech(config: &ElevenLabsTts, pools: &mut Pools) -> Result<(Wire,
     let format = match config.output_format {
         ElevenLabsFormat::Ulaw8000 => "ulaw_8000".to_owned(),
         ElevenLabsFormat::Pcm(rate) => format!("pcm_{rate}"),
+        ElevenLabsFormat::Mp3 { rate, kbps } => format!("mp3_{rate}_{kbps}"),
     };
     let mut query = vec![("output_format", format)];
     let latency = config.optimize_streaming_latency;
@@ -87,6 +88,7 @@ impl Speech {
         match self.config.output_format {
             ElevenLabsFormat::Ulaw8000 => "audio/basic".to_owned(),
             ElevenLabsFormat::Pcm(rate) => format!("audio/pcm;rate={rate}"),
+            ElevenLabsFormat::Mp3 { .. } => "audio/mpeg".to_owned(),
         }
     }
 }
@@ -139,6 +141,17 @@ mod tests {
             json!({"text": "Grüße.", "model_id": "eleven_flash_v2_5"})
         );
         assert!(spoken(&inputs) == hum(1600), "it was changed on the way");
+    }
+
+    #[tokio::test]
+    async fn mp3_is_asked_for_by_its_name_and_heard() {
+        let mp3 = include_bytes!("../../tests/audio/sweep-44k-joint-128.mp3");
+        let (inputs, request) = speech_of(mp3, |tts| {
+            tts.output_format = ElevenLabsFormat::Mp3 { rate: 44_100, kbps: 128 };
+        })
+        .await;
+        assert!(request.head.contains("/stream?output_format=mp3_44100_128 http/1.1"), "{}", request.head);
+        assert_eq!(spoken(&inputs).len(), 4_800, "0.6 s, without what the encoder put around it");
     }
 
     #[tokio::test]

@@ -100,6 +100,8 @@ impl Speech {
             response_format: match response_format {
                 SpeechFormat::Pcm => "pcm",
                 SpeechFormat::Wav => "wav",
+                SpeechFormat::Mp3 => "mp3",
+                SpeechFormat::Flac => "flac",
             },
         };
         // Strings and a number in range always serialise.
@@ -110,6 +112,8 @@ impl Speech {
         match self.config.response_format {
             SpeechFormat::Pcm => "audio/pcm;rate=24000",
             SpeechFormat::Wav => "audio/wav",
+            SpeechFormat::Mp3 => "audio/mpeg",
+            SpeechFormat::Flac => "audio/flac",
         }
     }
 }

@@ -180,9 +180,9 @@ fn what_a_vendor_would_refuse_is_told_of_before() {
              add the `upstream`, or write a `url`",
         ),
         (
-            "kind = \"openai\"\napi_key = \"k\"\nresponse_format = \"mp3\"",
-            "9:19: `response_format` in [dialogue.tts]: `\"mp3\"` is not in this version yet; \
-             write \"pcm\" or \"wav\"",
+            "kind = \"openai\"\napi_key = \"k\"\nresponse_format = \"opus\"",
+            "9:19: `response_format` in [dialogue.tts]: `\"opus\"` is not in this version yet; \
+             write \"pcm\" or \"wav\" or \"mp3\" or \"flac\"",
         ),
         (
             "kind = \"elevenlabs\"\napi_key = \"k\"\nvoice_settings = { stability = 2, pitch = 1 }",
