@@ -95,12 +95,19 @@ fn understand(answer: &Answer, body: &[u8]) -> Result<String, Failure> {
     }
 }
 
-/// What an object has instead of a text. Its values may be what the caller said, which is nobody's
-/// business but the caller's: a log gets the names.
+/// What an object has instead of a text: an error in its own words, else the names of its keys. Other
+/// values may be what the caller said, which has no place in a log.
 fn keys(object: &Map<String, Value>) -> String {
-    let keys: Vec<&str> = object.keys().map(String::as_str).take(8).collect();
-    let keys = quote(keys.join(", ").as_bytes());
-    format!("JSON with the keys {keys} where {{\"text\": \"…\"}} was expected")
+    let error = ["error", "message", "detail"].iter().find_map(|key| object.get(*key));
+    let came = match error {
+        Some(Value::String(error)) => format!("an error: {}", quote(error.as_bytes())),
+        Some(error) => format!("an error: {}", quote(error.to_string().as_bytes())),
+        None => {
+            let keys: Vec<&str> = object.keys().map(String::as_str).take(8).collect();
+            format!("JSON with the keys {}", quote(keys.join(", ").as_bytes()))
+        }
+    };
+    format!("{came}, where {{\"text\": \"…\"}} was expected")
 }
 
 /// What came, for a failure: `text/html: <h1>Oops</h1>`.
@@ -189,7 +196,7 @@ mod tests {
             ),
             (
                 "Content-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"result\":\"hi\"}",
-                "answered 200 with JSON with the keys result where {\"text\": \"…\"} was expected",
+                "answered 200 with JSON with the keys result, where {\"text\": \"…\"} was expected",
             ),
             (
                 "Content-Type: application/json\r\nContent-Length: 0\r\n\r\n",

@@ -8,7 +8,7 @@ const FAULTS: [Fault; 18] = [
     fault("/slow-headers", "timeout", NOTHING),
     fault("/500", "http_5xx", &["POST http://127.0.0.1:", "/500", "answered 500", "Internal Server Error"]),
     fault("/html", "protocol", &["text/html", "502 Bad Gateway", "was expected"]),
-    fault("/json", "protocol", &["JSON with the keys error"]),
+    fault("/json", "protocol", &["an error", "quota_exceeded", "was expected"]),
     fault("/wav-silence", "protocol", &["audio/wav", "was expected"]),
     fault("/wav-header-hang", "timeout", NOTHING),
     fault("/trickle", "timeout", NOTHING),
