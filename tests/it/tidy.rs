@@ -114,8 +114,9 @@ fn the_root_shows_what_the_project_is_and_little_more() {
         "docs",
         "deploy",
         "target",
-        // Ignored by git: proptest notes there what failed.
+        // Ignored by git: what failed in proptest, and what `voxgate call` heard.
         "proptest-regressions",
+        "heard.wav",
     ];
     for entry in fs::read_dir(project()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
