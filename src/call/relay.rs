@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::event::Event;
 use super::output::Output;
 use super::pacer::{Mark, Pacer, Sent};
-use crate::audio::{FRAME_BYTES, Hint, SAMPLE_RATE, SpeechDecoder};
+use crate::audio::{Hint, SAMPLE_RATE, SpeechDecoder};
 use crate::time::{CallTime, FRAME};
 
 /// What a carrier queues at most (10 minutes); more is dropped there, and here.
@@ -167,10 +167,6 @@ impl Relay {
                 Sent::Mark(_) => self.outputs.extend(self.names.pop_front().map(Output::Mark)),
             }
         }
-        debug_assert!(
-            self.pacer.is_dry() || self.pacer.due().is_some(),
-            "{FRAME_BYTES} bytes wait for nothing"
-        );
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod admin;
 mod calls;
+mod clock;
 mod gateway;
 mod handshake;
 mod patience;

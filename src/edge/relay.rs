@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
+use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
 use super::session::{Opened, ending_of, told_to_hang_up};
@@ -142,11 +143,11 @@ impl Talk {
     }
 
     fn now(&self) -> CallTime {
-        CallTime::from_micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+        Clock(self.started).now()
     }
 
     fn deadline(&self) -> Instant {
-        let relay = self.relay.poll_timeout().map(|at| self.started + Duration::from_micros(at.as_micros()));
+        let relay = self.relay.poll_timeout().map(|at| Clock(self.started).at(at));
         let write = self.socket.blocked_since().map(|since| since + self.gateway.config.limits.write_timeout);
         let last = self.last_words.map(|(at, ..)| at);
         [relay, write, last].into_iter().flatten().fold(self.pulse.due(), Instant::min)

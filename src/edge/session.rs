@@ -3,7 +3,6 @@
 //! the call says is done; what is decided is decided in `call`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -11,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::calls::Place;
+use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
 use super::relay::relay;
@@ -240,7 +240,7 @@ impl Session {
                 Woken::Received(received) => {
                     self.receive(received, now);
                     // A carrier that never pauses does not stop the clock.
-                    if self.started + Duration::from_micros(now.as_micros()) >= deadline {
+                    if Clock(self.started).at(now) >= deadline {
                         self.time_passed(now);
                     }
                 }
@@ -258,11 +258,11 @@ impl Session {
     }
 
     fn now(&self) -> CallTime {
-        CallTime::from_micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+        Clock(self.started).now()
     }
 
     fn deadline(&self) -> Instant {
-        let call = self.call.poll_timeout().map(|at| self.started + Duration::from_micros(at.as_micros()));
+        let call = self.call.poll_timeout().map(|at| Clock(self.started).at(at));
         let write = self.socket.blocked_since().map(|since| since + self.gateway.config.limits.write_timeout);
         [call, write].into_iter().flatten().fold(self.pulse.due(), Instant::min)
     }
