@@ -17,6 +17,7 @@ mod relay;
 mod services_fail;
 mod streaming;
 mod tidy;
+mod twiml;
 mod vendors;
 mod wire;
 mod world;
