@@ -1,6 +1,9 @@
 //! The commands. The only room that prints, and the only one where `anyhow` is at home.
 
 pub mod call;
+mod doctor;
+mod explain;
+mod show;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,8 +44,14 @@ enum Command {
     #[command(after_help = "Example: PORT=8080 voxgate run --config gateway.toml")]
     Run(RunArgs),
     /// Read the configuration as `run` would, and name every problem in it
-    #[command(after_help = "Example: voxgate check --config gateway.toml")]
-    Check(RunArgs),
+    #[command(
+        after_help = "Exit status: 0 if it is valid, else 1.\n\nExample: voxgate check --config gateway.toml"
+    )]
+    Check(CheckArgs),
+    /// Show what holds and where it comes from, or the schema for editors
+    Config(show::ConfigArgs),
+    /// Judge a deployment: GO or NO-GO, and why
+    Doctor(Box<doctor::DoctorArgs>),
     /// Play Twilio against a media URL
     Call(Box<call::CallArgs>),
 }
@@ -54,12 +63,23 @@ struct RunArgs {
     config: Option<PathBuf>,
 }
 
+#[derive(Args, Debug)]
+struct CheckArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
 /// Does what the command line says. Wrong usage ends the process with status 2.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => run(&args),
         Command::Check(args) => check(&args),
+        Command::Config(args) => show::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Call(args) => call::run(*args),
     };
     done.unwrap_or_else(|error| {
@@ -76,11 +96,21 @@ fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let (config, source) = load(args)?;
-    let mode = config.dialogue.mode.as_str();
-    println!("{source}: valid; mode {mode}, listening on {}", config.server.listen);
-    Ok(ExitCode::SUCCESS)
+fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let env = config::process_env();
+    let source = config::find(args.run.config.as_deref(), &env);
+    let checked = config::load(source.clone(), &env);
+    let name = source.name();
+    match &checked {
+        Ok(_) if args.json => println!("{}", explain::as_json(&name, None)),
+        Ok(config) => {
+            let mode = config.dialogue.mode.as_str();
+            println!("{name}: valid; mode {mode}, listening on {}", config.server.listen);
+        }
+        Err(problems) if args.json => println!("{}", explain::as_json(&name, Some(problems))),
+        Err(problems) => explain::print(&source, problems),
+    }
+    Ok(if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The configuration, and what it was read from. All its problems are one error.

@@ -20,6 +20,17 @@ const ADDRESS: &str = "an address such as \"0.0.0.0:8080\"";
 const MOST_SYNTAX_ERRORS: usize = 5;
 
 pub(super) fn resolve(file: &str, text: &str, folder: &Path, env: &Env) -> Result<Config, Problems> {
+    examine(file, text, folder, env, |config, _| config)
+}
+
+/// The same, for who wants to know what was asked for on the way.
+pub(super) fn examine<T>(
+    file: &str,
+    text: &str,
+    folder: &Path,
+    env: &Env,
+    look: impl FnOnce(Config, &Document<'_>) -> T,
+) -> Result<T, Problems> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // What could be read is a guess, and would bring problems that are not there.
@@ -27,8 +38,9 @@ pub(super) fn resolve(file: &str, text: &str, folder: &Path, env: &Env) -> Resul
     }
     let mut doc = Document::new(file, text, folder, env, root.get_ref());
     let config = config(&mut Table::root(&mut doc));
+    let seen = look(config, &doc);
     match doc.finish() {
-        problems if problems.is_empty() => Ok(config),
+        problems if problems.is_empty() => Ok(seen),
         problems => Err(Problems::sorted(problems)),
     }
 }
@@ -70,6 +82,7 @@ fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
         s.trim().parse().map_err(|_| Refused::from("is not a port"))
     }) {
         listen.set_port(port);
+        t.replaced("listen", format!("{:?}", listen.to_string()), "PORT");
     }
     Server {
         listen,
@@ -121,16 +134,7 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
         let why = "`token` in [twilio] is \"enforce\", and the TwiML of the app bears no tokens";
         t.complain("token", why.to_owned(), "write twiml = \"serve\", or token = \"off\"".to_owned());
     }
-    // The file that ships names this variable, and it may be unset.
-    let auth_token = match t.as_written("auth_token") {
-        Some("env:TWILIO_AUTH_TOKEN") => {
-            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
-        }
-        None if !t.has("auth_token") => {
-            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
-        }
-        _ => t.secret("auth_token"),
-    };
+    let auth_token = t.secret_in("auth_token", "TWILIO_AUTH_TOKEN");
     let fallback_twiml = t
         .parsed("fallback_twiml", "TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"", |s| {
             Ok(values::twiml(s)?)

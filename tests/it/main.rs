@@ -5,7 +5,9 @@
 
 mod agents;
 mod app_faults;
+mod check;
 mod conversation;
+mod doctor;
 mod drain;
 mod events;
 mod grafana;
