@@ -5,6 +5,7 @@
 pub mod codes;
 mod message;
 mod outbound;
+pub mod signature;
 mod status;
 
 pub use message::{Malformed, MediaFormat, Message, Reader, Start};
