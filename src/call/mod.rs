@@ -13,6 +13,7 @@
 mod dialogue;
 mod digits;
 mod event;
+mod file;
 mod input;
 mod line;
 mod output;

@@ -14,6 +14,7 @@ mod hostile;
 mod http;
 mod legacy_websocket;
 mod relay;
+mod relay_bots;
 mod services_fail;
 mod streaming;
 mod tidy;

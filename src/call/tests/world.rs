@@ -260,6 +260,7 @@ impl World {
             | Event::TtsLen { .. }
             | Event::FirstFrameHeard { .. }
             | Event::BotOverflow
+            | Event::BotUnplayable { .. }
             | Event::Dtmf { .. }
             | Event::MediaGap { .. } => {}
         }
