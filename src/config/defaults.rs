@@ -25,6 +25,13 @@ impl Default for Config {
                 stream_status: "/webhook/stream_status".to_owned(),
                 incoming_call: "/webhook/incoming_call".to_owned(),
                 stream_ended: "/webhook/stream_ended".to_owned(),
+                twiml: Twiml::Forward,
+                twiml_fix: false,
+                fallback_twiml: "<Response><Say>We are sorry, we cannot take your call right now. \
+                                 Please call again later.</Say><Hangup/></Response>"
+                    .to_owned(),
+                token: TokenCheck::Warn,
+                auth_token: None,
             },
             turn: Turn {
                 vad: Vad::Rms,

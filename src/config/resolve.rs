@@ -48,7 +48,7 @@ pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
     let server = root.section("server", |t| server(t, default.server));
     let admin = root.section("admin", |t| admin(t, default.admin, &server));
     let log = root.section("log", |t| log(t, default.log));
-    let twilio = root.section("twilio", |t| twilio(t, default.twilio));
+    let twilio = root.section("twilio", |t| twilio(t, default.twilio, &server));
     let turn = root.section("turn", |t| turn(t, default.turn));
     let playout = root.section("playout", |t| Playout {
         lead: t.millis("lead_ms", 0..=2000).unwrap_or(default.playout.lead),
@@ -106,13 +106,36 @@ fn log(t: &mut Table<'_, '_>, default: Log) -> Log {
     }
 }
 
-fn twilio(t: &mut Table<'_, '_>, default: Twilio) -> Twilio {
+fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
     t.choice("signature", &[("off", ())], &["warn", "enforce"]);
-    t.choice("twiml", &[("forward", ())], &["serve"]);
-    // The file that ships names this variable, and nothing needs it while the signature is off.
-    if t.as_written("auth_token") != Some("env:TWILIO_AUTH_TOKEN") {
-        t.secret("auth_token");
+    let modes = [("forward", Twiml::Forward), ("serve", Twiml::Serve)];
+    let twiml = t.choice("twiml", &modes, &[]).unwrap_or(default.twiml);
+    let checks = [("off", TokenCheck::Off), ("warn", TokenCheck::Warn), ("enforce", TokenCheck::Enforce)];
+    let token = t.choice("token", &checks, &[]);
+    if twiml == Twiml::Serve && !server.public_url.as_ref().is_some_and(|url| url.starts_with("https://")) {
+        let why = "`twiml` in [twilio] is \"serve\", and `public_url` in [server] is no https:// URL";
+        let help = "write it as Twilio sees this gateway: public_url = \"https://bot.example.com\"";
+        t.complain("twiml", why.to_owned(), help.to_owned());
     }
+    if twiml == Twiml::Forward && token == Some(TokenCheck::Enforce) {
+        let why = "`token` in [twilio] is \"enforce\", and the TwiML of the app bears no tokens";
+        t.complain("token", why.to_owned(), "write twiml = \"serve\", or token = \"off\"".to_owned());
+    }
+    // The file that ships names this variable, and it may be unset.
+    let auth_token = match t.as_written("auth_token") {
+        Some("env:TWILIO_AUTH_TOKEN") => {
+            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
+        }
+        None if !t.has("auth_token") => {
+            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
+        }
+        _ => t.secret("auth_token"),
+    };
+    let fallback_twiml = t
+        .parsed("fallback_twiml", "TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"", |s| {
+            Ok(values::twiml(s)?)
+        })
+        .unwrap_or(default.fallback_twiml);
     let mut path = |key, default| t.parsed(key, PATH, |s| Ok(values::path(s)?)).unwrap_or(default);
     let twilio = Twilio {
         path: path("path", default.path),
@@ -123,6 +146,11 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio) -> Twilio {
             .parsed("subprotocol", "a word such as \"audio.twilio.com\"", |s| Ok(values::header_word(s)?))
             .unwrap_or(default.subprotocol),
         ping_interval: t.duration("ping_interval", secs(5, 15)).unwrap_or(default.ping_interval),
+        twiml,
+        twiml_fix: t.flag("twiml_fix").unwrap_or(default.twiml_fix),
+        fallback_twiml,
+        token: token.unwrap_or(default.token),
+        auth_token,
     };
     // The gateway answers these two itself, so nothing else may be there. The other two may be one.
     for (key, path, own) in [
@@ -272,7 +300,18 @@ pub(super) mod tests {
             ),
             (
                 "[twilio]\ntwiml = \"serve\"",
-                "2:9: `twiml` in [twilio]: `\"serve\"` is not in this version yet; write \"forward\"",
+                "2:9: `twiml` in [twilio] is \"serve\", and `public_url` in [server] is no https:// URL; \
+                 write it as Twilio sees this gateway: public_url = \"https://bot.example.com\"",
+            ),
+            (
+                "[twilio]\ntoken = \"enforce\"",
+                "2:9: `token` in [twilio] is \"enforce\", and the TwiML of the app bears no tokens; \
+                 write twiml = \"serve\", or token = \"off\"",
+            ),
+            (
+                "[twilio]\nfallback_twiml = \"<Response><Say>Sorry</Response>\"",
+                "2:18: `fallback_twiml` in [twilio]: `\"<Response><Say>Sorry</Response>\"` is not sound XML; \
+                 write TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"",
             ),
             (
                 "[dialogue]\nmode = \"realtime\"",

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::calls::Calls;
 use super::phrases::Phrases;
 use super::serve::StartError;
+use super::tokens::Tokens;
 use crate::call::{Hearing, Mode, Settings};
 use crate::config::{self, Config};
 use crate::observe::Metrics;
@@ -18,6 +19,7 @@ pub(super) struct Gateway {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) calls: Arc<Calls>,
+    pub(super) tokens: Tokens,
     pub(super) services: Services,
     /// Who conducts the calls, where they are relayed.
     pub(super) bot: Option<Bot>,
@@ -44,6 +46,7 @@ impl Gateway {
                 config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
                 config::Mode::Echo | config::Mode::Dialogue { .. } => None,
             },
+            tokens: Tokens::new(&config.twilio, metrics.clone()),
             phrases: Phrases::new(&config)?,
             services,
             draining: AtomicBool::new(false),

@@ -11,11 +11,14 @@ mod phrases;
 mod proxy;
 mod pulse;
 mod relay;
+mod respond;
 mod serve;
 mod session;
 mod shutdown;
 mod take_over;
+mod tokens;
 mod tunnel;
+mod voice;
 mod websocket;
 
 pub use serve::{StartError, serve};
