@@ -15,7 +15,9 @@ mod serve;
 mod session;
 mod shutdown;
 mod take_over;
+mod tapes;
 mod tunnel;
 mod websocket;
 
+pub use gateway::settings;
 pub use serve::{StartError, serve};
