@@ -59,9 +59,10 @@ pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
         upstreams.insert(name.to_owned(), read);
     });
     let dialogue = root.section("dialogue", |t| dialogue(t, default.dialogue, &upstreams));
+    let recording = root.section("recording", |t| recording(t, default.recording));
     let limits = root.section("limits", |t| limits(t, default.limits));
     let app = upstreams.remove("app").unwrap_or(Config::default().app);
-    Config { server, admin, log, twilio, turn, playout, dialogue, app, limits }
+    Config { server, admin, log, twilio, turn, playout, dialogue, app, recording, limits }
 }
 
 fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
@@ -187,6 +188,18 @@ fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
     }
 }
 
+fn recording(t: &mut Table<'_, '_>, default: Recording) -> Recording {
+    Recording {
+        folder: t.folder("folder").unwrap_or(default.folder),
+        keep: t.duration("keep", secs(60, 366 * 24 * 3600)).unwrap_or(default.keep),
+        most_bytes: t.whole("max_mb", 1..=100_000_000).map_or(default.most_bytes, megabytes),
+    }
+}
+
+fn megabytes(count: i64) -> u64 {
+    count.unsigned_abs().saturating_mul(1_000_000)
+}
+
 fn limits(t: &mut Table<'_, '_>, default: Limits) -> Limits {
     Limits {
         max_calls: t.count("max_calls", 1..=1_000_000).unwrap_or(default.max_calls),
@@ -225,9 +238,9 @@ pub(super) mod tests {
             ("[trun]\neou_ms = 1", "1:2: unknown table [trun]; did you mean [turn]?"),
             ("[dialogue.sst]", "1:11: unknown table [dialogue.sst]; did you mean [dialogue.stt]?"),
             (
-                "[recording]",
-                "1:2: unknown table [recording]; this level has admin, dialogue, limits, log, playout, server, \
-                 turn, twilio, upstreams",
+                "[billing]",
+                "1:2: unknown table [billing]; this level has admin, dialogue, limits, log, playout, recording, \
+                 server, turn, twilio, upstreams",
             ),
             ("log = 5", "1:7: `log`: the value is a whole number; write a table, [log]"),
             ("[[turn]]", "1:1: `turn`: the value is a list; write a table, [turn]"),

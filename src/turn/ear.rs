@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::FRAME;
 
 /// When speech counts as begun, as gone on, and as over.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Endpointing {
     /// This much silence ends an utterance.
     pub eou: Duration,
