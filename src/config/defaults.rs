@@ -27,7 +27,7 @@ impl Default for Config {
                 stream_ended: "/webhook/stream_ended".to_owned(),
             },
             turn: Turn {
-                vad: Vad::Rms,
+                vad: Vad::Neural,
                 vad_rms: 210.0,
                 eou: Duration::from_millis(450),
                 barge_in: true,
