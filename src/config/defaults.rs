@@ -34,7 +34,7 @@ impl Default for Config {
                 auth_token: None,
             },
             turn: Turn {
-                vad: Vad::Rms,
+                vad: Vad::Neural,
                 vad_rms: 210.0,
                 eou: Duration::from_millis(450),
                 barge_in: true,

@@ -101,6 +101,7 @@ pub struct Turn {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vad {
+    Neural,
     Rms,
 }
 

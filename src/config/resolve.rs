@@ -175,7 +175,7 @@ fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
     #[expect(clippy::cast_possible_truncation, reason = "in range, and a threshold needs no more")]
     let vad_rms = t.number("vad_rms", 1.0..=32_000.0).map(|rms| rms as f32);
     Turn {
-        vad: t.choice("vad", &[("rms", Vad::Rms)], &["neural"]).unwrap_or(default.vad),
+        vad: t.choice("vad", &[("neural", Vad::Neural), ("rms", Vad::Rms)], &[]).unwrap_or(default.vad),
         vad_rms: vad_rms.unwrap_or(default.vad_rms),
         eou: t.millis("eou_ms", 100..=5000).unwrap_or(default.eou),
         barge_in: t.flag("barge_in").unwrap_or(default.barge_in),
@@ -304,8 +304,8 @@ pub(super) mod tests {
                 "2:10: `format` in [log]: `\"xml\"` is not one of its words; write \"text\" or \"json\"",
             ),
             (
-                "[turn]\nvad = \"neural\"",
-                "2:7: `vad` in [turn]: `\"neural\"` is not in this version yet; write \"rms\"",
+                "[turn]\nvad = \"silero\"",
+                "2:7: `vad` in [turn]: `\"silero\"` is not one of its words; write \"neural\" or \"rms\"",
             ),
             (
                 "[twilio]\nsignature = \"enforce\"",

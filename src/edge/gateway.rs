@@ -14,7 +14,7 @@ use crate::call::{Hearing, Mode, Phrase, Settings};
 use crate::config::{self, Config};
 use crate::observe::Metrics;
 use crate::tape::Tapes;
-use crate::turn::Endpointing;
+use crate::turn::{Endpointing, Vad};
 use crate::upstream::{Bot, Services};
 
 pub(super) struct Gateway {
@@ -113,11 +113,16 @@ pub fn settings(config: &Config) -> Settings {
         config::Mode::Dialogue { stt, .. } if stt.is_streaming() => (Mode::Dialogue, Hearing::Stream),
         config::Mode::Dialogue { .. } => (Mode::Dialogue, Hearing::Utterances),
     };
+    let vad = match turn.vad {
+        config::Vad::Neural => Vad::Neural,
+        config::Vad::Rms => Vad::Rms,
+    };
     Settings {
         mode,
         hearing,
+        vad,
         vad_rms: turn.vad_rms,
-        endpointing: Endpointing { eou: turn.eou, max_utterance: turn.max_utterance },
+        endpointing: Endpointing { eou: turn.eou, tail: vad.tail(), max_utterance: turn.max_utterance },
         barge_in: turn.barge_in,
         dedup_window: turn.dedup_window,
         greeting: None,
