@@ -24,6 +24,7 @@ need curl curl
 need openssl openssl
 need node nodejs npm
 need npm npm
+need prometheus prometheus
 need python3 python3 python3-venv
 if command -v python3 >/dev/null && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
   wanted+=(python3-venv)

@@ -19,6 +19,7 @@ mod relay_bots;
 mod services_fail;
 mod streaming;
 mod tidy;
+mod twiml;
 mod vendors;
 mod wire;
 mod world;
