@@ -34,7 +34,7 @@ impl Default for Config {
                 auth_token: None,
             },
             turn: Turn {
-                vad: Vad::Rms,
+                vad: Vad::Neural,
                 vad_rms: 210.0,
                 eou: Duration::from_millis(450),
                 barge_in: true,
@@ -53,6 +53,11 @@ impl Default for Config {
                 reply_deadline: Duration::from_secs(6),
             },
             app: Upstream::new("app", vec!["127.0.0.1:5000".to_owned()]),
+            recording: Recording {
+                folder: None,
+                keep: Duration::from_hours(7 * 24),
+                most_bytes: 10_000 * 1_000_000,
+            },
             limits: Limits {
                 max_calls: 10_000,
                 max_message: 65_536,

@@ -16,6 +16,7 @@ pub struct Config {
     pub dialogue: Dialogue,
     /// The app behind the gateway: every HTTP path that is not the gateway's own.
     pub app: Upstream,
+    pub recording: Recording,
     pub limits: Limits,
 }
 
@@ -100,6 +101,7 @@ pub struct Turn {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vad {
+    Neural,
     Rms,
 }
 
@@ -425,6 +427,16 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Requests under way at once, over all servers.
     pub max_in_flight: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recording {
+    /// Where the tapes are; `None` where calls are not recorded.
+    pub folder: Option<PathBuf>,
+    /// A tape goes this long after its call.
+    pub keep: Duration,
+    /// All tapes together, in bytes; the oldest go first.
+    pub most_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -71,9 +71,10 @@ pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
         upstreams.insert(name.to_owned(), read);
     });
     let dialogue = root.section("dialogue", |t| dialogue(t, default.dialogue, &upstreams));
+    let recording = root.section("recording", |t| recording(t, default.recording));
     let limits = root.section("limits", |t| limits(t, default.limits));
     let app = upstreams.remove("app").unwrap_or(Config::default().app);
-    Config { server, admin, log, twilio, turn, playout, dialogue, app, limits }
+    Config { server, admin, log, twilio, turn, playout, dialogue, app, recording, limits }
 }
 
 fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
@@ -178,7 +179,7 @@ fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
     #[expect(clippy::cast_possible_truncation, reason = "in range, and a threshold needs no more")]
     let vad_rms = t.number("vad_rms", 1.0..=32_000.0).map(|rms| rms as f32);
     Turn {
-        vad: t.choice("vad", &[("rms", Vad::Rms)], &["neural"]).unwrap_or(default.vad),
+        vad: t.choice("vad", &[("neural", Vad::Neural), ("rms", Vad::Rms)], &[]).unwrap_or(default.vad),
         vad_rms: vad_rms.unwrap_or(default.vad_rms),
         eou: t.millis("eou_ms", 100..=5000).unwrap_or(default.eou),
         barge_in: t.flag("barge_in").unwrap_or(default.barge_in),
@@ -189,6 +190,18 @@ fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
         max_utterance: t.duration("max_utterance", secs(2, 300)).unwrap_or(default.max_utterance),
         dtmf_timeout: t.duration("dtmf_timeout", millis(100, 60_000)).unwrap_or(default.dtmf_timeout),
     }
+}
+
+fn recording(t: &mut Table<'_, '_>, default: Recording) -> Recording {
+    Recording {
+        folder: t.folder("folder").unwrap_or(default.folder),
+        keep: t.duration("keep", secs(60, 366 * 24 * 3600)).unwrap_or(default.keep),
+        most_bytes: t.whole("max_mb", 1..=100_000_000).map_or(default.most_bytes, megabytes),
+    }
+}
+
+fn megabytes(count: i64) -> u64 {
+    count.unsigned_abs().saturating_mul(1_000_000)
 }
 
 fn limits(t: &mut Table<'_, '_>, default: Limits) -> Limits {
@@ -229,9 +242,9 @@ pub(super) mod tests {
             ("[trun]\neou_ms = 1", "1:2: unknown table [trun]; did you mean [turn]?"),
             ("[dialogue.sst]", "1:11: unknown table [dialogue.sst]; did you mean [dialogue.stt]?"),
             (
-                "[recording]",
-                "1:2: unknown table [recording]; this level has admin, dialogue, limits, log, playout, server, \
-                 turn, twilio, upstreams",
+                "[billing]",
+                "1:2: unknown table [billing]; this level has admin, dialogue, limits, log, playout, recording, \
+                 server, turn, twilio, upstreams",
             ),
             ("log = 5", "1:7: `log`: the value is a whole number; write a table, [log]"),
             ("[[turn]]", "1:1: `turn`: the value is a list; write a table, [turn]"),
@@ -295,8 +308,8 @@ pub(super) mod tests {
                 "2:10: `format` in [log]: `\"xml\"` is not one of its words; write \"text\" or \"json\"",
             ),
             (
-                "[turn]\nvad = \"neural\"",
-                "2:7: `vad` in [turn]: `\"neural\"` is not in this version yet; write \"rms\"",
+                "[turn]\nvad = \"silero\"",
+                "2:7: `vad` in [turn]: `\"silero\"` is not one of its words; write \"neural\" or \"rms\"",
             ),
             (
                 "[twilio]\nsignature = \"enforce\"",

@@ -16,9 +16,11 @@ mod serve;
 mod session;
 mod shutdown;
 mod take_over;
+mod tapes;
 mod tokens;
 mod tunnel;
 mod voice;
 mod websocket;
 
+pub use gateway::settings;
 pub use serve::{StartError, serve};

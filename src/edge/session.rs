@@ -15,8 +15,9 @@ use super::gateway::Gateway;
 use super::pulse::Pulse;
 use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
-use crate::call::{Call, Event, Input, Job, Mode, Output, StopReason};
+use crate::call::{Event, Input, Job, Mode, Output, StopReason};
 use crate::observe::{CallLabels, CallObserver, Ending};
+use crate::tape::Taped;
 use crate::time::CallTime;
 use crate::turn::State;
 use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start};
@@ -164,7 +165,7 @@ impl Drop for Request {
 
 struct Session {
     socket: Socket,
-    call: Call,
+    call: Taped,
     reader: Reader,
     outbound: Outbound,
     observer: CallObserver,
@@ -199,6 +200,7 @@ impl Session {
             Mode::Dialogue => "dialogue",
         };
         observer.started(subprotocol.as_deref(), &start.account_sid, mode);
+        let call = super::tapes::taped(&gateway, &start, settings);
         let started = Instant::now();
         let (answers, inbox) = mpsc::channel(INBOX);
         let outbound = Outbound::new(&start.stream_sid);
@@ -206,7 +208,7 @@ impl Session {
         let ids = CallIds { call_sid, stream_sid, account_sid, parameters };
         Session {
             socket,
-            call: Call::new(Arc::new(settings), CallTime::ZERO),
+            call,
             reader: Reader::default(),
             outbound,
             observer,

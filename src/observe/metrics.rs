@@ -150,6 +150,11 @@ pub struct Metrics {
     http_requests: IntCounterVec,
     http_duration: HistogramVec,
     pub http_inflight: IntGauge,
+    pub recordings_written: IntCounter,
+    pub recordings_cut: IntCounter,
+    pub recordings_deleted: IntCounter,
+    pub recording_bytes: IntCounter,
+    pub recording_folder_bytes: IntGauge,
     pub stream_status: IntCounterVec,
     twiml_findings: IntCounterVec,
     twiml_fallbacks: IntCounterVec,
@@ -170,6 +175,11 @@ impl Metrics {
             "barge_ins_total",
             "Interruptions of the bot by the caller, by outcome.",
             &["outcome"],
+        )?;
+        let recordings = new.counters(
+            "recordings_total",
+            "Tapes of calls: written to the end, cut before it, and deleted by age or size.",
+            &["result"],
         )?;
         let build = IntGaugeVec::new(
             Opts::new("build_info", "The version that runs; always 1."),
@@ -264,6 +274,12 @@ impl Metrics {
                 &HTTP,
             )?,
             http_inflight: new.gauge("http_inflight", "HTTP requests under way.")?,
+            recordings_written: recordings.with_label_values(&["written"]),
+            recordings_cut: recordings.with_label_values(&["cut"]),
+            recordings_deleted: recordings.with_label_values(&["deleted"]),
+            recording_bytes: new.counter("recording_bytes_total", "Written to tapes.")?,
+            recording_folder_bytes: new
+                .gauge("recording_folder_bytes", "What the tapes in the folder take up.")?,
             stream_status: new.counters(
                 "stream_status_total",
                 "Stream status callbacks of the carrier, by event.",

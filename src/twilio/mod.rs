@@ -6,6 +6,7 @@ pub mod codes;
 pub mod lint;
 mod message;
 mod outbound;
+pub mod signature;
 mod status;
 mod token;
 mod voice;

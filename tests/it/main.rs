@@ -5,6 +5,7 @@
 
 mod agents;
 mod app_faults;
+mod audio_quality;
 mod check;
 mod conversation;
 mod doctor;
@@ -16,6 +17,7 @@ mod hostile;
 mod http;
 mod legacy_websocket;
 mod relay;
+mod relay_bots;
 mod services_fail;
 mod streaming;
 mod tidy;
