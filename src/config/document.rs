@@ -147,7 +147,12 @@ impl<'a> Document<'a> {
             Some(span) => Place::in_text(self.file, self.text, span),
             None => Place::File { file: self.file.to_owned() },
         };
-        self.problems.push(Problem { place, text: text.filter(|text| !text.contains('@')), why, help });
+        self.problems.push(Problem {
+            place,
+            text: text.filter(|text| !text.contains(['@', '?'])),
+            why,
+            help,
+        });
     }
 
     /// The keys that a table would be asked for by this reader, who finds it empty.
@@ -211,8 +216,8 @@ impl<'a> Document<'a> {
                 (Place::in_text(self.file, self.text, value.span()), excerpt(self.text, value.span()), refers)
             }
         };
-        // A URL in the wrong place may have a password before its `@`.
-        let hide = hide || text.contains('@');
+        // A URL in the wrong place may have a password before its `@`, or a key behind its `?`.
+        let hide = hide || text.contains(['@', '?']);
         let text = (refers || !hide).then_some(text);
         let subject = match (&text, refers && !refused.reference) {
             (None, _) => "the value".to_owned(),

@@ -94,7 +94,7 @@ mod tests {
             ("a = \"open\nb = 1", "a = \"****\nb = 1"),
         ] {
             let seen = masked(text, None, false);
-            let letters = |text: &str| text.replace('"', "*").replace('\'', "*");
+            let letters = |text: &str| text.replace(['"', '\''], "*");
             assert_eq!(letters(&seen), letters(wanted), "{text}: {seen}");
             assert_eq!(seen.len(), text.len());
         }

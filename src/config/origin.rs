@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use toml::de::DeTable;
 
-use super::document::{Document, join};
+use super::document::{Document, Shape, join};
 use super::problem::Place;
 use super::written::FROM_ENVIRONMENT;
-use super::{SHIPPED, SHIPPED_NAME};
+use super::{SHIPPED, SHIPPED_NAME, values};
 
 /// One key with the value that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +22,8 @@ pub struct Entry {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// `gateway.toml:12`, and what the value there refers to.
-    File {
-        line: String,
-        reference: Option<String>,
-    },
+    /// `gateway.toml:12`
+    File(String),
     Environment(String),
     Default,
 }
@@ -34,8 +31,7 @@ pub enum Origin {
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Origin::File { line, reference: None } => f.write_str(line),
-            Origin::File { line, reference: Some(reference) } => write!(f, "{line}, {reference}"),
+            Origin::File(line) => f.write_str(line),
             Origin::Environment(name) => write!(f, "{name} (environment)"),
             Origin::Default => f.write_str("default"),
         }
@@ -56,7 +52,15 @@ pub(super) fn entries(doc: &Document<'_>) -> Vec<Entry> {
                 continue;
             }
             let hidden = table.hidden.iter().any(|hidden| hidden == key);
-            let mask = |value: String| if hidden || value.contains('@') { MASK.to_owned() } else { value };
+            // A URL or a path is hidden for what may be in it.
+            let is_plain = |value: &str| {
+                let begins = ["\"\"", "\"/", "\"http", "\"ws"].iter().any(|with| value.starts_with(with));
+                begins && !value.contains('?')
+            };
+            let mask = |value: String| match (hidden && !is_plain(&value)) || value.contains('@') {
+                true => MASK.to_owned(),
+                false => value,
+            };
             let variable = FROM_ENVIRONMENT.iter().find(|(of, known, _)| *of == table.name && known == key);
             let variable = variable.and_then(|(_, _, names)| {
                 let mut set = names.iter().filter_map(|name| Some((*name, doc.env.get(*name)?)));
@@ -67,15 +71,23 @@ pub(super) fn entries(doc: &Document<'_>) -> Vec<Entry> {
             let (value, origin) = match (replaced, variable, written) {
                 (Some((_, value, name)), ..) => (value.clone(), Origin::Environment((*name).to_owned())),
                 (None, Some((name, value)), _) => {
-                    let bare = value.trim().parse::<f64>().is_ok();
-                    let value = if bare { value.trim().to_owned() } else { format!("{value:?}") };
+                    let mut shapes =
+                        doc.shapes.iter().filter(|(of, known, _)| *of == table.name && known == key);
+                    let value = match shapes.next() {
+                        Some((_, _, Shape::Flag)) => values::flag(value).unwrap_or_default().to_string(),
+                        Some((_, _, Shape::Whole(..) | Shape::Number(..))) => value.trim().to_owned(),
+                        _ => format!("{value:?}"),
+                    };
                     (mask(value), Origin::Environment(name.to_owned()))
                 }
                 (None, None, Some(value)) => {
-                    let reference =
-                        value.get_ref().as_str().filter(|s| s.starts_with("env:") || s.starts_with("file:"));
                     let shown = doc.text.get(value.span()).unwrap_or_default().to_owned();
-                    let shown = if reference.is_some() { shown } else { mask(shown) };
+                    // What is elsewhere is not shown, but where it is.
+                    let refers = value
+                        .get_ref()
+                        .as_str()
+                        .is_some_and(|s| s.starts_with("env:") || s.starts_with("file:"));
+                    let shown = if refers { shown } else { mask(shown) };
                     if doc.file == SHIPPED_NAME {
                         (shown, Origin::Default)
                     } else {
@@ -84,11 +96,7 @@ pub(super) fn entries(doc: &Document<'_>) -> Vec<Entry> {
                             Place::File { file } => file,
                             Place::Environment { name } => name,
                         };
-                        let value = if reference.is_some() { MASK.to_owned() } else { shown };
-                        (
-                            value,
-                            Origin::File { line, reference: reference.map(|r| r.escape_debug().to_string()) },
-                        )
+                        (shown, Origin::File(line))
                     }
                 }
                 (None, None, None) => match defaults.get(&(table.name.clone(), key.to_string())) {
@@ -142,14 +150,23 @@ mod tests {
                     headers = { X-Key = \"s3cret\" }\n[upstreams.more]\nservers = [\"a:1\"]\n";
         let lines = printed(
             text,
-            &[("PORT", "2"), ("EOU_MS", "600"), ("TOKEN", "s3cret"), ("TWILIO_AUTH_TOKEN", "s3cret")],
+            &[
+                ("PORT", "2"),
+                ("EOU_MS", "600"),
+                ("BARGE_IN", "Off"),
+                ("DEPLOY_ID", "7"),
+                ("TOKEN", "s3cret"),
+                ("TWILIO_AUTH_TOKEN", "s3cret"),
+            ],
         );
         for wanted in [
             "server.listen = \"127.0.0.1:2\" # PORT (environment)",
             "server.drain = \"15m\" # default",
             "turn.eou_ms = 600 # EOU_MS (environment)",
+            "turn.barge_in = false # BARGE_IN (environment)",
+            "server.deploy_id = \"7\" # DEPLOY_ID (environment)",
             "turn.vad_rms = 300 # gateway.toml:5",
-            "admin.token = \"***\" # gateway.toml:7, env:TOKEN",
+            "admin.token = \"env:TOKEN\" # gateway.toml:7",
             "dialogue.stt.url = \"***\" # gateway.toml:9",
             "dialogue.stt.headers.X-Key = \"***\" # gateway.toml:10",
             "upstreams.more.servers = [\"a:1\"] # gateway.toml:12",

@@ -50,9 +50,22 @@ fn syntax(file: &str, text: &str, errors: Vec<toml::de::Error>) -> Vec<Problem> 
         place: Place::in_text(file, text, error.span().unwrap_or(0..0)),
         text: None,
         why: format!("not TOML: {}", error.message().replace('\n', " ")),
-        help: "nothing else was looked at".to_owned(),
+        help: format!("{}; nothing else was looked at", cure(error.message())),
     };
     errors.into_iter().take(MOST_SYNTAX_ERRORS).map(problem).collect()
+}
+
+/// What to do about an error of the parser.
+fn cure(message: &str) -> &'static str {
+    let cures = [
+        ("duplicate key", "keep one of the two"),
+        ("must be quoted", "put the value into quotes"),
+        ("with no value", "write it as key = value"),
+        ("basic string", "end the string with its quote"),
+        ("literal string", "end the string with its quote"),
+    ];
+    let known = cures.iter().find(|(part, _)| message.contains(part));
+    known.map_or("compare it with the gateway.toml that ships", |(_, cure)| cure)
 }
 
 pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
@@ -356,7 +369,7 @@ pub(super) mod tests {
             ),
             (
                 "[twilio]\npath = \"/ws?x=1\"",
-                "2:8: `path` in [twilio]: `\"/ws?x=1\"` has a query or a fragment; \
+                "2:8: `path` in [twilio]: the value has a query or a fragment; \
                  write a path such as \"/ws/twilio-media\"",
             ),
             (
@@ -382,11 +395,11 @@ pub(super) mod tests {
             (
                 "[turn]\neou_ms = \n",
                 "2:10: not TOML: string values must be quoted, expected literal string; \
-                 nothing else was looked at",
+                 put the value into quotes; nothing else was looked at",
             ),
             (
                 "[turn]\n[log]\nformat = \"text\"\nformat = \"text\"",
-                "4:1: not TOML: duplicate key; nothing else was looked at",
+                "4:1: not TOML: duplicate key; keep one of the two; nothing else was looked at",
             ),
         ] {
             assert_eq!(check(text, &[]), Err(format!("gateway.toml:{said}")), "{text}");

@@ -121,15 +121,6 @@ fn frames(call: &CallReport, report: &mut Report) {
     if let Some(header) = call.violations.iter().find(|violation| violation.code == 0) {
         let cure = "send raw μ-law of 8 kHz: decode what TTS returns, header and all";
         report.fail(check, seen, Fault::new(header.what.as_str(), cure));
-    } else if call.underruns > 0 && call.gap_total > heard / GAPS_IN {
-        // So many gaps are nobody's but the server's.
-        let plain = call.gap_total > heard / 3;
-        if own > OWN_LATENESS_US && !plain {
-            report
-                .skip(check, format!("{seen}: not judged, this machine was {} ms late itself", own / 1_000));
-        } else {
-            report.fail(check, seen, Fault::new("frames come too late: the caller hears gaps", cadence));
-        }
     } else if (size - FRAME_BYTES as f64).abs() > 0.5 {
         report.fail(
             check,
@@ -139,6 +130,15 @@ fn frames(call: &CallReport, report: &mut Report) {
     } else if call.max_lead > LEAD {
         let cause = "audio is sent in bursts: an interruption finds seconds of it at Twilio";
         report.fail(check, seen, Fault::new(cause, cadence));
+    } else if call.underruns > 0 && call.gap_total > heard / GAPS_IN {
+        // So many gaps are nobody's but the server's.
+        let plain = call.gap_total > heard / 3;
+        if own > OWN_LATENESS_US && !plain {
+            report
+                .skip(check, format!("{seen}: not judged, this machine was {} ms late itself", own / 1_000));
+        } else {
+            report.fail(check, seen, Fault::new("frames come too late: the caller hears gaps", cadence));
+        }
     } else {
         report.pass(check, seen);
     }
