@@ -1,6 +1,8 @@
 //! The commands. The only room that prints, and the only one where `anyhow` is at home.
 
 pub mod call;
+mod replay;
+mod tune;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +47,12 @@ enum Command {
     Check(RunArgs),
     /// Play Twilio against a media URL
     Call(Box<call::CallArgs>),
+    /// Run recorded calls again: what happened, or what would have with another configuration
+    #[command(after_help = replay::EXAMPLE)]
+    Replay(replay::ReplayArgs),
+    /// Draw what the gateway heard and decided, and suggest better values
+    #[command(after_help = tune::EXAMPLE)]
+    Tune(tune::TuneArgs),
 }
 
 #[derive(Args, Debug, Default)]
@@ -61,6 +69,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Check(args) => check(&args),
         Command::Call(args) => call::run(*args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Tune(args) => tune::run(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("voxgate: {error:#}");

@@ -42,19 +42,29 @@ pub struct Outcome {
     pub ended: bool,
 }
 
-/// Runs a tape with these settings and shows `each` step.
+/// Runs a tape with these settings and shows `each` step. `recorded` are the tape's own.
 pub fn replay(
     tape: &Tape<'_>,
     settings: Arc<Settings>,
     recorded: &Settings,
     each: impl FnMut(CallTime, Step<'_>),
 ) -> Outcome {
+    replay_entries(&tape.entries, settings, recorded, each)
+}
+
+/// The same for entries that were never on a tape.
+pub fn replay_entries(
+    entries: &[(CallTime, Entry<'_>)],
+    settings: Arc<Settings>,
+    recorded: &Settings,
+    each: impl FnMut(CallTime, Step<'_>),
+) -> Outcome {
     let mut replay = Replay {
-        entries: &tape.entries,
+        entries,
         at: 0,
         matched: 0,
         call: Call::new(settings, CallTime::ZERO),
-        carrier: Carrier::of(&tape.entries),
+        carrier: Carrier::of(entries),
         questions: Questions::default(),
         pending: HashMap::new(),
         now: CallTime::ZERO,
@@ -64,8 +74,9 @@ pub fn replay(
     replay.as_recorded();
     let mut origins = Origins::default();
     if replay.forked.is_some() {
-        let mut answers = Answers::of(&tape.entries, recorded);
-        replay.another_way(&mut answers, tape.lasted());
+        let mut answers = Answers::of(entries, recorded);
+        let end = entries.last().map_or(CallTime::ZERO, |(at, _)| *at);
+        replay.another_way(&mut answers, end);
         origins = answers.origins;
     }
     Outcome { forked: replay.forked, origins, lasted: replay.now, ended: replay.call.state() == State::Ended }

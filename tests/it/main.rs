@@ -16,6 +16,7 @@ mod legacy_websocket;
 mod relay;
 mod services_fail;
 mod streaming;
+mod tapes;
 mod tidy;
 mod vendors;
 mod wire;
