@@ -11,7 +11,7 @@ use serde_json::Value;
 use voxgate::cli::call::{CallOptions, Step, run_call};
 use voxgate::tape::{Entry, Tape};
 
-use crate::world::{Gateway, Heard, MediaStream, block_on, project, tone, until};
+use crate::world::{Bot, Gateway, Heard, MediaStream, block_on, call, of_call, project, say, tone, until};
 
 /// A folder that goes with the test.
 struct Folder(PathBuf);
@@ -134,6 +134,45 @@ fn a_recorded_call_is_replayed_as_it_was() {
     assert_eq!(json["now"]["barge_ins"], 0);
     assert_eq!(json["tapes"][0]["changed"][0]["setting"], "barge_in");
     assert!(json["tapes"][0]["forked_ms"].as_u64().unwrap() > 3_000, "{json}");
+}
+
+#[test]
+fn a_recorded_dialogue_is_replayed_as_it_was() {
+    let folder = Folder::new("dialogue");
+    let mut bot = Bot::real();
+    bot.lead_ms = 100;
+    bot.more = folder.config();
+    let gateway = bot.start();
+    let limit = Duration::from_secs(20);
+    let script = vec![
+        Step::Say(say("what are your opening hours tomorrow")),
+        Step::wait_for_reply_end(limit),
+        Step::Say(say("please cancel my second order")),
+        Step::Interrupt { after: Duration::from_millis(700), audio: say("no that is wrong"), timeout: limit },
+        Step::wait_for_reply_end(limit),
+    ];
+    let report = call(&gateway, script);
+    gateway.event("TAPE_WRITTEN", 0);
+    let log: Vec<String> = of_call(gateway.log(), &report).iter().filter_map(told).collect();
+    let tapes = folder.tapes();
+    let shown = answer(&["replay", text(&tapes[0])]);
+    let timeline: Vec<String> = shown.lines().filter_map(|line| replayed(line, &log)).collect();
+    let plain = |told: &[String]| told.iter().map(|line| line.replace('"', "")).collect::<Vec<_>>();
+    assert_eq!(plain(&timeline), plain(&log), "{shown}");
+    assert!(!shown.contains("not as recorded"), "{shown}");
+    assert!(!shown.contains("order") && !shown.contains("text="), "words are shown: {shown}");
+    let shown = answer(&["replay", "--transcripts", text(&tapes[0])]);
+    assert!(shown.contains("please cancel my second order"), "{shown}");
+
+    // A gateway that waits longer asks the same, later, and gets the same answers.
+    let other = folder.0.join("other.toml");
+    fs::write(&other, "[turn]\neou_ms = 700\n").unwrap();
+    let json = answer(&["replay", text(&tapes[0]), "--config", text(&other), "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let (then, now) = (&json["recorded"]["first_frame_ms"], &json["now"]["first_frame_ms"]);
+    let later = now["p50"].as_i64().unwrap() - then["p50"].as_i64().unwrap();
+    assert!((200..400).contains(&later), "{json}");
+    assert!(json["tapes"][0]["answers"]["moved"].as_u64().unwrap() > 0, "{json}");
 }
 
 #[test]

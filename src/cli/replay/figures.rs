@@ -55,7 +55,8 @@ impl Figures {
                 self.collisions += usize::from(bot_heard.is_some_and(|heard| heard <= COLLISION));
             }
             Event::State(moved) => self.spoke_at = (moved.to == State::Speaking).then_some(at),
-            Event::FirstFrame { since_speech_end: Some(took), .. } => {
+            // Speech that had to wait until the bot had finished is dated to then.
+            Event::FirstFrame { since_speech_end: Some(took), .. } if !took.is_zero() => {
                 self.first_frame.push(took.as_millis() as u64);
             }
             Event::BargeIn { .. } => {

@@ -16,6 +16,8 @@ const VAD_RMS: [f32; 5] = [120.0, 160.0, 210.0, 300.0, 450.0];
 /// asked in vain, and falling silent for nothing costs half of that.
 const CUT_OFF_MS: f64 = 1_500.0;
 const FALSE_BARGE_IN_MS: f64 = 750.0;
+/// With fewer turns chance decides.
+const ENOUGH_TURNS: usize = 100;
 /// How many pairs are shown.
 const SHOWN: usize = 8;
 
@@ -53,7 +55,10 @@ pub(super) fn suggest(folder: &Path, config: Option<&Config>) -> anyhow::Result<
         .into_iter()
         .filter(|(_, figures)| (figures.seconds - now.seconds).abs() < now.seconds * 0.2 + 1.0);
     let mut ranked: Vec<(Pair, Figures)> = pairs.collect();
-    ranked.sort_by(|(_, a), (_, b)| cost(a).total_cmp(&cost(b)));
+    // Of two that do as well, the one that changes less.
+    let present = tapes.first().map_or((0, 0), |(present, _)| *present);
+    let far = |pair: Pair| (pair.0.abs_diff(present.0), pair.1.abs_diff(present.1));
+    ranked.sort_by(|(a, did), (b, does)| cost(did).total_cmp(&cost(does)).then(far(*a).cmp(&far(*b))));
     Ok(table(&now, &ranked, paths.len()))
 }
 
@@ -103,10 +108,13 @@ fn table(now: &Figures, ranked: &[(Pair, Figures)], tapes: usize) -> String {
         }
         _ => text += "\nnothing does better than what there is\n",
     }
+    if now.turns < ENOUGH_TURNS {
+        let _ = writeln!(text, "\nonly {} turns: a hint, not a finding", now.turns);
+    }
     let _ = writeln!(
         text,
-        "\njudged by the mean wait, and {CUT_OFF_MS} ms a turn for each cut-off, {FALSE_BARGE_IN_MS} for each barge-in \
-         after which nothing was said; the first lines are the best"
+        "\nThe best come first: the mean wait, and {CUT_OFF_MS} ms a turn for each cut-off (a pause of less than\n\
+         1.4 s that was taken for the end), {FALSE_BARGE_IN_MS} ms for each barge-in after which nothing was said."
     );
     text
 }
