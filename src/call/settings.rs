@@ -6,13 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::turn::Endpointing;
+use crate::turn::{Endpointing, Vad};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
     pub mode: Mode,
     pub hearing: Hearing,
-    /// RMS from which a frame counts as voiced, on the 16-bit scale.
+    pub vad: Vad,
+    /// RMS on the 16-bit scale: with [`Vad::Rms`] a frame counts as speech from here on, and nothing
+    /// softer interrupts the bot.
     pub vad_rms: f32,
     pub endpointing: Endpointing,
     /// Whether the caller may interrupt the bot.

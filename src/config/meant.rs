@@ -57,6 +57,30 @@ pub struct Twilio {
     pub stream_status: String,
     pub incoming_call: String,
     pub stream_ended: String,
+    /// Who answers these two.
+    pub twiml: Twiml,
+    /// Mends what the app's TwiML has wrong, where that is safe.
+    pub twiml_fix: bool,
+    /// What the caller hears where the app does not answer a voice webhook; empty for nothing.
+    pub fallback_twiml: String,
+    /// Whether a stream must bear the token of the TwiML that voxgate has served.
+    pub token: TokenCheck,
+    /// The account's secret at Twilio.
+    pub auth_token: Option<Secret>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Twiml {
+    Forward,
+    Serve,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenCheck {
+    Off,
+    /// Says so and lets the call in.
+    Warn,
+    Enforce,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +101,7 @@ pub struct Turn {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vad {
+    Neural,
     Rms,
 }
 

@@ -48,7 +48,7 @@ pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
     let server = root.section("server", |t| server(t, default.server));
     let admin = root.section("admin", |t| admin(t, default.admin, &server));
     let log = root.section("log", |t| log(t, default.log));
-    let twilio = root.section("twilio", |t| twilio(t, default.twilio));
+    let twilio = root.section("twilio", |t| twilio(t, default.twilio, &server));
     let turn = root.section("turn", |t| turn(t, default.turn));
     let playout = root.section("playout", |t| Playout {
         lead: t.millis("lead_ms", 0..=2000).unwrap_or(default.playout.lead),
@@ -107,13 +107,36 @@ fn log(t: &mut Table<'_, '_>, default: Log) -> Log {
     }
 }
 
-fn twilio(t: &mut Table<'_, '_>, default: Twilio) -> Twilio {
+fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
     t.choice("signature", &[("off", ())], &["warn", "enforce"]);
-    t.choice("twiml", &[("forward", ())], &["serve"]);
-    // The file that ships names this variable, and nothing needs it while the signature is off.
-    if t.as_written("auth_token") != Some("env:TWILIO_AUTH_TOKEN") {
-        t.secret("auth_token");
+    let modes = [("forward", Twiml::Forward), ("serve", Twiml::Serve)];
+    let twiml = t.choice("twiml", &modes, &[]).unwrap_or(default.twiml);
+    let checks = [("off", TokenCheck::Off), ("warn", TokenCheck::Warn), ("enforce", TokenCheck::Enforce)];
+    let token = t.choice("token", &checks, &[]);
+    if twiml == Twiml::Serve && !server.public_url.as_ref().is_some_and(|url| url.starts_with("https://")) {
+        let why = "`twiml` in [twilio] is \"serve\", and `public_url` in [server] is no https:// URL";
+        let help = "write it as Twilio sees this gateway: public_url = \"https://bot.example.com\"";
+        t.complain("twiml", why.to_owned(), help.to_owned());
     }
+    if twiml == Twiml::Forward && token == Some(TokenCheck::Enforce) {
+        let why = "`token` in [twilio] is \"enforce\", and the TwiML of the app bears no tokens";
+        t.complain("token", why.to_owned(), "write twiml = \"serve\", or token = \"off\"".to_owned());
+    }
+    // The file that ships names this variable, and it may be unset.
+    let auth_token = match t.as_written("auth_token") {
+        Some("env:TWILIO_AUTH_TOKEN") => {
+            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
+        }
+        None if !t.has("auth_token") => {
+            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
+        }
+        _ => t.secret("auth_token"),
+    };
+    let fallback_twiml = t
+        .parsed("fallback_twiml", "TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"", |s| {
+            Ok(values::twiml(s)?)
+        })
+        .unwrap_or(default.fallback_twiml);
     let mut path = |key, default| t.parsed(key, PATH, |s| Ok(values::path(s)?)).unwrap_or(default);
     let twilio = Twilio {
         path: path("path", default.path),
@@ -124,6 +147,11 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio) -> Twilio {
             .parsed("subprotocol", "a word such as \"audio.twilio.com\"", |s| Ok(values::header_word(s)?))
             .unwrap_or(default.subprotocol),
         ping_interval: t.duration("ping_interval", secs(5, 15)).unwrap_or(default.ping_interval),
+        twiml,
+        twiml_fix: t.flag("twiml_fix").unwrap_or(default.twiml_fix),
+        fallback_twiml,
+        token: token.unwrap_or(default.token),
+        auth_token,
     };
     // The gateway answers these two itself, so nothing else may be there. The other two may be one.
     for (key, path, own) in [
@@ -147,7 +175,7 @@ fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
     #[expect(clippy::cast_possible_truncation, reason = "in range, and a threshold needs no more")]
     let vad_rms = t.number("vad_rms", 1.0..=32_000.0).map(|rms| rms as f32);
     Turn {
-        vad: t.choice("vad", &[("rms", Vad::Rms)], &["neural"]).unwrap_or(default.vad),
+        vad: t.choice("vad", &[("neural", Vad::Neural), ("rms", Vad::Rms)], &[]).unwrap_or(default.vad),
         vad_rms: vad_rms.unwrap_or(default.vad_rms),
         eou: t.millis("eou_ms", 100..=5000).unwrap_or(default.eou),
         barge_in: t.flag("barge_in").unwrap_or(default.barge_in),
@@ -276,8 +304,8 @@ pub(super) mod tests {
                 "2:10: `format` in [log]: `\"xml\"` is not one of its words; write \"text\" or \"json\"",
             ),
             (
-                "[turn]\nvad = \"neural\"",
-                "2:7: `vad` in [turn]: `\"neural\"` is not in this version yet; write \"rms\"",
+                "[turn]\nvad = \"silero\"",
+                "2:7: `vad` in [turn]: `\"silero\"` is not one of its words; write \"neural\" or \"rms\"",
             ),
             (
                 "[twilio]\nsignature = \"enforce\"",
@@ -285,7 +313,18 @@ pub(super) mod tests {
             ),
             (
                 "[twilio]\ntwiml = \"serve\"",
-                "2:9: `twiml` in [twilio]: `\"serve\"` is not in this version yet; write \"forward\"",
+                "2:9: `twiml` in [twilio] is \"serve\", and `public_url` in [server] is no https:// URL; \
+                 write it as Twilio sees this gateway: public_url = \"https://bot.example.com\"",
+            ),
+            (
+                "[twilio]\ntoken = \"enforce\"",
+                "2:9: `token` in [twilio] is \"enforce\", and the TwiML of the app bears no tokens; \
+                 write twiml = \"serve\", or token = \"off\"",
+            ),
+            (
+                "[twilio]\nfallback_twiml = \"<Response><Say>Sorry</Response>\"",
+                "2:18: `fallback_twiml` in [twilio]: `\"<Response><Say>Sorry</Response>\"` is not sound XML; \
+                 write TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"",
             ),
             (
                 "[dialogue]\nmode = \"realtime\"",

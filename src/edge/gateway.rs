@@ -9,17 +9,19 @@ use super::calls::Calls;
 use super::phrases::Phrases;
 use super::serve::StartError;
 use super::tapes;
+use super::tokens::Tokens;
 use crate::call::{Hearing, Mode, Phrase, Settings};
 use crate::config::{self, Config};
 use crate::observe::Metrics;
 use crate::tape::Tapes;
-use crate::turn::Endpointing;
+use crate::turn::{Endpointing, Vad};
 use crate::upstream::{Bot, Services};
 
 pub(super) struct Gateway {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) calls: Arc<Calls>,
+    pub(super) tokens: Tokens,
     pub(super) services: Services,
     /// Who conducts the calls, where they are relayed.
     pub(super) bot: Option<Bot>,
@@ -48,6 +50,7 @@ impl Gateway {
                 config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
                 config::Mode::Echo | config::Mode::Dialogue { .. } => None,
             },
+            tokens: Tokens::new(&config.twilio, metrics.clone()),
             phrases: Phrases::new(&config)?,
             tapes: tapes::open(&config.recording, &metrics),
             services,
@@ -110,11 +113,16 @@ pub fn settings(config: &Config) -> Settings {
         config::Mode::Dialogue { stt, .. } if stt.is_streaming() => (Mode::Dialogue, Hearing::Stream),
         config::Mode::Dialogue { .. } => (Mode::Dialogue, Hearing::Utterances),
     };
+    let vad = match turn.vad {
+        config::Vad::Neural => Vad::Neural,
+        config::Vad::Rms => Vad::Rms,
+    };
     Settings {
         mode,
         hearing,
+        vad,
         vad_rms: turn.vad_rms,
-        endpointing: Endpointing { eou: turn.eou, max_utterance: turn.max_utterance },
+        endpointing: Endpointing { eou: turn.eou, tail: vad.tail(), max_utterance: turn.max_utterance },
         barge_in: turn.barge_in,
         dedup_window: turn.dedup_window,
         greeting: None,

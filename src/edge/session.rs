@@ -20,7 +20,7 @@ use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::tape::Taped;
 use crate::time::CallTime;
 use crate::turn::State;
-use crate::twilio::{Malformed, Message, Outbound, Reader, Start};
+use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start};
 use crate::upstream::{CallIds, CallServices, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
@@ -42,9 +42,16 @@ pub(super) async fn serve_call(
     subprotocol: Option<String>,
     gateway: Arc<Gateway>,
     place: Place,
+    pass: Option<Pass>,
 ) {
     let mut socket = Socket::new(transport, early, gateway.config.limits.max_message).await;
-    match wait_for_start(&mut socket, &gateway).await {
+    let opened = wait_for_start(&mut socket, &gateway).await.and_then(|opened| {
+        match gateway.tokens.admit_call(pass.as_ref(), &opened.start.call_sid) {
+            Ok(()) => Ok(opened),
+            Err(fault) => Err(refused(POLICY, format!("the token of this stream: {fault}"))),
+        }
+    });
+    match opened {
         Ok(opened) => {
             let (socket, code) = match gateway.bot.clone() {
                 Some(bot) => relay(socket, opened, subprotocol, gateway, bot).await,

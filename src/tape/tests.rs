@@ -15,15 +15,16 @@ use crate::call::{
     Action, Call, Failure, FailureKind, Hearing, Input, Job, Mode, Output, Phrase, Settings, StopReason,
 };
 use crate::time::{CallTime, FRAME};
-use crate::turn::{Endpointing, State};
+use crate::turn::{Endpointing, State, Vad};
 
 pub(super) fn settings(mode: Mode, hearing: Hearing) -> Settings {
     let ms = Duration::from_millis;
     Settings {
         mode,
         hearing,
+        vad: Vad::Rms,
         vad_rms: 210.0,
-        endpointing: Endpointing { eou: ms(450), max_utterance: ms(30_000) },
+        endpointing: Endpointing { eou: ms(450), tail: Duration::ZERO, max_utterance: ms(30_000) },
         barge_in: true,
         dedup_window: ms(8_000),
         greeting: None,

@@ -157,7 +157,7 @@ fn one(
             Step::Told(Entry::Media { payload, .. }) => timeline.counts().heard(payload.len()),
             Step::Did(Output::Play { due, .. }) => timeline.counts().sent(at.since(*due)),
             Step::Did(Output::Event(event)) => timeline.at(at, |observer| observer.event(event.clone())),
-            Step::Told(_) | Step::Did(_) => {}
+            Step::Told(_) | Step::Heard(_) | Step::Did(_) => {}
         }
     });
     figures.lasted(outcome.lasted);

@@ -22,13 +22,14 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::RunArgs;
-use super::replay::{Figures, named, under};
+use super::replay::{Figures, changes, named, under};
 use crate::audio::{FRAME_BYTES, Hint, SAMPLE_RATE, SpeechDecoder};
 use crate::call::{Hearing, Mode, Phrase, Settings};
 use crate::config::Config;
 use crate::edge;
-use crate::tape::{Entry, Tape};
+use crate::tape::{Entry, Tape, replay, simulate};
 use crate::time::{CallTime, FRAME};
+use probe::Probe;
 
 pub(super) const EXAMPLE: &str = "\
 A WAV file is what a caller says; the gateway echoes it.
@@ -88,7 +89,21 @@ fn draw(path: &Path, bytes: &[u8], config: Option<&Config>) -> anyhow::Result<St
     let (call_sid, started) = (&tape.header.call_sid, &tape.header.started);
     let mut title = vec![format!("{name} · {call_sid} · {started}")];
     title.extend(tape.missing().map(|missing| format!("The tape: {missing}.")));
-    Ok(page(title, &tape.entries, &recorded, settings))
+    let settings = Arc::new(settings);
+    let mut probe = Probe::new(&settings);
+    let outcome = replay(&tape, settings.clone(), &recorded, |at, step| probe.note(at, &step));
+    let changed: Vec<String> = changes(&recorded, &settings)
+        .iter()
+        .map(|change| format!("{} {} → {}", change.setting, change.from, change.to))
+        .collect();
+    if !changed.is_empty() {
+        title.push(format!("Not as recorded: {}.", changed.join(", ")));
+    }
+    if let Some(forked) = outcome.forked {
+        let at = forked.as_millis() as f64 / 1e3;
+        title.push(format!("From {at:.3} s on the call goes another way than it did."));
+    }
+    Ok(page(title, probe, outcome.lasted, &settings))
 }
 
 /// What a caller says, echoed.
@@ -103,43 +118,24 @@ fn wav(name: &str, bytes: &[u8], settings: Settings) -> anyhow::Result<String> {
             (CallTime::ZERO + FRAME * n, Entry::Media { payload: frame.into(), timestamp_ms: None })
         })
         .collect();
-    let phrase = Phrase::default();
-    let settings = Settings {
+    let settings = Arc::new(Settings {
         mode: Mode::Echo,
         hearing: Hearing::Utterances,
         greeting: None,
-        apology: phrase.clone(),
-        filler: phrase,
+        apology: Phrase::default(),
+        filler: Phrase::default(),
         ..settings
-    };
-    Ok(page(vec![format!("{name} · echoed")], &entries, &settings.clone(), settings))
+    });
+    let mut probe = Probe::new(&settings);
+    let outcome = simulate(&entries, settings.clone(), |at, step| probe.note(at, &step));
+    Ok(page(vec![format!("{name} · echoed")], probe, outcome.lasted, &settings))
 }
 
-fn page(
-    mut title: Vec<String>,
-    entries: &[(CallTime, Entry<'_>)],
-    recorded: &Settings,
-    settings: Settings,
-) -> String {
-    let settings = Arc::new(settings);
-    let mut figures = Figures::default();
-    let (picture, outcome) = probe::probe(entries, recorded, &settings, &mut figures);
-    let changed: Vec<String> = super::replay::changes(recorded, &settings)
-        .iter()
-        .map(|change| format!("{} {} → {}", change.setting, change.from, change.to))
-        .collect();
-    if !changed.is_empty() {
-        title.push(format!("Not as recorded: {}.", changed.join(", ")));
-    }
-    if let Some(forked) = outcome.forked.filter(|_| !changed.is_empty()) {
-        title.push(format!(
-            "From {:.3} s on the call goes another way than it did.",
-            forked.as_millis() as f64 / 1e3
-        ));
-    }
+fn page(mut title: Vec<String>, probe: Probe<'_>, lasted: CallTime, settings: &Settings) -> String {
+    let (picture, figures) = probe.finish(lasted);
     // What decides when; the rest does not show.
     let shown = ["vad", "eou", "barge_in", "max_utterance", "lead", "hold", "confirm", "mode"];
-    let all = named(&settings);
+    let all = named(settings);
     let values = all.iter().filter(|(name, _)| {
         let last = name.rsplit('.').next().unwrap_or_default();
         shown.iter().any(|part| last.starts_with(part))

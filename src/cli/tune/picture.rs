@@ -4,10 +4,9 @@
 /// Where something is drawn, from top to bottom. A lane that nothing is in takes no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lane {
-    /// How loud the caller is: RMS on the 16-bit scale, logarithmic.
+    /// How loud the caller is: 20·log10 of the RMS on the 16-bit scale.
     Caller,
     /// What the detector thinks: 0 to 1.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a detector that has one"))]
     Probability,
     /// Frames that count as speech.
     Speech,
@@ -19,7 +18,6 @@ pub(super) enum Lane {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Area,
-    #[cfg_attr(not(test), expect(dead_code, reason = "for what changes with each frame: a floor, a bound"))]
     Line,
     Dashes,
 }

@@ -1,49 +1,27 @@
 //! Makes a picture of a call by running it. What the engine measures for each frame, and what it
 //! decides, is gathered here and nowhere else: a detector that knows more gets a series more.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Figures;
 use super::picture::{Kind, Lane, Mark, Picture, Series, Span};
-use crate::audio::{Cutter, FRAME_BYTES, level};
+use crate::audio::FRAME_BYTES;
 use crate::call::{Event, Output, Settings};
-use crate::tape::{Entry, Outcome, Step, replay_entries};
-use crate::time::{CallTime, FRAME};
-use crate::turn::{State, Why};
+use crate::tape::{Entry, Step};
+use crate::time::CallTime;
+use crate::turn::{Measured, State, Vad, Why, decibels, level_db};
 
 const FRAME_S: f64 = 0.02;
 
-pub(super) fn probe(
-    entries: &[(CallTime, Entry<'_>)],
-    recorded: &Settings,
-    settings: &Arc<Settings>,
-    figures: &mut Figures,
-) -> (Picture, Outcome) {
-    let mut probe = Probe {
-        settings,
-        cutter: Cutter::default(),
-        heard_until: 0.0,
-        level: Vec::new(),
-        bot: Vec::new(),
-        unheard: Vec::new(),
-        played_until: 0.0,
-        state: (0.0, State::Listening),
-        picture: Picture::default(),
-    };
-    let outcome = replay_entries(entries, settings.clone(), recorded, |at, step| {
-        figures.note(at, &step);
-        probe.note(seconds(at), &step);
-    });
-    figures.lasted(outcome.lasted);
-    (probe.finish(seconds(outcome.lasted)), outcome)
-}
-
-struct Probe<'s> {
+/// Sees a call go by.
+pub(super) struct Probe<'s> {
     settings: &'s Settings,
-    cutter: Cutter,
+    figures: Figures,
     heard_until: f64,
-    level: Vec<(f64, f32)>,
+    /// Frames in the payload that was told last.
+    frames: usize,
+    /// What each frame told, and when it began.
+    measured: Vec<(f64, Measured)>,
     /// The bot's frames, when they are played; and those that a `clear` took back.
     bot: Vec<(f64, f32)>,
     unheard: Vec<(f64, f32)>,
@@ -52,28 +30,39 @@ struct Probe<'s> {
     picture: Picture,
 }
 
-impl Probe<'_> {
-    fn note(&mut self, at: f64, step: &Step<'_>) {
+impl<'s> Probe<'s> {
+    pub(super) fn new(settings: &'s Settings) -> Probe<'s> {
+        Probe {
+            settings,
+            figures: Figures::default(),
+            heard_until: 0.0,
+            frames: 0,
+            measured: Vec::new(),
+            bot: Vec::new(),
+            unheard: Vec::new(),
+            played_until: 0.0,
+            state: (0.0, State::Listening),
+            picture: Picture::default(),
+        }
+    }
+
+    pub(super) fn note(&mut self, now: CallTime, step: &Step<'_>) {
+        self.figures.note(now, step);
+        let at = seconds(now);
         match step {
-            Step::Told(Entry::Media { payload, .. }) => {
-                // The last of it came now, the rest in the time before.
-                let (level, mut frames) = (&mut self.level, 0);
-                self.cutter.push(payload, |frame| {
-                    frames += 1;
-                    level.push((0.0, level::rms(&frame.0)));
-                });
-                let first = self.level.len() - frames;
-                let start = (at - FRAME_S * frames as f64).max(self.heard_until);
-                for (n, point) in self.level[first..].iter_mut().enumerate() {
-                    point.0 = start + FRAME_S * n as f64;
-                }
-                self.heard_until = start + FRAME_S * frames as f64;
-            }
+            Step::Told(Entry::Media { payload, .. }) => self.frames = payload.len().div_ceil(FRAME_BYTES),
             Step::Told(Entry::Dtmf(_)) => self.mark("key", "#7f7f7f", at, "key pressed".to_owned()),
             Step::Told(_) => {}
+            // Only the last frame of a payload is told; hardly any has more than one.
+            Step::Heard(measured) => {
+                let start = (at - FRAME_S * self.frames as f64).max(self.heard_until);
+                let frames = (0..self.frames).map(|n| (start + FRAME_S * n as f64, *measured));
+                self.measured.extend(frames);
+                self.heard_until = start + FRAME_S * self.frames as f64;
+            }
             Step::Did(Output::Play { frame, .. }) => {
                 let start = self.played_until.max(at);
-                self.bot.push((start, level::rms(&frame.0)));
+                self.bot.push((start, level_db(&frame.0)));
                 self.played_until = start + FRAME_S;
             }
             Step::Did(Output::Clear) => {
@@ -114,7 +103,12 @@ impl Probe<'_> {
                 self.mark("end of utterance", "#2b8a3e", at, text);
             }
             Event::BargeIn { reaction, cleared, .. } => {
-                let text = format!("barge-in: {} ≥ rms {vad_rms}; −{}", ms(*reaction), ms(*cleared));
+                let of = match self.settings.vad {
+                    Vad::Rms => "over",
+                    Vad::Neural => "of speech over",
+                };
+                let (took, lost) = (ms(*reaction), ms(*cleared));
+                let text = format!("barge-in: {took} {of} rms {vad_rms}; −{lost}");
                 self.mark("barge-in", "#c92a2a", at, text);
             }
             Event::FirstFrame { since_speech_end: Some(took), .. } => {
@@ -146,39 +140,49 @@ impl Probe<'_> {
         }
     }
 
-    fn finish(mut self, lasted: f64) -> Picture {
-        self.until(lasted);
-        let threshold = self.settings.vad_rms;
+    pub(super) fn finish(mut self, lasted: CallTime) -> (Picture, Figures) {
+        self.figures.lasted(lasted);
+        self.until(seconds(lasted));
+        self.speech();
+        let end = self.measured.last().map_or(0.0, |(at, _)| at + FRAME_S);
+        let each = |of: fn(&Measured) -> f32| -> Vec<(f64, f32)> {
+            self.measured.iter().map(|(at, measured)| (*at, of(measured))).collect()
+        };
+        let always = |value| vec![(0.0, value), (end, value)];
+        let echo = each(|m| m.echo_db).into_iter().filter(|(_, db)| *db > 0.0).collect();
+        let series = |name, lane, kind, colour, points| Series { name, lane, kind, colour, points };
+        let (floor, threshold) = (each(|m| m.floor_db), always(decibels(self.settings.vad_rms)));
+        let mut all = vec![
+            series("caller", Lane::Caller, Kind::Area, "#748ffc", each(|m| m.level_db)),
+            series("noise floor", Lane::Caller, Kind::Line, "#495057", floor),
+            series("echo could be", Lane::Caller, Kind::Line, "#e8590c", echo),
+            series("vad_rms", Lane::Caller, Kind::Dashes, "#c92a2a", threshold),
+        ];
+        if self.settings.vad == Vad::Neural {
+            all.push(series("speech, probably", Lane::Probability, Kind::Area, "#20c997", each(|m| m.p)));
+        }
+        all.push(series("bot, as heard", Lane::Bot, Kind::Area, "#9775fa", self.bot));
+        all.push(series("bot, thrown away", Lane::Bot, Kind::Area, "#ffa8a8", self.unheard));
+        all.retain(|series| !series.points.is_empty());
+        self.picture.series = all;
+        self.picture.seconds = seconds(lasted);
+        (self.picture, self.figures)
+    }
+
+    /// Where frames count as speech.
+    fn speech(&mut self) {
         let mut voiced: Option<Span> = None;
-        for (at, _) in self.level.iter().filter(|(_, rms)| *rms >= threshold) {
+        for (at, _) in self.measured.iter().filter(|(_, measured)| measured.is_speech()) {
             match &mut voiced {
                 Some(span) if at - span.to < FRAME_S / 2.0 => span.to = at + FRAME_S,
                 _ => {
-                    let (from, to) = (*at, at + FRAME_S);
-                    let new =
-                        Span { name: "counts as speech", lane: Lane::Speech, colour: "#37b24d", from, to };
-                    self.picture.spans.extend(voiced.replace(new));
+                    let (name, from, to) = ("counts as speech", *at, at + FRAME_S);
+                    let span = Span { name, lane: Lane::Speech, colour: "#37b24d", from, to };
+                    self.picture.spans.extend(voiced.replace(span));
                 }
             }
         }
         self.picture.spans.extend(voiced);
-        let end = self.level.last().map_or(0.0, |(at, _)| at + FRAME_S);
-        let series = |name, lane, kind, colour, points| Series { name, lane, kind, colour, points };
-        self.picture.series = vec![
-            series("caller", Lane::Caller, Kind::Area, "#4c6ef5", self.level),
-            series(
-                "vad_rms",
-                Lane::Caller,
-                Kind::Dashes,
-                "#c92a2a",
-                vec![(0.0, threshold), (end, threshold)],
-            ),
-            series("bot, as heard", Lane::Bot, Kind::Area, "#845ef7", self.bot),
-            series("bot, thrown away", Lane::Bot, Kind::Area, "#ffa8a8", self.unheard),
-        ];
-        self.picture.series.retain(|series| !series.points.is_empty());
-        self.picture.seconds = lasted;
-        self.picture
     }
 }
 
@@ -189,5 +193,3 @@ fn seconds(at: CallTime) -> f64 {
 fn ms(duration: Duration) -> String {
     format!("{} ms", duration.as_millis())
 }
-
-const _: () = assert!(FRAME.as_millis() == 20 && FRAME_BYTES == 160);

@@ -14,6 +14,9 @@ const LETTER: f64 = 5.7;
 /// Points further apart than this are no line.
 const JOIN_S: f64 = 0.1;
 
+/// Nothing is louder.
+const FULL_SCALE_DB: f64 = 90.3;
+
 pub(super) struct Scale {
     pub(super) per_s: f64,
     pub(super) row_s: f64,
@@ -40,24 +43,23 @@ impl Lane {
         }
     }
 
-    /// Values with a line and a number.
+    /// Values with a line and a number; levels are named by their RMS, as `vad_rms` is.
     fn ticks(self) -> &'static [(f32, &'static str)] {
         match self {
-            Lane::Caller => &[(10.0, "10"), (100.0, "100"), (1_000.0, "1,000"), (10_000.0, "10,000")],
+            Lane::Caller => &[(20.0, "10"), (40.0, "100"), (60.0, "1,000"), (80.0, "10,000")],
             Lane::Probability => &[(0.0, "0"), (0.5, "0.5"), (1.0, "1")],
-            Lane::Bot => &[(100.0, "100"), (10_000.0, "10,000")],
+            Lane::Bot => &[(40.0, "100"), (80.0, "10,000")],
             Lane::Speech | Lane::State => &[],
         }
     }
 
     /// How high a value stands, 0 to 1.
     fn share(self, value: f32) -> f64 {
-        let value = f64::from(value);
-        let share = match self {
-            Lane::Caller | Lane::Bot => value.max(1.0).log10() / 32_768f64.log10(),
-            Lane::Probability | Lane::Speech | Lane::State => value,
+        let most = match self {
+            Lane::Caller | Lane::Bot => FULL_SCALE_DB,
+            Lane::Probability | Lane::Speech | Lane::State => 1.0,
         };
-        share.clamp(0.0, 1.0)
+        (f64::from(value) / most).clamp(0.0, 1.0)
     }
 }
 
