@@ -127,7 +127,7 @@ fn a_recorded_call_is_replayed_as_it_was() {
 
     // A caller who may not interrupt hears the second reply to its end.
     let other = folder.0.join("other.toml");
-    fs::write(&other, "[turn]\nbarge_in = false\n").unwrap();
+    fs::write(&other, "[turn]\nvad = \"rms\"\nbarge_in = false\n").unwrap();
     let json = answer(&["replay", text(&folder.0), "--config", text(&other), "--json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["recorded"]["barge_ins"], 1);
@@ -166,7 +166,7 @@ fn a_recorded_dialogue_is_replayed_as_it_was() {
 
     // A gateway that waits longer asks the same, later, and gets the same answers.
     let other = folder.0.join("other.toml");
-    fs::write(&other, "[turn]\neou_ms = 700\n").unwrap();
+    fs::write(&other, "[turn]\nvad = \"rms\"\neou_ms = 700\n").unwrap();
     let json = answer(&["replay", text(&tapes[0]), "--config", text(&other), "--json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
     let (then, now) = (&json["recorded"]["first_frame_ms"], &json["now"]["first_frame_ms"]);
@@ -206,6 +206,21 @@ fn a_tape_survives_the_death_of_the_gateway() {
     let shown = answer(&["replay", text(&tape)]);
     assert!(shown.contains(&missing), "{shown}");
     assert!(shown.contains("turns 1 (1 answered"), "{shown}");
+}
+
+#[test]
+fn a_stop_waits_for_the_tapes() {
+    let folder = Folder::new("stop");
+    let mut gateway = Gateway::start(&folder.config());
+    let mut stream = MediaStream::start(&gateway);
+    stream.say(&tone(300));
+    stream.reply();
+    gateway.signal("TERM");
+    gateway.event("DRAIN_START", 0);
+    stream.hang_up();
+    assert!(gateway.ended().success());
+    let tapes = folder.tapes();
+    assert_eq!(Tape::read(&fs::read(&tapes[0]).unwrap()).unwrap().missing(), None);
 }
 
 #[test]
@@ -265,7 +280,7 @@ fn a_replay_with_another_configuration_says_what_is_different() {
     let folder = Folder::new("patient");
     fs::create_dir_all(&folder.0).unwrap();
     let config = folder.0.join("patient.toml");
-    fs::write(&config, "[turn]\neou_ms = 900\nbarge_in = false\n").unwrap();
+    fs::write(&config, "[turn]\nvad = \"rms\"\neou_ms = 900\nbarge_in = false\n").unwrap();
     let shown = answer(&["replay", ECHO, ECHO, "--config", text(&config)]);
     insta::assert_snapshot!("replay_otherwise", shown);
 }
@@ -287,11 +302,22 @@ fn a_picture_shows_the_decisions_and_the_values_that_made_them() {
     ] {
         assert!(svg.contains(part), "{part} is missing");
     }
+    assert!(!svg.contains("probably"), "loudness alone has no doubts");
+    // The same, heard by the network.
+    let neural = folder.0.join("neural.toml");
+    fs::write(&neural, "[turn]\nvad = \"neural\"\n").unwrap();
+    answer(&["tune", ECHO, "--config", text(&neural), "--out", text(&out)]);
+    let svg = fs::read_to_string(&out).unwrap();
+    for part in
+        ["Not as recorded: ", "speech, probably", "noise floor", "echo could be", "of speech over rms 210"]
+    {
+        assert!(svg.contains(part), "{part} is missing");
+    }
     // A caller's WAV, with another configuration.
     let wav = folder.0.join("caller.wav");
     fs::write(&wav, voxgate::audio::wav::wav_pcm16(&[&tone(500)[..], &[0xFF; 8_000]].concat())).unwrap();
     let config = folder.0.join("gateway.toml");
-    fs::write(&config, "[turn]\neou_ms = 300\n").unwrap();
+    fs::write(&config, "[turn]\nvad = \"rms\"\neou_ms = 300\n").unwrap();
     answer(&["tune", text(&wav), "--config", text(&config), "--out", text(&out)]);
     let svg = fs::read_to_string(&out).unwrap();
     assert!(svg.contains("quiet 300 ms ≥ eou 300 ms"), "{svg}");

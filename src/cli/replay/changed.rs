@@ -36,7 +36,8 @@ pub(in crate::cli) fn named(settings: &Settings) -> BTreeMap<String, String> {
 
 fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     let Value::Object(entries) = value else {
-        into.insert(name.to_owned(), value.to_string());
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_lowercase);
+        into.insert(name.to_owned(), text);
         return;
     };
     // A duration, as serde writes it.

@@ -10,10 +10,11 @@
 //!
 //! # `--json`
 //!
-//! One object: `tapes`, and with a configuration `recorded` and `now`, the sums of all. A tape has `tape`,
-//! `call_sid`, `started`, `missing` (a sentence, or null), `recorded` (figures), `timeline` (lines), and
-//! with a configuration `changed` (setting, from, to), `forked_ms` (null: nothing was different),
-//! `answers` (`same`, `moved`, `made_up`) and `now` (figures).
+//! One object: `tapes`, `recorded` and with a configuration `now`, the figures of all together. A tape
+//! has `tape`, `call_sid`, `started`, `mode`, `missing` (a sentence, or null), `differs_from_ms` (null:
+//! this version makes the same call of it), `recorded` (figures), `timeline` (lines), and with a
+//! configuration `changed` (setting, from, to), `forked_ms` (null: nothing was different), `answers`
+//! (`same`, `moved`, `made_up`: see `tape::answers`) and `now` (figures).
 
 mod changed;
 mod figures;

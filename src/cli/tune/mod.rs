@@ -142,7 +142,7 @@ fn page(mut title: Vec<String>, probe: Probe<'_>, lasted: CallTime, settings: &S
     });
     let values = values.map(|(name, value)| {
         let name = name.rsplit('.').next().unwrap_or_default();
-        format!("{name} {}", value.trim_matches('"').to_lowercase())
+        format!("{name} {value}")
     });
     let values: Vec<String> = values.collect();
     title.push(values.join(" · "));

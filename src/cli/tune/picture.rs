@@ -17,8 +17,11 @@ pub(super) enum Lane {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Filled from below, a step for each point.
     Area,
+    /// Interrupted where there are no points.
     Line,
+    /// A value that always holds.
     Dashes,
 }
 

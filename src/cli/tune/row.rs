@@ -12,7 +12,7 @@ const GAP: f64 = 6.0;
 /// About how wide a letter of a note is.
 const LETTER: f64 = 5.7;
 /// Points further apart than this are no line.
-const JOIN_S: f64 = 0.1;
+const JOIN_S: f64 = 0.05;
 
 /// Nothing is louder.
 const FULL_SCALE_DB: f64 = 90.3;
@@ -161,8 +161,8 @@ fn line(
     body: &mut String,
 ) {
     let stepped = series.kind == Kind::Area;
-    // A series that changes seldom is a line from one point to the next, however far that is.
-    let joined = !stepped && series.points.windows(2).any(|pair| pair[1].0 - pair[0].0 > JOIN_S);
+    // What always holds is a line from one point to the next, however far that is.
+    let joined = series.kind == Kind::Dashes;
     let mut path = String::new();
     let mut last: Option<f64> = None;
     for (n, (at, value)) in series.points.iter().enumerate() {
@@ -171,7 +171,7 @@ fn line(
         if end <= from || *at >= to {
             continue;
         }
-        let fresh = last.is_none_or(|last| !joined && at - last > JOIN_S / 2.0);
+        let fresh = last.is_none_or(|last| !joined && at - last > JOIN_S);
         if fresh {
             if let (true, Some(last)) = (stepped, last) {
                 let _ = write!(path, "L{:.1} {bottom:.1}Z", x(last));

@@ -70,17 +70,17 @@ pub(super) fn page(title: &[String], picture: &Picture) -> String {
 
 /// What each colour means, as far as it is in the picture.
 fn legend(picture: &Picture, y: f64, body: &mut String) -> f64 {
-    let mut entries: Vec<(&str, &str, char)> = Vec::new();
-    let mut add = |entry: (&'static str, &'static str, char)| {
+    let mut entries: Vec<(&str, &str, Option<Kind>)> = Vec::new();
+    let mut add = |entry: (&'static str, &'static str, Option<Kind>)| {
         if !entries.iter().any(|(name, ..)| *name == entry.0) {
             entries.push(entry);
         }
     };
     for series in &picture.series {
-        add((series.name, series.colour, if series.kind == Kind::Area { 'a' } else { 'l' }));
+        add((series.name, series.colour, Some(series.kind)));
     }
-    picture.spans.iter().for_each(|span| add((span.name, span.colour, 'a')));
-    picture.marks.iter().for_each(|mark| add((mark.name, mark.colour, 'm')));
+    picture.spans.iter().for_each(|span| add((span.name, span.colour, Some(Kind::Area))));
+    picture.marks.iter().for_each(|mark| add((mark.name, mark.colour, None)));
     let (mut x, mut y) = (16.0, y);
     for (name, colour, shape) in entries {
         let width = 34.0 + 6.6 * name.chars().count() as f64;
@@ -88,14 +88,16 @@ fn legend(picture: &Picture, y: f64, body: &mut String) -> f64 {
             (x, y) = (16.0, y + LINE);
         }
         let (mid, top) = (y - 4.0, y - 10.0);
+        let dashes = if shape == Some(Kind::Dashes) { "5 3" } else { "none" };
         let _ = match shape {
-            'a' => writeln!(body, r#"<rect x="{x}" y="{top}" width="16" height="12" fill="{colour}"/>"#),
-            'l' => writeln!(
+            Some(Kind::Area) => {
+                writeln!(body, r#"<rect x="{x}" y="{top}" width="16" height="12" fill="{colour}"/>"#)
+            }
+            Some(Kind::Line | Kind::Dashes) => writeln!(
                 body,
-                r#"<line x1="{x}" y1="{mid}" x2="{}" y2="{mid}" stroke="{colour}" stroke-width="2" stroke-dasharray="5 3"/>"#,
-                x + 16.0
+                r#"<path d="M{x} {mid}h16" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>"#
             ),
-            _ => writeln!(body, r#"<path d="M{} {top}l4 4v8h-8v-8z" fill="{colour}"/>"#, x + 8.0),
+            None => writeln!(body, r#"<path d="M{} {top}l4 4v8h-8v-8z" fill="{colour}"/>"#, x + 8.0),
         };
         let _ = writeln!(body, r#"<text x="{}" y="{y}">{}</text>"#, x + 21.0, escaped(name));
         x += width;
