@@ -5,6 +5,7 @@
 
 mod agents;
 mod app_faults;
+mod child;
 mod conversation;
 mod drain;
 mod events;

@@ -27,15 +27,26 @@ impl Gateway {
 
     /// The same, with more keys for `[server]` and with environment variables.
     pub fn start_with(config: &str, server_keys: &str, env: &[(&str, &str)]) -> Gateway {
-        Gateway::launch(config, server_keys, "transcripts = true", env)
+        Gateway::launch(config, server_keys, "transcripts = true", env, &[])
     }
 
     /// A gateway that keeps to itself what was said, as shipped, and tells everything else.
     pub fn discreet(config: &str) -> Gateway {
-        Gateway::launch(config, "", "", &[("RUST_LOG", "info,voxgate=trace")])
+        Gateway::launch(config, "", "", &[("RUST_LOG", "info,voxgate=trace")], &[])
     }
 
-    fn launch(config: &str, server_keys: &str, log_keys: &str, env: &[(&str, &str)]) -> Gateway {
+    /// A gateway that starts its app itself.
+    pub fn with_app(config: &str, command: &[&str]) -> Gateway {
+        Gateway::launch(config, "", "", &[], command)
+    }
+
+    fn launch(
+        config: &str,
+        server_keys: &str,
+        log_keys: &str,
+        env: &[(&str, &str)],
+        app: &[&str],
+    ) -> Gateway {
         let (written, admin) = (free_port(), free_port());
         let told = env.iter().find(|(name, _)| *name == "PORT").map(|(_, port)| port.parse().unwrap());
         let port = told.unwrap_or(written);
@@ -50,6 +61,8 @@ impl Gateway {
         let mut child = Command::new(env!("CARGO_BIN_EXE_voxgate"))
             .args(["run", "--config"])
             .arg(&file)
+            .args(if app.is_empty() { None } else { Some("--") })
+            .args(app)
             .env_remove("RUST_LOG")
             .envs(env.iter().copied())
             .stdin(Stdio::null())
