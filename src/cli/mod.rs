@@ -1,5 +1,6 @@
 //! The commands. The only room that prints, and the only one where `anyhow` is at home.
 
+mod admin;
 pub mod call;
 mod child;
 
@@ -46,6 +47,9 @@ enum Command {
     /// Read the configuration as `run` would, and name every problem in it
     #[command(after_help = "Example: voxgate check --config gateway.toml")]
     Check(ConfigArgs),
+    /// Hand the running gateway's listeners to a new process; the old one ends with its last call
+    #[command(after_help = "Example: install -m 755 voxgate-new /usr/bin/voxgate && voxgate upgrade")]
+    Upgrade(ConfigArgs),
     /// Play Twilio against a media URL
     Call(Box<call::CallArgs>),
 }
@@ -72,6 +76,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => run(args),
         Command::Check(args) => check(&args),
+        Command::Upgrade(args) => upgrade(&args),
         Command::Call(args) => call::run(*args),
     };
     done.unwrap_or_else(|error| {
@@ -111,7 +116,23 @@ fn recipe(command: Vec<OsString>, config: &Config) -> anyhow::Result<Recipe> {
 fn check(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let (config, source) = load(args)?;
     let mode = config.dialogue.mode.as_str();
+    if let Some(tls) = &config.server.tls {
+        let certificate = edge::Certificate::load(tls).map_err(anyhow::Error::msg)?;
+        let (name, until) = (&certificate.name, &certificate.until);
+        let file = tls.cert.display();
+        anyhow::ensure!(
+            !certificate.is_expired(),
+            "[server.tls] cert = {file}: expired on {until}; renew it"
+        );
+        println!("{file}: for {name} until {until}");
+    }
     println!("{source}: valid; mode {mode}, listening on {}", config.server.listen);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn upgrade(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    let (config, _) = load(args)?;
+    println!("{}", admin::post(&config, "/upgrade")?);
     Ok(ExitCode::SUCCESS)
 }
 

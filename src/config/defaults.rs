@@ -15,6 +15,7 @@ impl Default for Config {
                 deploy_id: "dev".to_owned(),
                 drain: Duration::from_mins(15),
                 threads: 0,
+                tls: None,
             },
             admin: Admin { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)), token: None },
             log: Log { format: LogFormat::Text, transcripts: false },

@@ -28,6 +28,16 @@ pub struct Server {
     pub drain: Duration,
     /// Worker threads; 0 is one a core.
     pub threads: usize,
+    /// `None` where something in front terminates TLS.
+    pub tls: Option<Tls>,
+}
+
+/// Two PEM files; they may change at any time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// The certificate and its chain.
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -164,6 +164,15 @@ impl<'a> Table<'_, 'a> {
         })
     }
 
+    /// The same for a file that may come, go and change: whoever uses it looks.
+    pub(super) fn place(&mut self, key: &'static str) -> Option<PathBuf> {
+        let folder = self.doc.folder;
+        self.parsed(key, "the path of a file", |text| match text {
+            "" => Err(Refused::from("is empty")),
+            text => Ok(folder.join(text)),
+        })
+    }
+
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
         self.hidden(key, "a string that is not empty", |text| match text {
             "" => Err(Refused::from("is empty")),

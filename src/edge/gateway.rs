@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::calls::Calls;
 use super::phrases::Phrases;
 use super::serve::StartError;
+use super::upgrade::Upgrade;
 use crate::call::{Hearing, Mode, Settings};
 use crate::config::{self, Config};
 use crate::observe::Metrics;
@@ -29,6 +30,7 @@ pub(super) struct Gateway {
     /// Turns true when the last calls must go.
     hang_up: watch::Sender<bool>,
     request_ids: RequestIds,
+    pub(super) upgrade: Upgrade,
 }
 
 impl Gateway {
@@ -50,6 +52,7 @@ impl Gateway {
             requests: AtomicUsize::new(0),
             hang_up: watch::Sender::new(false),
             request_ids: RequestIds::new(),
+            upgrade: Upgrade::new(),
             config,
             metrics,
         })

@@ -15,7 +15,11 @@ mod serve;
 mod session;
 mod shutdown;
 mod take_over;
+mod tls;
 mod tunnel;
+mod upgrade;
 mod websocket;
 
 pub use serve::{StartError, serve};
+pub use tls::Certificate;
+pub use upgrade::{UPGRADE_SOCKET, is_successor};

@@ -115,6 +115,7 @@ pub struct Metrics {
     http_duration: HistogramVec,
     pub http_inflight: IntGauge,
     pub stream_status: IntCounterVec,
+    certificate: IntGaugeVec,
 }
 
 impl Metrics {
@@ -230,6 +231,11 @@ impl Metrics {
                 "Stream status callbacks of the carrier, by event.",
                 &["event"],
             )?,
+            certificate: new.gauges(
+                "tls_certificate_not_after_timestamp_seconds",
+                "When the certificate of the public listener expires, by its first name.",
+                &["name"],
+            )?,
             registry,
         };
         metrics.create_all();
@@ -274,6 +280,12 @@ impl Metrics {
         self.http_duration.with_label_values(&[route.as_str()]).observe(seconds);
     }
 
+    /// The certificate in use, from now on.
+    pub fn certificate(&self, name: &str, not_after: i64) {
+        self.certificate.reset();
+        self.certificate.with_label_values(&[name]).set(not_after);
+    }
+
     pub fn handshake(&self, result: HandshakeResult) {
         self.handshakes.with_label_values(&[result.as_str()]).inc();
     }
@@ -308,6 +320,10 @@ impl New<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         self.register(IntGauge::new(name, help)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {

@@ -10,10 +10,10 @@ use tokio_tungstenite::tungstenite::{Message, WebSocket, connect};
 
 use crate::world::{Gateway, TcpApp, Wire, free_port, until};
 
-type Call = WebSocket<MaybeTlsStream<TcpStream>>;
+pub type Call = WebSocket<MaybeTlsStream<TcpStream>>;
 
 /// A call that has begun: the gateway has logged its `nth` WS_START.
-fn call(gateway: &Gateway, nth: usize) -> Call {
+pub fn call(gateway: &Gateway, nth: usize) -> Call {
     let (mut call, _) = connect(gateway.media()).unwrap();
     let MaybeTlsStream::Plain(stream) = call.get_ref() else { unreachable!("ws:// is plain") };
     stream.set_read_timeout(Some(crate::world::SOON)).unwrap();
@@ -31,7 +31,7 @@ fn call(gateway: &Gateway, nth: usize) -> Call {
 }
 
 /// Says something, and hears it: the gateway under test echoes what was said once it is over.
-fn is_alive(call: &mut Call, word: u8) {
+pub fn is_alive(call: &mut Call, word: u8) {
     use base64::Engine as _;
     let payload = |byte| base64::engine::general_purpose::STANDARD.encode([byte; 160]);
     let (said, silence) = (payload(word), payload(0xff));

@@ -18,6 +18,8 @@ mod relay;
 mod services_fail;
 mod streaming;
 mod tidy;
+mod tls;
+mod upgrade;
 mod vendors;
 mod wire;
 mod world;

@@ -7,6 +7,7 @@ mod output;
 mod process;
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -14,18 +15,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
+use tokio::net::TcpStream;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::config::LogFormat;
+use crate::edge;
 use output::Output;
 use process::Process;
 
 /// What is passed on; SIGTERM and SIGINT begin a drain, and the child is told at its end.
 const PASSED_ON: [Signal; 3] = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
 
+/// How often a successor looks whether the app's port is free.
+const LOOK: Duration = Duration::from_millis(100);
 /// Between a SIGTERM and a SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
 /// The same for what a dead child has left behind, while callers wait for the next one.
@@ -73,6 +78,14 @@ impl Child {
 /// Until it is told to stop.
 async fn watch(recipe: Recipe, mut stop: oneshot::Receiver<()>, started: mpsc::Sender<anyhow::Result<()>>) {
     let (output, written) = Output::start(recipe.log);
+    if edge::is_successor() {
+        // The predecessor's app serves until its last call has ended.
+        let _ = started.send(Ok(()));
+        tokio::select! {
+            () = free(recipe.port) => {}
+            _ = &mut stop => return,
+        }
+    }
     let first = Signals::new().and_then(|signals| Ok((signals, Process::start(&recipe, &output)?)));
     let (mut signals, mut process) = match first {
         Ok((signals, process)) => (signals, Some(process)),
@@ -124,6 +137,13 @@ async fn watch(recipe: Recipe, mut stop: oneshot::Receiver<()>, started: mpsc::S
     }
     drop(output);
     written.wait().await;
+}
+
+/// Until nobody listens at this port.
+async fn free(port: u16) {
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+        sleep(LOOK).await;
+    }
 }
 
 /// The signals of [`PASSED_ON`].

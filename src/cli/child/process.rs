@@ -13,6 +13,7 @@ use tracing::info;
 
 use super::Recipe;
 use super::output::{Output, Stream};
+use crate::edge;
 
 /// How often a group is looked at that shall end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -29,6 +30,7 @@ impl Process {
         let mut child = Command::new(program)
             .args(args)
             .env("PORT", recipe.port.to_string())
+            .env_remove(edge::UPGRADE_SOCKET)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

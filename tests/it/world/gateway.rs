@@ -100,6 +100,10 @@ impl Gateway {
         format!("ws://127.0.0.1:{}/ws/twilio-media", self.port)
     }
 
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.join("gateway.toml")
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -131,6 +135,15 @@ impl Gateway {
             let response = reqwest_get(&url).await;
             (response.status().as_u16(), response.text().await.unwrap())
         })
+    }
+
+    /// POST at the admin listener, with nothing in it.
+    pub fn admin_post(&self, path: &str) -> (u16, String) {
+        let answer = super::Wire::ask(
+            self.admin,
+            &format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
+        );
+        (answer.status(), answer.text().to_owned())
     }
 
     /// The value of one series, as `/metrics` prints it: `voxgate_calls_active` or with labels.
@@ -177,6 +190,9 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for successor in self.events("STARTED").iter().skip(1) {
+            let _ = Command::new("kill").args(["-KILL", &successor["pid"].to_string()]).output();
+        }
         let _ = std::fs::remove_dir_all(&self.folder);
         if std::thread::panicking() {
             eprintln!("---- the gateway's log ----");
