@@ -14,6 +14,7 @@ impl Default for Config {
                 public_url: None,
                 deploy_id: "dev".to_owned(),
                 drain: Duration::from_mins(15),
+                drain_goodbye: "Sorry, this call has to end now. Please call again in a moment.".to_owned(),
                 threads: 0,
                 tls: None,
             },

@@ -26,6 +26,8 @@ pub struct Server {
     pub public_url: Option<String>,
     pub deploy_id: String,
     pub drain: Duration,
+    /// Spoken to who is still there then; empty for none.
+    pub drain_goodbye: String,
     /// Worker threads; 0 is one a core.
     pub threads: usize,
     /// `None` where something in front terminates TLS.

@@ -80,6 +80,7 @@ fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
             .parsed("deploy_id", "a word such as \"2026-11-22-a\"", |s| Ok(values::header_word(s)?))
             .unwrap_or(default.deploy_id),
         drain: t.duration("drain", secs(0, 24 * 3600)).unwrap_or(default.drain),
+        drain_goodbye: t.text("drain_goodbye").unwrap_or(default.drain_goodbye),
         threads: t.count("threads", 0..=1024).unwrap_or(default.threads),
         tls: t.section("tls", tls),
     }

@@ -27,6 +27,8 @@ pub(super) struct Gateway {
     draining: AtomicBool,
     /// Requests and tunnels under way.
     pub(super) requests: AtomicUsize,
+    /// Turns true when the last callers are to be told goodbye.
+    goodbye: watch::Sender<bool>,
     /// Turns true when the last calls must go.
     hang_up: watch::Sender<bool>,
     request_ids: RequestIds,
@@ -50,6 +52,7 @@ impl Gateway {
             services,
             draining: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
+            goodbye: watch::Sender::new(false),
             hang_up: watch::Sender::new(false),
             request_ids: RequestIds::new(),
             upgrade: Upgrade::new(),
@@ -70,6 +73,14 @@ impl Gateway {
     /// Calls and requests that a stop would cut.
     pub(super) fn under_way(&self) -> usize {
         self.calls.active() + self.requests.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn say_goodbye(&self) {
+        self.goodbye.send_replace(true);
+    }
+
+    pub(super) fn goodbye(&self) -> watch::Receiver<bool> {
+        self.goodbye.subscribe()
     }
 
     pub(super) fn hang_up_all(&self) {

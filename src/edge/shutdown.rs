@@ -17,8 +17,10 @@ use super::gateway::Gateway;
 
 /// How often what is under way is counted.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long calls may take to say goodbye once they must.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// How long the spoken goodbye may take, with what is being said before it.
+const GOODBYE: Duration = Duration::from_secs(20);
+/// How long sockets may take to close once they must.
+const CLOSING: Duration = Duration::from_secs(3);
 /// A connection that was accepted last may have its request still under way to us.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
@@ -97,20 +99,27 @@ impl Drain {
             }
         };
         let started = Instant::now();
-        let idle = tokio::select! {
-            idle = timeout(allowed, done) => idle.is_ok(),
+        let (idle, hurried) = tokio::select! {
+            idle = timeout(allowed, done) => (idle.is_ok(), false),
             // Who asks twice does not want to wait.
-            () = signals.stop() => false,
+            () = signals.stop() => (false, true),
         };
         if !idle {
             warn!(calls = gateway.calls.active(), "DRAIN_OVER");
-            gateway.hang_up_all();
-            let gone = async {
+            let gone = || async {
                 while gateway.calls.active() > 0 {
                     sleep(LOOK).await;
                 }
             };
-            let _ = timeout(GOODBYE, gone).await;
+            if !hurried && !gateway.config.server.drain_goodbye.is_empty() {
+                gateway.say_goodbye();
+                tokio::select! {
+                    _ = timeout(GOODBYE, gone()) => {}
+                    () = signals.stop() => {}
+                }
+            }
+            gateway.hang_up_all();
+            let _ = timeout(CLOSING, gone()).await;
         }
         info!(seconds = started.elapsed().as_secs(), "DRAIN_END");
     }

@@ -8,7 +8,8 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::stream::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, connect};
 
-use crate::world::{Gateway, TcpApp, Wire, free_port, until};
+use crate::world::hearing::assert_alike;
+use crate::world::{Bot, Gateway, MediaStream, TcpApp, Wire, free_port, until, voice};
 
 pub type Call = WebSocket<MaybeTlsStream<TcpStream>>;
 
@@ -142,6 +143,22 @@ fn after_the_deadline_the_rest_is_hung_up() {
     let told = told.unwrap_or(stop);
     assert_eq!((&told["reason"], &told["close_code"]), (&json!("drain"), &json!(1001)), "{told}");
     assert_eq!(gateway.event("DRAIN_OVER", 0)["level"], "WARN");
+}
+
+#[test]
+fn after_the_deadline_a_caller_is_told_goodbye() {
+    let goodbye = "We are open from nine to five.";
+    let keys = format!("drain = \"0s\"\ndrain_goodbye = \"{goodbye}\"");
+    let mut gateway = Gateway::start_with(&Bot::real().config(), &keys, &[]);
+    let mut caller = MediaStream::start(&gateway);
+    gateway.event("WS_START", 0);
+    stopping(&gateway, "TERM");
+    let heard = caller.reply();
+    assert_alike(&heard, &voice(&[goodbye]), "the goodbye");
+    assert_eq!(caller.closed(), 1001);
+    assert!(gateway.ended().success());
+    let stop = gateway.event("WS_STOP", 0);
+    assert_eq!(stop["detail"], "the gateway is going down, and has said goodbye", "{stop}");
 }
 
 #[test]
