@@ -19,6 +19,7 @@ use super::gateway::Gateway;
 use super::patience::Patience;
 use super::phrases::Rendering;
 use super::proxy::{KEEPALIVE_SECONDS, Proxy};
+use super::tapes::Sweeping;
 use super::upgrade::is_successor;
 use super::{shutdown, tls};
 use crate::call::Service as SpeechService;
@@ -105,6 +106,7 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     server.add_service(public);
     server.add_service(admin);
     server.add_service(background_service("phrases", Rendering(gateway.clone())));
+    server.add_service(background_service("tapes", Sweeping(gateway.clone())));
     // Last of what may fail: from here on, a predecessor is on its way out.
     server.bootstrap();
     info!(

@@ -5,6 +5,7 @@
 
 mod agents;
 mod app_faults;
+mod audio_quality;
 mod child;
 mod conversation;
 mod drain;
@@ -15,10 +16,12 @@ mod hostile;
 mod http;
 mod legacy_websocket;
 mod relay;
+mod relay_bots;
 mod services_fail;
 mod streaming;
 mod tidy;
 mod tls;
+mod twiml;
 mod upgrade;
 mod vendors;
 mod wire;
