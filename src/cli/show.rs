@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{RunArgs, explain};
+use super::{ConfigArgs, explain};
 use crate::config;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example: voxgate config print --config gateway.toml")]
-pub(super) struct ConfigArgs {
+pub(super) struct ShowArgs {
     #[command(subcommand)]
     command: Show,
 }
@@ -18,7 +18,7 @@ pub(super) struct ConfigArgs {
 enum Show {
     /// Print every value that holds, as TOML, with where it comes from; secrets are masked
     #[command(after_help = "Example: EOU_MS=600 voxgate config print --config gateway.toml")]
-    Print(RunArgs),
+    Print(ConfigArgs),
     /// Print the JSON Schema of gateway.toml, by which editors complete and check it
     #[command(after_help = "\
 Example: voxgate config schema >gateway.schema.json
@@ -27,7 +27,7 @@ With Taplo or Even Better TOML, begin gateway.toml with
     Schema,
 }
 
-pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         Show::Schema => println!("{:#}", config::schema()),
         Show::Print(args) => {
