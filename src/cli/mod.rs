@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use self::child::{Child, Recipe};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Source};
 use crate::{edge, observe};
 
 const LONG_VERSION: &str = concat!(
@@ -47,6 +47,9 @@ enum Command {
     /// Read the configuration as `run` would, and name every problem in it
     #[command(after_help = "Example: voxgate check --config gateway.toml")]
     Check(ConfigArgs),
+    /// Have the running gateway read its configuration again; calls keep what they began with
+    #[command(after_help = "Example: voxgate reload --config gateway.toml")]
+    Reload(ConfigArgs),
     /// Hand the running gateway's listeners to a new process; the old one ends with its last call
     #[command(after_help = "Example: install -m 755 voxgate-new /usr/bin/voxgate && voxgate upgrade")]
     Upgrade(ConfigArgs),
@@ -76,7 +79,8 @@ pub fn main() -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => run(args),
         Command::Check(args) => check(&args),
-        Command::Upgrade(args) => upgrade(&args),
+        Command::Reload(args) => post(&args, "/reload"),
+        Command::Upgrade(args) => post(&args, "/upgrade"),
         Command::Call(args) => call::run(*args),
     };
     done.unwrap_or_else(|error| {
@@ -88,12 +92,12 @@ pub fn main() -> ExitCode {
 fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let (config, source) = load(&args.config)?;
     observe::init_log(config.log.format);
-    tracing::info!(config = source, "CONFIG");
+    tracing::info!(config = source.name(), "CONFIG");
     let child = match args.app {
         command if command.is_empty() => None,
         command => Some(Child::start(recipe(command, &config)?).context("the app")?),
     };
-    let served = edge::serve(config).context("cannot start");
+    let served = edge::serve(config, source).context("cannot start");
     // Last of all: callers may have needed it to the end.
     if let Some(child) = child {
         child.stop();
@@ -115,6 +119,7 @@ fn recipe(command: Vec<OsString>, config: &Config) -> anyhow::Result<Recipe> {
 
 fn check(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let (config, source) = load(args)?;
+    let source = source.name();
     let mode = config.dialogue.mode.as_str();
     if let Some(tls) = &config.server.tls {
         let certificate = edge::Certificate::load(tls).map_err(anyhow::Error::msg)?;
@@ -130,17 +135,17 @@ fn check(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn upgrade(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+/// Tells the running gateway to do something.
+fn post(args: &ConfigArgs, path: &str) -> anyhow::Result<ExitCode> {
     let (config, _) = load(args)?;
-    println!("{}", admin::post(&config, "/upgrade")?);
+    println!("{}", admin::post(&config, path)?);
     Ok(ExitCode::SUCCESS)
 }
 
 /// The configuration, and what it was read from. All its problems are one error.
-fn load(args: &ConfigArgs) -> anyhow::Result<(Config, String)> {
+fn load(args: &ConfigArgs) -> anyhow::Result<(Config, Source)> {
     let env = config::process_env();
     let source = config::find(args.config.as_deref(), &env);
-    let name = source.name();
-    let config = config::load(source, &env).map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    Ok((config, name))
+    let config = config::load(source.clone(), &env).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    Ok((config, source))
 }

@@ -17,6 +17,7 @@ mod http;
 mod legacy_websocket;
 mod relay;
 mod relay_bots;
+mod reload;
 mod services_fail;
 mod streaming;
 mod tidy;
