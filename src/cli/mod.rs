@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use self::child::{Child, Recipe};
 use crate::config::{self, Config, Source};
@@ -53,6 +53,12 @@ enum Command {
     /// Hand the running gateway's listeners to a new process; the old one ends with its last call
     #[command(after_help = "Example: install -m 755 voxgate-new /usr/bin/voxgate && voxgate upgrade")]
     Upgrade(ConfigArgs),
+    /// Print the completions of a shell
+    #[command(after_help = "Example: voxgate completions bash > /etc/bash_completion.d/voxgate")]
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page
+    #[command(after_help = "Example: voxgate man | man -l -")]
+    Man,
     /// Play Twilio against a media URL
     Call(Box<call::CallArgs>),
 }
@@ -81,6 +87,14 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check(&args),
         Command::Reload(args) => post(&args, "/reload"),
         Command::Upgrade(args) => post(&args, "/upgrade"),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "voxgate", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            let page = clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout());
+            page.map(|()| ExitCode::SUCCESS).context("the manual page")
+        }
         Command::Call(args) => call::run(*args),
     };
     done.unwrap_or_else(|error| {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::{ExecutionPhase, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep, timeout};
@@ -60,10 +61,13 @@ impl ShutdownSignalWatch for Drain {
             warn!("signals cannot be received: only SIGKILL stops this process");
             return std::future::pending().await;
         };
+        // A successor is the service's main process from now on.
+        tell_systemd(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
         let upgrade = self.0.gateway().upgrade.clone();
         loop {
             tokio::select! {
                 () = signals.stop() => {
+                    tell_systemd(&[NotifyState::Stopping]);
                     self.drain(&mut signals).await;
                     return ShutdownSignal::FastShutdown;
                 }
@@ -123,6 +127,13 @@ impl Drain {
             let _ = timeout(CLOSING, gone()).await;
         }
         info!(seconds = started.elapsed().as_secs(), "DRAIN_END");
+    }
+}
+
+/// Tells systemd, where that has started us.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "systemd cannot be told");
     }
 }
 

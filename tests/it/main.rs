@@ -8,6 +8,7 @@ mod app_faults;
 mod audio_quality;
 mod child;
 mod conversation;
+mod deploy;
 mod drain;
 mod events;
 mod grafana;
