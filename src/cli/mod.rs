@@ -3,6 +3,8 @@
 mod admin;
 pub mod call;
 mod child;
+mod replay;
+mod tune;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -61,6 +63,12 @@ enum Command {
     Man,
     /// Play Twilio against a media URL
     Call(Box<call::CallArgs>),
+    /// Run recorded calls again: what happened, or what would have with another configuration
+    #[command(after_help = replay::EXAMPLE)]
+    Replay(replay::ReplayArgs),
+    /// Draw what the gateway heard and decided, and suggest better values
+    #[command(after_help = tune::EXAMPLE)]
+    Tune(tune::TuneArgs),
 }
 
 #[derive(Args, Debug)]
@@ -96,6 +104,8 @@ pub fn main() -> ExitCode {
             page.map(|()| ExitCode::SUCCESS).context("the manual page")
         }
         Command::Call(args) => call::run(*args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Tune(args) => tune::run(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("voxgate: {error:#}");

@@ -21,6 +21,7 @@ mod relay_bots;
 mod reload;
 mod services_fail;
 mod streaming;
+mod tapes;
 mod tidy;
 mod tls;
 mod twiml;
