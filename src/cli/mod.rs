@@ -14,10 +14,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use self::child::{Child, Recipe};
-use crate::config::{self, Config, Place, Problem, Problems};
+use crate::config::{self, Config, Place, Problem, Problems, Source};
 use crate::{edge, observe};
 
 const LONG_VERSION: &str = concat!(
@@ -58,9 +58,18 @@ enum Command {
     Config(show::ShowArgs),
     /// Judge a deployment: GO or NO-GO, and why
     Doctor(Box<doctor::DoctorArgs>),
+    /// Have the running gateway read its configuration again; calls keep what they began with
+    #[command(after_help = "Example: voxgate reload --config gateway.toml")]
+    Reload(ConfigArgs),
     /// Hand the running gateway's listeners to a new process; the old one ends with its last call
     #[command(after_help = "Example: install -m 755 voxgate-new /usr/bin/voxgate && voxgate upgrade")]
     Upgrade(ConfigArgs),
+    /// Print the completions of a shell
+    #[command(after_help = "Example: voxgate completions bash > /etc/bash_completion.d/voxgate")]
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page
+    #[command(after_help = "Example: voxgate man | man -l -")]
+    Man,
     /// Play Twilio against a media URL
     Call(Box<call::CallArgs>),
     /// Run recorded calls again: what happened, or what would have with another configuration
@@ -104,7 +113,16 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check(&args),
         Command::Config(args) => show::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Upgrade(args) => upgrade(&args),
+        Command::Reload(args) => post(&args, "/reload"),
+        Command::Upgrade(args) => post(&args, "/upgrade"),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "voxgate", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            let page = clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout());
+            page.map(|()| ExitCode::SUCCESS).context("the manual page")
+        }
         Command::Call(args) => call::run(*args),
         Command::Replay(args) => replay::run(&args),
         Command::Tune(args) => tune::run(&args),
@@ -118,12 +136,12 @@ pub fn main() -> ExitCode {
 fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let (config, source) = load(&args.config)?;
     observe::init_log(config.log.format);
-    tracing::info!(config = source, "CONFIG");
+    tracing::info!(config = source.name(), "CONFIG");
     let child = match args.app {
         command if command.is_empty() => None,
         command => Some(Child::start(recipe(command, &config)?).context("the app")?),
     };
-    let served = edge::serve(config).context("cannot start");
+    let served = edge::serve(config, source).context("cannot start");
     // Last of all: callers may have needed it to the end.
     if let Some(child) = child {
         child.stop();
@@ -179,17 +197,17 @@ fn certificate(config: &Config) -> Result<Option<String>, Problems> {
     Ok(Some(format!("{file}: for {name} until {until}")))
 }
 
-fn upgrade(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+/// Tells the running gateway to do something.
+fn post(args: &ConfigArgs, path: &str) -> anyhow::Result<ExitCode> {
     let (config, _) = load(args)?;
-    println!("{}", admin::post(&config, "/upgrade")?);
+    println!("{}", admin::post(&config, path)?);
     Ok(ExitCode::SUCCESS)
 }
 
 /// The configuration, and what it was read from. All its problems are one error.
-fn load(args: &ConfigArgs) -> anyhow::Result<(Config, String)> {
+fn load(args: &ConfigArgs) -> anyhow::Result<(Config, Source)> {
     let env = config::process_env();
     let source = config::find(args.config.as_deref(), &env);
-    let name = source.name();
-    let config = config::load(source, &env).map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    Ok((config, name))
+    let config = config::load(source.clone(), &env).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    Ok((config, source))
 }

@@ -22,51 +22,84 @@ pub(super) struct Gateway {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) calls: Arc<Calls>,
-    pub(super) tokens: Tokens,
-    pub(super) services: Services,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) services: Arc<Services>,
     /// Who conducts the calls, where they are relayed.
     pub(super) bot: Option<Bot>,
-    pub(super) phrases: Phrases,
+    pub(super) phrases: Arc<Phrases>,
     /// `None` where calls are not recorded.
     pub(super) tapes: Option<Tapes>,
     /// Set when no new calls are taken any more.
-    draining: AtomicBool,
+    draining: Arc<AtomicBool>,
     /// Requests and tunnels under way.
-    pub(super) requests: AtomicUsize,
+    pub(super) requests: Arc<AtomicUsize>,
     /// Turns true when the last callers are to be told goodbye.
     goodbye: watch::Sender<bool>,
     /// Turns true when the last calls must go.
     hang_up: watch::Sender<bool>,
-    request_ids: RequestIds,
-    pub(super) upgrade: Upgrade,
+    request_ids: Arc<RequestIds>,
+    pub(super) upgrade: Arc<Upgrade>,
 }
 
 impl Gateway {
     pub(super) fn new(
         config: Config,
         metrics: Arc<Metrics>,
-        services: Services,
+        services: Arc<Services>,
     ) -> Result<Gateway, StartError> {
         metrics.calls_capacity.set(config.limits.max_calls as i64);
         Ok(Gateway {
             calls: Calls::new(config.limits.max_calls, metrics.calls_active.clone()),
-            bot: match &config.dialogue.mode {
-                config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
-                config::Mode::Echo | config::Mode::Dialogue { .. } => None,
-            },
-            tokens: Tokens::new(&config.twilio, metrics.clone()),
-            phrases: Phrases::new(&config)?,
+            bot: bot(&config)?,
+            tokens: Arc::new(Tokens::new(&config.twilio, metrics.clone())),
+            phrases: Arc::new(Phrases::new(&config)?),
             tapes: tapes::open(&config.recording, &metrics),
             services,
-            draining: AtomicBool::new(false),
-            requests: AtomicUsize::new(0),
+            draining: Arc::default(),
+            requests: Arc::default(),
             goodbye: watch::Sender::new(false),
             hang_up: watch::Sender::new(false),
-            request_ids: RequestIds::new(),
-            upgrade: Upgrade::new(),
+            request_ids: Arc::new(RequestIds::new()),
+            upgrade: Arc::new(Upgrade::new()),
             config,
             metrics,
         })
+    }
+
+    /// The same process under another configuration. What is under way is known to both.
+    pub(super) fn succeeded_by(
+        &self,
+        config: Config,
+        services: Arc<Services>,
+    ) -> Result<Gateway, StartError> {
+        let metrics = self.metrics.clone();
+        let old = &self.config;
+        let same_phrases = old.dialogue == config.dialogue && old.turn.greeting == config.turn.greeting;
+        let gateway = Gateway {
+            calls: self.calls.clone(),
+            bot: bot(&config)?,
+            tokens: match old.twilio == config.twilio {
+                true => self.tokens.clone(),
+                false => Arc::new(Tokens::new(&config.twilio, metrics.clone())),
+            },
+            phrases: match same_phrases {
+                true => self.phrases.clone(),
+                false => Arc::new(Phrases::new(&config)?),
+            },
+            tapes: self.tapes.clone(),
+            services,
+            draining: self.draining.clone(),
+            requests: self.requests.clone(),
+            goodbye: self.goodbye.clone(),
+            hang_up: self.hang_up.clone(),
+            request_ids: self.request_ids.clone(),
+            upgrade: self.upgrade.clone(),
+            config,
+            metrics,
+        };
+        gateway.calls.set_limit(gateway.config.limits.max_calls);
+        gateway.metrics.calls_capacity.set(gateway.config.limits.max_calls as i64);
+        Ok(gateway)
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -117,6 +150,13 @@ impl Gateway {
             ..settings
         }
     }
+}
+
+fn bot(config: &Config) -> Result<Option<Bot>, StartError> {
+    Ok(match &config.dialogue.mode {
+        config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
+        config::Mode::Echo | config::Mode::Dialogue { .. } => None,
+    })
 }
 
 /// What the configuration means to a call: all but the phrases, which need a voice.

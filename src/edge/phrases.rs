@@ -7,10 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use bytes::Bytes;
-use pingora::server::ShutdownWatch;
-use pingora::services::background::BackgroundService;
 use tracing::{info, warn};
 
 use super::gateway::Gateway;
@@ -71,43 +68,35 @@ fn read_audio(file: &Path) -> Result<Bytes, String> {
 }
 
 /// Renders the phrases in the background, and tries again until it has worked.
-pub(super) struct Rendering(pub(super) Arc<Gateway>);
-
-#[async_trait]
-impl BackgroundService for Rendering {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        if !matches!(self.0.config.dialogue.mode, Mode::Dialogue { .. }) {
-            return;
-        }
-        let services = &self.0.services;
-        let phrases = &self.0.phrases;
-        let config = &self.0.config;
-        let recorded = config.dialogue.apology_audio.is_some();
-        let apology = if recorded { "" } else { &config.dialogue.apology };
-        for (name, text, place) in [
-            ("greeting", config.turn.greeting.as_str(), &phrases.greeting),
-            ("apology", apology, &phrases.apology),
-            ("filler", config.dialogue.filler.as_str(), &phrases.filler),
-        ] {
-            let mut told = false;
-            while !text.is_empty() {
-                match services.render(text).await {
-                    Ok(audio) => {
-                        info!(phrase = name, ms = audio.len() / 8, "PHRASE_RENDERED");
-                        place.store(Arc::new(Phrase { text: text.to_owned(), audio: Bytes::from(audio) }));
-                        break;
-                    }
-                    Err(failure) if !told => {
-                        told = true;
-                        warn!(phrase = name, why = failure.why, "PHRASE_NOT_RENDERED");
-                    }
-                    Err(_) => {}
+pub(super) async fn render(gateway: Arc<Gateway>) {
+    if !matches!(gateway.config.dialogue.mode, Mode::Dialogue { .. }) {
+        return;
+    }
+    let services = &gateway.services;
+    let phrases = &gateway.phrases;
+    let config = &gateway.config;
+    let recorded = config.dialogue.apology_audio.is_some();
+    let apology = if recorded { "" } else { &config.dialogue.apology };
+    for (name, text, place) in [
+        ("greeting", config.turn.greeting.as_str(), &phrases.greeting),
+        ("apology", apology, &phrases.apology),
+        ("filler", config.dialogue.filler.as_str(), &phrases.filler),
+    ] {
+        let mut told = false;
+        while !text.is_empty() {
+            match services.render(text).await {
+                Ok(audio) => {
+                    info!(phrase = name, ms = audio.len() / 8, "PHRASE_RENDERED");
+                    place.store(Arc::new(Phrase { text: text.to_owned(), audio: Bytes::from(audio) }));
+                    break;
                 }
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY) => {}
-                    _ = shutdown.changed() => return,
+                Err(failure) if !told => {
+                    told = true;
+                    warn!(phrase = name, why = failure.why, "PHRASE_NOT_RENDERED");
                 }
+                Err(_) => {}
             }
+            tokio::time::sleep(RETRY).await;
         }
     }
 }

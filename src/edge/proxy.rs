@@ -45,7 +45,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 pub(super) struct Proxy {
-    gateway: Arc<Gateway>,
+    pub(super) gateway: Arc<Gateway>,
     app: LoadBalancer<RoundRobin>,
     /// For tunnels, which are no requests of Pingora's.
     connector: TransportConnector,

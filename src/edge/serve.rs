@@ -16,14 +16,15 @@ use tracing::info;
 
 use super::admin::Admin;
 use super::gateway::Gateway;
+use super::live::LiveProxy;
 use super::patience::Patience;
-use super::phrases::Rendering;
-use super::proxy::{KEEPALIVE_SECONDS, Proxy};
+use super::proxy::KEEPALIVE_SECONDS;
+use super::reload::{Live, Watching};
 use super::tapes::Sweeping;
 use super::upgrade::is_successor;
 use super::{shutdown, tls};
 use crate::call::Service as SpeechService;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, Source};
 use crate::observe::Metrics;
 use crate::upstream::{Services, Unusable};
 
@@ -58,23 +59,19 @@ pub enum StartError {
 }
 
 /// Runs the gateway until it is stopped, and until its last call has ended.
-pub fn serve(config: Config) -> Result<(), StartError> {
+/// A reload reads the configuration from its source again.
+pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     // Pingora panics where it cannot listen; ask first. A successor is given what is in use.
     can_listen("[server] listen", config.server.listen)?;
     can_listen("[admin] listen", config.admin.listen)?;
     let metrics = Arc::new(Metrics::new()?);
-    for (name, service) in upstreams(&config) {
-        metrics.know_upstream(name, service);
-    }
-    let observed = metrics.clone();
-    let services = Services::new(&config.dialogue, move |done| {
-        observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
-    })?;
+    let services = Arc::new(services(&config, &metrics)?);
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let gateway = Arc::new(Gateway::new(config, metrics, services)?);
+    let live = Arc::new(Live::new(Gateway::new(config, metrics, services)?, source)?);
+    let gateway = live.gateway();
     let mut server = Server::new_with_opt_and_conf(
         Opt { upgrade: is_successor(), ..Opt::default() },
         ServerConf {
@@ -88,8 +85,7 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     );
     let buffers = L4BufferSettings::new(L4_BUFFER, L4_BUFFER);
     let listen = gateway.config.server.listen.to_string();
-    let proxy = Proxy::new(gateway.clone()).map_err(StartError::App)?;
-    let mut app = HttpProxy::new(proxy, server.configuration.clone());
+    let mut app = HttpProxy::new(LiveProxy(live.clone()), server.configuration.clone());
     app.handle_init_modules();
     let limit = Duration::from_secs(KEEPALIVE_SECONDS) + FOR_A_HEAD;
     let mut public = Service::new("gateway".into(), Patience { app: Arc::new(app), limit });
@@ -100,12 +96,12 @@ pub fn serve(config: Config) -> Result<(), StartError> {
         server.add_service(background_service("certificate", renewal));
     }
     public.add_listener(listener);
-    let mut admin = Service::new("admin".into(), Admin(gateway.clone()));
+    let mut admin = Service::new("admin".into(), Admin(live.clone()));
     admin.threads = Some(1);
     admin.add_tcp(&gateway.config.admin.listen.to_string());
     server.add_service(public);
     server.add_service(admin);
-    server.add_service(background_service("phrases", Rendering(gateway.clone())));
+    server.add_service(background_service("configuration", Watching(live.clone())));
     server.add_service(background_service("tapes", Sweeping(gateway.clone())));
     // Last of what may fail: from here on, a predecessor is on its way out.
     server.bootstrap();
@@ -119,7 +115,7 @@ pub fn serve(config: Config) -> Result<(), StartError> {
         deploy_id = gateway.config.server.deploy_id,
         "STARTED"
     );
-    shutdown::run(server, gateway).map_err(StartError::Threads)
+    shutdown::run(server, live).map_err(StartError::Threads)
 }
 
 fn can_listen(key: &'static str, address: SocketAddr) -> Result<(), StartError> {
@@ -129,6 +125,17 @@ fn can_listen(key: &'static str, address: SocketAddr) -> Result<(), StartError> 
         }
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// The services of a dialogue, with their metrics.
+pub(super) fn services(config: &Config, metrics: &Arc<Metrics>) -> Result<Services, StartError> {
+    for (name, service) in upstreams(config) {
+        metrics.know_upstream(name, service);
+    }
+    let observed = metrics.clone();
+    Ok(Services::new(&config.dialogue, move |done| {
+        observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
+    })?)
 }
 
 /// The upstreams of the speech services, by name and by what they are used for.

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::{ExecutionPhase, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::gateway::Gateway;
+use super::reload::Live;
 
 /// How often what is under way is counted.
 const LOOK: Duration = Duration::from_millis(50);
@@ -25,10 +26,10 @@ const CLOSING: Duration = Duration::from_secs(3);
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// Runs the server to its end.
-pub(super) fn run(server: Server, gateway: Arc<Gateway>) -> std::io::Result<()> {
+pub(super) fn run(server: Server, live: Arc<Live>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut phases = server.watch_execution_phase();
-    let watch = Drain(gateway.clone());
+    let watch = Drain(live.clone());
     let server = std::thread::Builder::new()
         .name("server".into())
         .spawn(move || server.run(RunArgs { shutdown_signal: Box::new(watch) }))?;
@@ -43,15 +44,15 @@ pub(super) fn run(server: Server, gateway: Arc<Gateway>) -> std::io::Result<()> 
         }
     });
     if handed_over {
-        gateway.upgrade.tidy();
-        runtime.block_on(Drain(gateway).finish());
+        live.gateway().upgrade.tidy();
+        runtime.block_on(Drain(live).finish());
     } else {
         let _ = server.join();
     }
     Ok(())
 }
 
-struct Drain(Arc<Gateway>);
+struct Drain(Arc<Live>);
 
 #[async_trait]
 impl ShutdownSignalWatch for Drain {
@@ -60,16 +61,20 @@ impl ShutdownSignalWatch for Drain {
             warn!("signals cannot be received: only SIGKILL stops this process");
             return std::future::pending().await;
         };
+        // A successor is the service's main process from now on.
+        tell_systemd(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
+        let upgrade = self.0.gateway().upgrade.clone();
         loop {
             tokio::select! {
                 () = signals.stop() => {
+                    tell_systemd(&[NotifyState::Stopping]);
                     self.drain(&mut signals).await;
                     return ShutdownSignal::FastShutdown;
                 }
-                () = self.0.upgrade.handed_over() => return ShutdownSignal::GracefulUpgrade,
+                () = upgrade.handed_over() => return ShutdownSignal::GracefulUpgrade,
                 _ = quit.recv() => {
-                    let gateway = self.0.clone();
-                    tokio::spawn(async move { gateway.upgrade.begin().await });
+                    let upgrade = upgrade.clone();
+                    tokio::spawn(async move { upgrade.begin().await });
                 }
             }
         }
@@ -89,7 +94,7 @@ impl Drain {
     }
 
     async fn drain(&self, signals: &mut Signals) {
-        let gateway = &self.0;
+        let gateway = self.0.gateway();
         let allowed = gateway.config.server.drain;
         gateway.drain();
         info!(under_way = gateway.under_way(), seconds = allowed.as_secs(), "DRAIN_START");
@@ -122,6 +127,13 @@ impl Drain {
             let _ = timeout(CLOSING, gone()).await;
         }
         info!(seconds = started.elapsed().as_secs(), "DRAIN_END");
+    }
+}
+
+/// Tells systemd, where that has started us.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "systemd cannot be told");
     }
 }
 

@@ -157,6 +157,9 @@ pub struct Metrics {
     pub recording_folder_bytes: IntGauge,
     pub stream_status: IntCounterVec,
     certificate: IntGaugeVec,
+    pub config_generation: IntGauge,
+    pub config_reloaded: IntGauge,
+    pub config_reloaded_at: IntGauge,
     twiml_findings: IntCounterVec,
     twiml_fallbacks: IntCounterVec,
     stream_tokens: IntCounterVec,
@@ -285,6 +288,16 @@ impl Metrics {
                 "stream_status_total",
                 "Stream status callbacks of the carrier, by event.",
                 &["event"],
+            )?,
+            config_generation: new
+                .gauge("config_generation", "Configurations since the start, the first included.")?,
+            config_reloaded: new.gauge(
+                "config_last_reload_successful",
+                "0 after a reload that failed: the configuration before it counts.",
+            )?,
+            config_reloaded_at: new.gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "When the configuration was last read.",
             )?,
             certificate: new.gauges(
                 "tls_certificate_not_after_timestamp_seconds",

@@ -33,19 +33,27 @@ pub fn call(gateway: &Gateway, nth: usize) -> Call {
 
 /// Says something, and hears it: the gateway under test echoes what was said once it is over.
 pub fn is_alive(call: &mut Call, word: u8) {
-    use base64::Engine as _;
-    let payload = |byte| base64::engine::general_purpose::STANDARD.encode([byte; 160]);
-    let (said, silence) = (payload(word), payload(0xff));
-    for (payload, frames) in [(&said, 10), (&silence, 30)] {
-        let media = json!({
-            "event": "media", "streamSid": "MZ1",
-            "media": {"track": "inbound", "chunk": "1", "timestamp": "0", "payload": payload},
-        });
+    for (byte, frames) in [(word, 10), (0xff, 30)] {
         for _ in 0..frames {
-            call.send(Message::text(media.to_string())).unwrap();
+            call.send(media(byte)).unwrap();
         }
     }
+    let said = payload(word);
     while !call.read().unwrap().to_text().is_ok_and(|text| text.contains(&said)) {}
+}
+
+fn payload(byte: u8) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode([byte; 160])
+}
+
+/// A frame of this byte.
+pub fn media(byte: u8) -> Message {
+    let media = json!({
+        "event": "media", "streamSid": "MZ1",
+        "media": {"track": "inbound", "chunk": "1", "timestamp": "0", "payload": payload(byte)},
+    });
+    Message::text(media.to_string())
 }
 
 /// Reads on to the close frame: its code.

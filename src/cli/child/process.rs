@@ -18,6 +18,9 @@ use crate::edge;
 /// How often a group is looked at that shall end.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long the dead may take to be buried, where another process does that.
+const KILLED: Duration = Duration::from_secs(1);
+
 pub(super) struct Process {
     child: Child,
     /// Of the process and of its group.
@@ -73,11 +76,16 @@ impl Process {
         let _ = timeout_at(deadline, self.child.wait()).await;
         while self.has_members() {
             if Instant::now() >= deadline {
-                let _ = killpg(self.pid, Signal::SIGKILL);
-                let _ = self.child.wait().await;
-                return;
+                break;
             }
             sleep(LOOK).await;
+        }
+        if killpg(self.pid, Signal::SIGKILL).is_ok() {
+            let _ = self.child.wait().await;
+            let deadline = Instant::now() + KILLED;
+            while self.has_members() && Instant::now() < deadline {
+                sleep(LOOK).await;
+            }
         }
     }
 
