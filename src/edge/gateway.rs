@@ -75,7 +75,7 @@ impl Gateway {
         let metrics = self.metrics.clone();
         let old = &self.config;
         let same_phrases = old.dialogue == config.dialogue && old.turn.greeting == config.turn.greeting;
-        let gateway = Gateway {
+        Ok(Gateway {
             calls: self.calls.clone(),
             bot: bot(&config)?,
             tokens: match old.twilio == config.twilio {
@@ -96,10 +96,13 @@ impl Gateway {
             upgrade: self.upgrade.clone(),
             config,
             metrics,
-        };
-        gateway.calls.set_limit(gateway.config.limits.max_calls);
-        gateway.metrics.calls_capacity.set(gateway.config.limits.max_calls as i64);
-        Ok(gateway)
+        })
+    }
+
+    /// From now on its configuration counts.
+    pub(super) fn takes_over(&self) {
+        self.calls.set_limit(self.config.limits.max_calls);
+        self.metrics.calls_capacity.set(self.config.limits.max_calls as i64);
     }
 
     pub(super) fn is_draining(&self) -> bool {

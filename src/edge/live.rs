@@ -115,3 +115,26 @@ impl ProxyHttp for LiveProxy {
         proxy.logging(session, error, ctx).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The functions of an `impl` in a source text.
+    fn hooks<'t>(text: &'t str, of: &str) -> BTreeSet<&'t str> {
+        let (_, rest) = text.split_once(&format!("impl ProxyHttp for {of} {{\n")).expect("the impl");
+        let (body, _) = rest.split_once("\n}\n").expect("its end");
+        let name = |line: &'t str| {
+            let line = line.strip_prefix("    ")?;
+            line.strip_prefix("async fn ").or(line.strip_prefix("fn "))?.split('(').next()
+        };
+        body.lines().filter_map(name).collect()
+    }
+
+    #[test]
+    fn every_hook_of_the_proxy_is_passed_on() {
+        let ours = hooks(include_str!("proxy.rs"), "Proxy");
+        let passed_on = hooks(include_str!("live.rs"), "LiveProxy");
+        assert!(ours.contains("logging") && ours.is_subset(&passed_on), "{ours:?} of {passed_on:?}");
+    }
+}

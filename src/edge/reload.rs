@@ -66,6 +66,9 @@ impl Live {
         let metrics = &gateway.metrics;
         match self.next(&gateway) {
             Ok((proxy, restart)) => {
+                proxy.gateway.takes_over();
+                self.proxy.store(Arc::new(proxy));
+                self.render(&mut reloading);
                 reloading.generation += 1;
                 let generation = reloading.generation;
                 metrics.config_generation.set(generation);
@@ -77,8 +80,6 @@ impl Live {
                 } else {
                     warn!(generation, needs_restart, "CONFIG_RELOADED");
                 }
-                self.proxy.store(Arc::new(proxy));
-                self.render(&mut reloading);
                 let but = if restart.is_empty() { "" } else { "; changed, but only after a restart: " };
                 Ok(format!("generation {generation} counts{but}{needs_restart}"))
             }

@@ -81,6 +81,7 @@ async fn watch(recipe: Recipe, mut stop: oneshot::Receiver<()>, started: mpsc::S
     if edge::is_successor() {
         // The predecessor's app serves until its last call has ended.
         let _ = started.send(Ok(()));
+        info!(port = recipe.port, "CHILD_WAITS");
         tokio::select! {
             () = free(recipe.port) => {}
             _ = &mut stop => return,
@@ -89,7 +90,13 @@ async fn watch(recipe: Recipe, mut stop: oneshot::Receiver<()>, started: mpsc::S
     let first = Signals::new().and_then(|signals| Ok((signals, Process::start(&recipe, &output)?)));
     let (mut signals, mut process) = match first {
         Ok((signals, process)) => (signals, Some(process)),
-        Err(error) => return drop(started.send(Err(error))),
+        Err(error) => {
+            // A successor's command line does not wait for that any more.
+            if let Err(mpsc::SendError(Err(why))) = started.send(Err(error)) {
+                warn!(why = format!("{why:#}"), "CHILD_NOT_STARTED");
+            }
+            return;
+        }
     };
     let _ = started.send(Ok(()));
     let mut back_off = BackOff::default();
