@@ -81,8 +81,25 @@ fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
             .parsed("deploy_id", "a word such as \"2026-11-22-a\"", |s| Ok(values::header_word(s)?))
             .unwrap_or(default.deploy_id),
         drain: t.duration("drain", secs(0, 24 * 3600)).unwrap_or(default.drain),
+        drain_goodbye: t.text("drain_goodbye").unwrap_or(default.drain_goodbye),
         threads: t.count("threads", 0..=1024).unwrap_or(default.threads),
+        tls: t.section("tls", tls),
     }
+}
+
+fn tls(t: &mut Table<'_, '_>) -> Option<Tls> {
+    let (cert, key) = (t.place("cert"), t.place("key"));
+    for (one, other) in [("cert", "key"), ("key", "cert")] {
+        if t.has(one) && !t.has(other) {
+            let why = format!("`{one}` in [server.tls] needs `{other}` beside it");
+            t.complain(
+                one,
+                why,
+                format!("give the file of the {}", if one == "key" { "certificate" } else { "private key" }),
+            );
+        }
+    }
+    cert.zip(key).map(|(cert, key)| Tls { cert, key })
 }
 
 fn admin(t: &mut Table<'_, '_>, default: Admin, server: &Server) -> Admin {
@@ -359,6 +376,10 @@ pub(super) mod tests {
                 "[twilio]\nstream_ended = \"/ws/twilio-media\"",
                 "2:16: `stream_ended` in [twilio] is the same as `path`, which the gateway answers itself; \
                  give each its own path",
+            ),
+            (
+                "[server.tls]\nkey = \"key.pem\"",
+                "2:7: `key` in [server.tls] needs `cert` beside it; give the file of the certificate",
             ),
             // References.
             (

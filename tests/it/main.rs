@@ -6,6 +6,7 @@
 mod agents;
 mod app_faults;
 mod audio_quality;
+mod child;
 mod conversation;
 mod drain;
 mod events;
@@ -20,7 +21,9 @@ mod services_fail;
 mod streaming;
 mod tapes;
 mod tidy;
+mod tls;
 mod twiml;
+mod upgrade;
 mod vendors;
 mod wire;
 mod world;

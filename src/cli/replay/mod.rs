@@ -32,7 +32,7 @@ pub(super) use changed::{Change, changes, named};
 pub(super) use figures::Figures;
 pub(super) use tapes::{each_tape, find, under};
 
-use super::RunArgs;
+use super::ConfigArgs;
 use crate::call::{Mode, Output, Settings};
 use crate::config::Config;
 use crate::edge;
@@ -111,7 +111,7 @@ struct All {
 
 pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let other = match &args.config {
-        Some(_) => Some(super::load(&RunArgs { config: args.config.clone() })?.0),
+        Some(_) => Some(super::load(&ConfigArgs { config: args.config.clone() })?.0),
         None => None,
     };
     let metrics = Arc::new(Metrics::new()?);

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::RunArgs;
+use super::ConfigArgs;
 use super::replay::{Figures, changes, named, under};
 use crate::audio::{FRAME_BYTES, Hint, SAMPLE_RATE, SpeechDecoder};
 use crate::call::{Hearing, Mode, Phrase, Settings};
@@ -55,7 +55,7 @@ pub(super) struct TuneArgs {
 
 pub(super) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let config = match &args.config {
-        Some(_) => Some(super::load(&RunArgs { config: args.config.clone() })?.0),
+        Some(_) => Some(super::load(&ConfigArgs { config: args.config.clone() })?.0),
         None => None,
     };
     if let Some(folder) = &args.suggest {
@@ -79,7 +79,7 @@ fn draw(path: &Path, bytes: &[u8], config: Option<&Config>) -> anyhow::Result<St
     if bytes.starts_with(b"RIFF") {
         let settings = match config {
             Some(config) => edge::settings(config),
-            None => edge::settings(&super::load(&RunArgs::default())?.0),
+            None => edge::settings(&super::load(&ConfigArgs::default())?.0),
         };
         return wav(&name, bytes, settings);
     }
