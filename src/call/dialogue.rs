@@ -13,10 +13,12 @@ use super::{
 };
 use crate::audio::BYTES_PER_MS;
 use crate::time::CallTime;
-use crate::turn::{Ended, State, Why};
+use crate::turn::{Ended, State, Why, are_own, normalised};
 
 /// An utterance with less voice than this (200 ms) is no new speech if its text repeats the last.
 const NEW_SPEECH_FRAMES: u32 = 10;
+/// An utterance that began so soon after the bot had spoken may be its echo.
+const ECHO_AFTER: Duration = Duration::from_millis(500);
 /// Silence kept behind an utterance that is echoed.
 const ECHO_TAIL: usize = 100 * BYTES_PER_MS;
 
@@ -24,13 +26,18 @@ impl Call {
     pub(super) fn greet(&mut self, now: CallTime) {
         let Some(greeting) = self.settings.greeting.clone() else { return };
         self.think(Why::Greeting, nobodys_turn(now));
+        self.say_phrase(&greeting, Action::None, now);
+    }
+
+    /// Says something fixed that answers nobody.
+    pub(super) fn say_phrase(&mut self, phrase: &Phrase, action: Action, now: CallTime) {
         self.reply = Some(Reply::new(0));
-        if greeting.audio.is_empty() {
-            self.reply_text_came(&greeting.text, now);
+        if phrase.audio.is_empty() {
+            self.reply_text_came(&phrase.text, now);
         } else {
-            self.speak_phrase(&greeting, now);
+            self.speak_phrase(phrase, now);
         }
-        self.reply_complete(Action::None, now);
+        self.reply_complete(action, now);
     }
 
     pub(super) fn think(&mut self, why: Why, thinking: Thinking) {
@@ -99,6 +106,11 @@ impl Call {
         };
         self.tell(Event::SttFinal { text: text.clone(), took: now.since(asked.at) });
         if text.is_empty() {
+            return self.nothing_to_answer(Why::NothingSaid, now);
+        }
+        let (own, until) = &self.own_words;
+        if self.utterance_began < *until + ECHO_AFTER && are_own(&text, own) {
+            self.tell(Event::OwnWords { text });
             return self.nothing_to_answer(Why::NothingSaid, now);
         }
         if self.repeats_the_last(&text, now) {
@@ -422,7 +434,31 @@ impl Call {
         self.moved(transition);
     }
 
+    /// The bot began to speak while the caller was about to go on: one turn, not two, as if the bot
+    /// had said nothing.
+    pub(super) fn collided(&mut self, Collision { reaction, before }: Collision, now: CallTime) {
+        if self.settings.hearing == Hearing::Stream {
+            self.unanswered.extend(self.asked_text.take());
+        }
+        self.cancel_jobs();
+        if let Some(reply) = &self.reply {
+            let after = now.since(self.speaking_since);
+            let told = ReplyHeard { turn: reply.turn, text: String::new(), interrupted: true, after };
+            self.outputs.push_back(Output::Heard(told));
+        }
+        let cleared = self.clear(now);
+        self.tell(Event::BargeIn { reaction, cleared, heard: String::new() });
+        self.tell_spurt();
+        self.previous = before;
+        self.reply = None;
+        self.interruption.forget();
+        self.hold.forget();
+        let transition = self.machine.listen(Why::CallerWentOn);
+        self.moved(transition);
+    }
+
     pub(super) fn barge_in(&mut self, reaction: Duration, now: CallTime) {
+        self.settle_turn();
         self.cancel_jobs();
         let heard = self.tell_heard(true, now);
         self.unasked.drop_text();
@@ -446,7 +482,10 @@ impl Call {
         let unheard = self.pacer.clear(now);
         self.playback.clear(now);
         self.filler_end = 0;
-        self.outputs.push_back(Output::Clear);
+        // A bot that is held has been cleared.
+        if !self.hold.release() {
+            self.outputs.push_back(Output::Clear);
+        }
         self.epoch += 1;
         unheard
     }
@@ -460,9 +499,15 @@ impl Call {
     }
 
     fn back_to_listening(&mut self, why: Why, now: CallTime) {
+        self.settle_turn();
         self.tell_spurt();
+        if let Some(reply) = &self.reply {
+            self.own_words = (reply.text(), now);
+        }
+        self.idle.listening(why, now);
         self.reply = None;
         self.interruption.forget();
+        self.hold.forget();
         let transition = self.machine.listen(why);
         self.moved(transition);
         if self.state() != State::Listening {
@@ -479,24 +524,14 @@ impl Call {
     }
 }
 
+/// An interruption of a reply that had hardly begun.
+pub(super) struct Collision {
+    pub(super) reaction: Duration,
+    /// What the agent was to be told with the turn's first question, and is with its next.
+    pub(super) before: Previous,
+}
+
 /// Of a reply that answers nobody. Silence before it is not filled.
 pub(super) fn nobodys_turn(now: CallTime) -> Thinking {
     Thinking { speech_end: None, since: now, voiced_frames: 0, filled: true }
-}
-
-/// Text as it compares: letters and digits in lower case, single spaces.
-fn normalised(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect();
-    plain.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_compare_by_their_words() {
-        assert_eq!(normalised("  Yes,  that's  RIGHT! "), "yes that s right");
-        assert_eq!(normalised("...?"), "");
-    }
 }

@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use super::calls::Calls;
 use super::phrases::Phrases;
 use super::serve::StartError;
-use crate::call::{Hearing, Mode, Settings};
+use crate::call::{Hearing, Mode, Settings, Silence};
 use crate::config::{self, Config};
 use crate::observe::Metrics;
-use crate::turn::{Endpointing, Vad};
+use crate::turn::{Endpointing, Vad, Words};
 use crate::upstream::{Bot, Services};
 
 pub(super) struct Gateway {
@@ -22,6 +22,7 @@ pub(super) struct Gateway {
     /// Who conducts the calls, where they are relayed.
     pub(super) bot: Option<Bot>,
     pub(super) phrases: Phrases,
+    words: Arc<Words>,
     /// Set when no new calls are taken any more.
     draining: AtomicBool,
     /// Requests and tunnels under way.
@@ -45,6 +46,10 @@ impl Gateway {
                 config::Mode::Echo | config::Mode::Dialogue { .. } => None,
             },
             phrases: Phrases::new(&config)?,
+            words: {
+                let turn = &config.turn;
+                Arc::new(Words::new(&turn.languages, &turn.backchannels, &turn.stop_words))
+            },
             services,
             draining: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
@@ -100,7 +105,15 @@ impl Gateway {
             vad,
             vad_rms: turn.vad_rms,
             endpointing: Endpointing { eou: turn.eou, tail: vad.tail(), max_utterance: turn.max_utterance },
+            adaptive_eou: turn.adaptive_eou,
+            silence: Silence {
+                prompt_after: turn.idle_prompt,
+                prompt: self.phrases.idle_prompt(),
+                hangup_after: turn.idle_hangup,
+                goodbye: self.phrases.goodbye(),
+            },
             barge_in: turn.barge_in,
+            words: self.words.clone(),
             dedup_window: turn.dedup_window,
             greeting: greets.then(|| self.phrases.greeting()),
             apology: self.phrases.apology(),

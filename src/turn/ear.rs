@@ -71,6 +71,11 @@ impl Ear {
         self.utterance.is_some()
     }
 
+    /// From now on so much silence ends an utterance.
+    pub fn wait(&mut self, eou: Duration) {
+        self.endpointing.eou = eou;
+    }
+
     /// Takes one frame.
     pub fn hear(&mut self, voiced: bool) -> Heard {
         self.run = if voiced { self.run + 1 } else { 0 };

@@ -15,13 +15,19 @@
 
 mod ear;
 mod echo;
+mod endpoint;
+mod evidence;
 mod floor;
 mod frontend;
 mod interruption;
 mod neural;
 mod state;
+mod words;
 
 pub use ear::{Ear, Ended, Endpointing, Heard};
+pub use endpoint::Endpoint;
+pub use evidence::Evidence;
 pub use frontend::{FrontEnd, Measured, Vad, decibels, level_db};
 pub use interruption::Interruption;
 pub use state::{Machine, State, Transition, Why};
+pub use words::{Said, Words, are_own, normalised};
