@@ -28,6 +28,7 @@ fn settings(vad: Vad) -> Arc<Settings> {
             max_utterance: Duration::from_secs(30),
         },
         adaptive_eou: true,
+        early_agent: false,
         silence: Silence::default(),
         barge_in: true,
         words: Arc::new(Words::new(&[], &[], &[])),

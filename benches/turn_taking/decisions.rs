@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use voxgate::call::{Call, Event, Hearing, Input, Mode, Output, Phrase, Settings, Silence};
+use voxgate::call::{Call, Event, Hearing, Input, Mode, Output, Settings};
 use voxgate::config::Config;
 use voxgate::time::{CallTime, FRAME};
-use voxgate::turn::{Endpointing, Evidence, FrontEnd, Measured, Vad, Words, decibels, level_db};
+use voxgate::turn::{Endpointing, Evidence, FrontEnd, Measured, Vad, decibels, level_db};
 
 use crate::corpus::{Clip, Corpus, Kind};
 
@@ -121,29 +121,7 @@ fn turns(clip: &Clip, vad: Vad, heard: &mut Heard) {
 
 /// As shipped, for a dialogue.
 fn settings(vad: Vad) -> Settings {
-    let config = Config::default();
-    Settings {
-        mode: Mode::Dialogue,
-        hearing: Hearing::Utterances,
-        vad,
-        vad_rms: config.turn.vad_rms,
-        endpointing: Endpointing {
-            eou: config.turn.eou,
-            tail: vad.tail(),
-            max_utterance: config.turn.max_utterance,
-        },
-        adaptive_eou: config.turn.adaptive_eou,
-        silence: Silence::default(),
-        barge_in: config.turn.barge_in,
-        words: Arc::new(Words::new(&[], &[], &[])),
-        dedup_window: config.turn.dedup_window,
-        greeting: None,
-        apology: Phrase::default(),
-        filler: Phrase::default(),
-        filler_after: config.dialogue.filler_after,
-        reply_deadline: config.dialogue.reply_deadline,
-        dtmf_timeout: config.turn.dtmf_timeout,
-        lead: config.playout.lead,
-        media_timeout: config.limits.media_timeout,
-    }
+    let shipped = voxgate::edge::settings(&Config::default());
+    let endpointing = Endpointing { tail: vad.tail(), ..shipped.endpointing };
+    Settings { mode: Mode::Dialogue, hearing: Hearing::Utterances, vad, endpointing, ..shipped }
 }

@@ -8,10 +8,14 @@
 //! call, once with each detector; the table shows the goals beside the figures. With `--out`, OUT gets
 //! the detector's value of every frame (`DETECTOR.f32`, little-endian, clips in the manifest's order)
 //! and every decision with its time (`decisions.jsonl`).
+//!
+//! `cargo bench --bench turn_taking -- simulate` needs no folder: it holds conversations in virtual
+//! time.
 
 mod corpus;
 mod decisions;
 mod score;
+mod simulate;
 mod table;
 
 use std::io::Write as _;
@@ -26,7 +30,8 @@ const DETECTORS: [(Vad, &str); 2] = [(Vad::Neural, "neural"), (Vad::Rms, "rms")]
 
 const NO_CORPUS: &str = "turn_taking: no corpus given, so nothing was measured.
     cargo bench --bench turn_taking -- DIR     or VOXGATE_CORPUS=DIR
-DIR is a folder of labelled 8 kHz speech: manifest.json (\"format\": 1, \"clips\": [...]) and its WAV files.";
+DIR is a folder of labelled 8 kHz speech: manifest.json (\"format\": 1, \"clips\": [...]) and its WAV files.
+    cargo bench --bench turn_taking -- simulate     needs none: conversations in virtual time";
 
 fn main() -> ExitCode {
     let mut folder = std::env::var_os("VOXGATE_CORPUS").map(PathBuf::from);
@@ -34,6 +39,10 @@ fn main() -> ExitCode {
     // cargo adds --bench.
     let mut args = std::env::args_os().skip(1).filter(|arg| arg != "--bench");
     while let Some(arg) = args.next() {
+        if arg == "simulate" {
+            println!("{}", simulate::run());
+            return ExitCode::SUCCESS;
+        }
         if arg == "--out" {
             out = args.next().map(PathBuf::from);
         } else {

@@ -50,7 +50,8 @@ impl Call {
     // ---- the caller's turn ------------------------------------------------------------------------
 
     pub(super) fn answer_utterance(&mut self, ended: Ended, now: CallTime) {
-        self.turns += 1;
+        // What was asked early has its number.
+        self.turns += u64::from(self.early.is_none());
         let thinking = Thinking {
             speech_end: Some(now - ended.silence),
             since: now,
@@ -84,6 +85,7 @@ impl Call {
     }
 
     pub(super) fn answer_digits(&mut self, digits: String, now: CallTime) {
+        self.drop_early();
         // Keys are pressed on purpose: what the line sounds like meanwhile is dropped.
         self.ear.end();
         self.recording.answered(false);
@@ -100,6 +102,7 @@ impl Call {
         let Some(asked) = self.transcribing.take_if(|asked| asked.number == utterance) else {
             return self.late_transcript(text);
         };
+        self.partial_text.clear();
         let text = match self.settings.hearing {
             Hearing::Utterances => text.trim().to_owned(),
             Hearing::Stream => self.with_unanswered(&text),
@@ -117,7 +120,9 @@ impl Call {
             self.tell(Event::Duplicate { text });
             return self.nothing_to_answer(Why::NothingSaid, now);
         }
-        self.ask(text, None, now);
+        if !self.was_asked_early(&text, now) {
+            self.ask(text, None, now);
+        }
     }
 
     /// A streaming recogniser says its words once: those of an utterance that the caller has gone on
@@ -187,12 +192,17 @@ impl Call {
                 self.tell(Event::AgentFirstText { took: now.since(asked.at) });
             }
             self.reply_text_came(text, now);
+        } else if self.early_text(turn, text) {
+            // Kept until the caller has certainly finished.
         } else if turn == 0 {
             self.unasked_text(text, now);
         }
     }
 
     pub(super) fn reply_end(&mut self, turn: u64, action: Action, now: CallTime) {
+        if self.early_end(turn, &action) {
+            return;
+        }
         if self.asking.take_if(|asked| asked.number == turn).is_some() {
             self.reply_complete(action, now);
         } else if turn == 0 {
@@ -289,6 +299,9 @@ impl Call {
         if job == (Job::Ask { turn: 0 }) {
             self.unasked.forget_cut();
         }
+        if self.early_failed(job) {
+            return self.tell(Event::UpstreamFailed { service: job.service(), failure });
+        }
         let current = match job {
             Job::Transcribe { utterance } => self.transcribing.take_if(|a| a.number == utterance).is_some(),
             Job::Ask { turn } => self.asking.take_if(|a| a.number == turn).is_some(),
@@ -343,6 +356,7 @@ impl Call {
     }
 
     pub(super) fn cancel_jobs(&mut self) {
+        self.drop_early();
         if self.asking.is_some_and(|asked| asked.number == 0) {
             self.unasked.cut();
         }
@@ -357,6 +371,7 @@ impl Call {
     // ---- back to LISTENING ------------------------------------------------------------------------
 
     fn nothing_to_answer(&mut self, why: Why, now: CallTime) {
+        self.drop_early();
         self.recording.answered(self.ear.hears_speech());
         self.turn_ended(TurnResult::Empty);
         self.back_to_listening(why, now);

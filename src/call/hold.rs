@@ -120,6 +120,8 @@ impl Call {
             held.said = if own { Said::Nothing } else { self.settings.words.said(&text) };
         }
         self.endpoint.text(&self.settings.words, &text, now);
+        self.partial_text.clone_from(&text);
+        self.check_early();
         self.tell(Event::SttPartial { text });
         self.judge_hold(now);
     }
@@ -171,6 +173,7 @@ impl Call {
         if self.settings.hearing == Hearing::Stream && !self.ear.hears_speech() {
             self.outputs.push_back(Output::Forget);
             self.endpoint.forget_text();
+            self.partial_text.clear();
         }
     }
 

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::dialogue::nobodys_turn;
 use super::{Action, Call, Mode, Phrase};
 use crate::time::CallTime;
 use crate::turn::{State, Why};
 
 /// When to speak into silence, counted from when it was last the caller's turn; `None` for never.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Silence {
     pub prompt_after: Option<Duration>,
     pub prompt: Phrase,

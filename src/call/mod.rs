@@ -12,7 +12,9 @@
 
 mod dialogue;
 mod digits;
+mod early;
 mod event;
+mod file;
 mod hold;
 mod idle;
 mod input;
@@ -47,6 +49,7 @@ use crate::turn::{
     Ear, Ended, Endpoint, FrontEnd, Heard, Interruption, Machine, Measured, State, Transition, decibels,
 };
 use digits::Digits;
+use early::Early;
 use hold::Hold;
 use idle::Idle;
 use line::{Line, LineFault};
@@ -114,6 +117,9 @@ pub struct Call {
     unsettled: Option<Previous>,
     /// What the bot said last, and until when.
     own_words: (String, CallTime),
+    /// The recogniser's guess at what is being said.
+    partial_text: String,
+    early: Option<Early>,
     /// When the caller began to speak last.
     utterance_began: CallTime,
     outputs: VecDeque<Output>,
@@ -181,6 +187,8 @@ impl Call {
             previous: Previous::default(),
             unsettled: None,
             own_words: (String::new(), now),
+            partial_text: String::new(),
+            early: None,
             utterance_began: now,
             outputs: VecDeque::new(),
             settings,
@@ -308,7 +316,11 @@ impl Call {
                 }
             }
             State::Speaking => self.heard_while_speaking(measured, now),
-            State::Listening | State::Ended => self.interruption.forget(),
+            State::Listening => {
+                self.interruption.forget();
+                self.ask_early(now);
+            }
+            State::Ended => {}
         }
     }
 

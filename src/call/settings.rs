@@ -1,14 +1,16 @@
-//! What a call needs to know of the configuration. A call keeps the settings it started with.
+//! What a call needs to know of the configuration. A call keeps the settings it started with,
+//! and a tape of it keeps them too.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::idle::Silence;
 use crate::turn::{Endpointing, Vad, Words};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
     pub mode: Mode,
     pub hearing: Hearing,
@@ -19,6 +21,8 @@ pub struct Settings {
     pub endpointing: Endpointing,
     /// The silence that ends an utterance follows the habit of each caller.
     pub adaptive_eou: bool,
+    /// The agent is asked before the caller has certainly finished, and again if that was wrong.
+    pub early_agent: bool,
     /// Whether the caller may interrupt the bot.
     pub barge_in: bool,
     pub words: Arc<Words>,
@@ -41,7 +45,7 @@ pub struct Settings {
 }
 
 /// How the caller's words are recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hearing {
     /// Each utterance is put to a service when it is over.
     Utterances,
@@ -49,7 +53,7 @@ pub enum Hearing {
     Stream,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// The caller hears each utterance back.
     Echo,
@@ -57,9 +61,27 @@ pub enum Mode {
 }
 
 /// A fixed text, and its voice where that is known before the call.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Phrase {
     pub text: String,
     /// μ-law, 8 kHz, mono; empty if a service has to speak it.
+    #[serde(with = "base64_audio")]
     pub audio: Bytes,
+}
+
+/// Sound in JSON: a list of numbers would be four times as long.
+mod base64_audio {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use bytes::Bytes;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(audio: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(audio))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(from)?;
+        STANDARD.decode(text).map(Bytes::from).map_err(serde::de::Error::custom)
+    }
 }

@@ -8,9 +8,12 @@ use tokio::sync::watch;
 use super::calls::Calls;
 use super::phrases::Phrases;
 use super::serve::StartError;
-use crate::call::{Hearing, Mode, Settings, Silence};
+use super::tapes;
+use super::tokens::Tokens;
+use crate::call::{Hearing, Mode, Phrase, Settings, Silence};
 use crate::config::{self, Config};
 use crate::observe::Metrics;
+use crate::tape::Tapes;
 use crate::turn::{Endpointing, Vad, Words};
 use crate::upstream::{Bot, Services};
 
@@ -18,11 +21,14 @@ pub(super) struct Gateway {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) calls: Arc<Calls>,
+    pub(super) tokens: Tokens,
     pub(super) services: Services,
     /// Who conducts the calls, where they are relayed.
     pub(super) bot: Option<Bot>,
     pub(super) phrases: Phrases,
     words: Arc<Words>,
+    /// `None` where calls are not recorded.
+    pub(super) tapes: Option<Tapes>,
     /// Set when no new calls are taken any more.
     draining: AtomicBool,
     /// Requests and tunnels under way.
@@ -45,11 +51,10 @@ impl Gateway {
                 config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
                 config::Mode::Echo | config::Mode::Dialogue { .. } => None,
             },
+            tokens: Tokens::new(&config.twilio, metrics.clone()),
             phrases: Phrases::new(&config)?,
-            words: {
-                let turn = &config.turn;
-                Arc::new(Words::new(&turn.languages, &turn.backchannels, &turn.stop_words))
-            },
+            words: Arc::new(words(&config)),
+            tapes: tapes::open(&config.recording, &metrics),
             services,
             draining: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
@@ -69,9 +74,10 @@ impl Gateway {
         self.metrics.draining.set(1);
     }
 
-    /// Calls and requests that a stop would cut.
+    /// Calls, requests and tapes that a stop would cut.
     pub(super) fn under_way(&self) -> usize {
-        self.calls.active() + self.requests.load(Ordering::SeqCst)
+        let tapes = self.tapes.as_ref().map_or(0, Tapes::open);
+        self.calls.active() + self.requests.load(Ordering::SeqCst) + tapes
     }
 
     pub(super) fn hang_up_all(&self) {
@@ -88,42 +94,69 @@ impl Gateway {
 
     /// What a call that starts now needs to know.
     pub(super) fn call_settings(&self, call_sid: &str) -> Settings {
-        let Config { turn, playout, dialogue, limits, .. } = &self.config;
-        let (mode, hearing) = match &dialogue.mode {
-            config::Mode::Echo | config::Mode::Relay { .. } => (Mode::Echo, Hearing::Utterances),
-            config::Mode::Dialogue { stt, .. } if stt.is_streaming() => (Mode::Dialogue, Hearing::Stream),
-            config::Mode::Dialogue { .. } => (Mode::Dialogue, Hearing::Utterances),
-        };
-        let vad = match turn.vad {
-            config::Vad::Neural => Vad::Neural,
-            config::Vad::Rms => Vad::Rms,
-        };
-        let greets = mode == Mode::Dialogue && !turn.greeting.is_empty() && self.calls.greet(call_sid);
+        let settings = settings_with(&self.config, self.words.clone());
+        let greets = settings.mode == Mode::Dialogue
+            && !self.config.turn.greeting.is_empty()
+            && self.calls.greet(call_sid);
         Settings {
-            mode,
-            hearing,
-            vad,
-            vad_rms: turn.vad_rms,
-            endpointing: Endpointing { eou: turn.eou, tail: vad.tail(), max_utterance: turn.max_utterance },
-            adaptive_eou: turn.adaptive_eou,
-            silence: Silence {
-                prompt_after: turn.idle_prompt,
-                prompt: self.phrases.idle_prompt(),
-                hangup_after: turn.idle_hangup,
-                goodbye: self.phrases.goodbye(),
-            },
-            barge_in: turn.barge_in,
-            words: self.words.clone(),
-            dedup_window: turn.dedup_window,
             greeting: greets.then(|| self.phrases.greeting()),
             apology: self.phrases.apology(),
             filler: self.phrases.filler(),
-            filler_after: dialogue.filler_after,
-            reply_deadline: dialogue.reply_deadline,
-            dtmf_timeout: turn.dtmf_timeout,
-            lead: playout.lead,
-            media_timeout: limits.media_timeout,
+            silence: Silence {
+                prompt: self.phrases.idle_prompt(),
+                goodbye: self.phrases.goodbye(),
+                ..settings.silence
+            },
+            ..settings
         }
+    }
+}
+
+/// What the configuration means to a call: all but the phrases, which need a voice.
+pub fn settings(config: &Config) -> Settings {
+    settings_with(config, Arc::new(words(config)))
+}
+
+fn words(config: &Config) -> Words {
+    let turn = &config.turn;
+    Words::new(&turn.languages, &turn.backchannels, &turn.stop_words)
+}
+
+fn settings_with(config: &Config, words: Arc<Words>) -> Settings {
+    let Config { turn, playout, dialogue, limits, .. } = config;
+    let (mode, hearing) = match &dialogue.mode {
+        config::Mode::Echo | config::Mode::Relay { .. } => (Mode::Echo, Hearing::Utterances),
+        config::Mode::Dialogue { stt, .. } if stt.is_streaming() => (Mode::Dialogue, Hearing::Stream),
+        config::Mode::Dialogue { .. } => (Mode::Dialogue, Hearing::Utterances),
+    };
+    let vad = match turn.vad {
+        config::Vad::Neural => Vad::Neural,
+        config::Vad::Rms => Vad::Rms,
+    };
+    Settings {
+        mode,
+        hearing,
+        vad,
+        vad_rms: turn.vad_rms,
+        endpointing: Endpointing { eou: turn.eou, tail: vad.tail(), max_utterance: turn.max_utterance },
+        adaptive_eou: turn.adaptive_eou,
+        early_agent: turn.early_agent,
+        silence: Silence {
+            prompt_after: turn.idle_prompt,
+            hangup_after: turn.idle_hangup,
+            ..Silence::default()
+        },
+        barge_in: turn.barge_in,
+        words,
+        dedup_window: turn.dedup_window,
+        greeting: None,
+        apology: Phrase::default(),
+        filler: Phrase::default(),
+        filler_after: dialogue.filler_after,
+        reply_deadline: dialogue.reply_deadline,
+        dtmf_timeout: turn.dtmf_timeout,
+        lead: playout.lead,
+        media_timeout: limits.media_timeout,
     }
 }
 

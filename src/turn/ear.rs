@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::FRAME;
 
 /// When speech counts as begun, as gone on, and as over.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Endpointing {
     /// This much silence ends an utterance.
     pub eou: Duration,
@@ -69,6 +71,15 @@ impl Ear {
     /// The caller is in the middle of an utterance, a short pause included.
     pub fn hears_speech(&self) -> bool {
         self.utterance.is_some()
+    }
+
+    /// The silence within an utterance so far, the detector's tail included; `None` outside of one.
+    pub fn silence(&self) -> Option<Duration> {
+        let silence = |u: Utterance| match u.silence {
+            0 => Duration::ZERO,
+            frames => FRAME * frames + self.endpointing.tail,
+        };
+        self.utterance.map(silence)
     }
 
     /// From now on so much silence ends an utterance.

@@ -24,6 +24,7 @@ const SHORTEST: Duration = Duration::from_millis(300);
 enum Text {
     #[default]
     Unknown,
+    Words,
     Open,
     Complete,
 }
@@ -62,7 +63,8 @@ impl Endpoint {
         self.text = match () {
             () if words.is_open(text) => Text::Open,
             () if words.is_complete(text) => Text::Complete,
-            () => Text::Unknown,
+            () if text.trim().is_empty() => Text::Unknown,
+            () => Text::Words,
         };
     }
 
@@ -76,8 +78,13 @@ impl Endpoint {
         match self.text {
             Text::Complete if now.since(self.since) >= STABLE => AFTER_A_SENTENCE.min(self.habit),
             Text::Open => AFTER_AN_OPEN_END.max(self.habit),
-            Text::Complete | Text::Unknown => self.habit,
+            Text::Complete | Text::Words | Text::Unknown => self.habit,
         }
+    }
+
+    /// There are words, they do not change any more, and nothing has to follow.
+    pub fn may_be_all(&self, now: CallTime) -> bool {
+        matches!(self.text, Text::Words | Text::Complete) && now.since(self.since) >= STABLE
     }
 
     /// The caller is taken to have finished.

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::echo::Echo;
 use super::floor::Floor;
 use super::neural::Neural;
@@ -18,7 +20,7 @@ const SPEECH: f32 = 0.55;
 const INTERRUPTS: f32 = 0.5;
 
 /// How speech is told from noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Vad {
     /// By a small neural network.
     Neural,

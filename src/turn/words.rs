@@ -1,6 +1,8 @@
 //! What words mean for a turn: some only say "go on" and some say "stop", in each language; some leave
 //! a sentence open; and some are the bot's own, come back.
 
+use serde::{Deserialize, Serialize};
+
 /// Words of one language.
 struct Language {
     code: &'static str,
@@ -282,13 +284,35 @@ pub enum Said {
     Interrupts,
 }
 
-/// The words that turn-taking knows.
-#[derive(Clone, Debug)]
+/// The words that turn-taking knows. Written down, they are what they were made of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Lists", into = "Lists")]
 pub struct Words {
+    lists: Lists,
     /// Longest first, so that "uh huh" is not taken for "uh" and something.
     backchannels: Vec<Vec<String>>,
     stop: Vec<Vec<String>>,
     open: Vec<String>,
+}
+
+/// Codes of languages, and the operator's own words.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Lists {
+    languages: Vec<String>,
+    backchannels: Vec<String>,
+    stop: Vec<String>,
+}
+
+impl From<Lists> for Words {
+    fn from(lists: Lists) -> Words {
+        Words::new(&lists.languages, &lists.backchannels, &lists.stop)
+    }
+}
+
+impl From<Words> for Lists {
+    fn from(words: Words) -> Lists {
+        words.lists
+    }
 }
 
 impl Words {
@@ -308,6 +332,11 @@ impl Words {
             phrases
         };
         Words {
+            lists: Lists {
+                languages: languages.to_vec(),
+                backchannels: backchannels.to_vec(),
+                stop: stop.to_vec(),
+            },
             backchannels: phrases(spoken().flat_map(|l| l.backchannels).copied().collect(), backchannels),
             stop: phrases(spoken().flat_map(|l| l.stop).copied().collect(), stop),
             open: spoken().flat_map(|l| l.open).map(|word| (*word).to_owned()).collect(),

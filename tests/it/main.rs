@@ -5,6 +5,7 @@
 
 mod agents;
 mod app_faults;
+mod audio_quality;
 mod conversation;
 mod drain;
 mod events;
@@ -14,9 +15,11 @@ mod hostile;
 mod http;
 mod legacy_websocket;
 mod relay;
+mod relay_bots;
 mod services_fail;
 mod streaming;
 mod tidy;
+mod twiml;
 mod vendors;
 mod wire;
 mod world;

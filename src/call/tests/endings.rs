@@ -97,3 +97,46 @@ fn a_caller_who_answers_the_question_is_not_told_goodbye() {
     let mut world = World::new(settings());
     assert_eq!(world.run(60_000).told(), "");
 }
+
+/// What was asked and dropped of the agent, and what was said, with an agent that is asked early.
+fn early(
+    speech: &[(u64, u64)],
+    words: &[(u64, &'static str)],
+    finals: [&'static str; 2],
+) -> (World, Vec<String>) {
+    let mut world = World::new(Settings { early_agent: true, ..streams() });
+    world.speech = speech.to_vec();
+    world.stt = finals.map(|text| Answer::Text(50, text)).into();
+    for (at, text) in words {
+        world.schedule_at(CallTime::from_millis(*at), Input::Partial { text: (*text).into() });
+    }
+    world.run(9_000);
+    let told = world.timeline.iter().filter(|line| ["ask", "cancel", "say"].iter().any(|w| line.contains(w)));
+    let told = told.map(|line| line.trim().to_owned()).collect();
+    (world, told)
+}
+
+#[test]
+fn an_agent_that_is_asked_early_answers_sooner_and_once() {
+    let (world, told) = early(&[(1000, 2000)], &[(1_900, "a table for two")], ["A table for two.", ""]);
+    // Its answer is there when the words are final, 440 + 50 ms after the speech.
+    assert_eq!(told, ["2180 → ask 1: a table for two", "2490 → say 1: All right."]);
+    assert!(world.told().contains("turn 1 answered"), "{}", world.told());
+}
+
+#[test]
+fn what_was_asked_too_early_is_dropped_and_never_said() {
+    // The caller goes on.
+    let words = [(1_900, "a table for two"), (2_600, "a table for two and a chair")];
+    let (world, told) = early(&[(1000, 2000), (2300, 3000)], &words, ["a table for two and a chair", ""]);
+    assert_eq!(told[..2], ["2180 → ask 1: a table for two", "2320 → cancel Ask { turn: 1 }"]);
+    assert!(told[2].ends_with("→ ask 2: a table for two and a chair"), "{told:?}");
+    assert_eq!(told.iter().filter(|line| line.contains("say")).count(), 1, "{}", world.told());
+    // The final words are others.
+    let (world, told) = early(&[(1000, 2000)], &[(1_900, "a table for two")], ["a stable for two", ""]);
+    assert_eq!(told[1..3], ["2490 → cancel Ask { turn: 1 }", "2490 → ask 2: a stable for two"]);
+    assert_eq!(told.len(), 4, "{}", world.told());
+    // Something has to follow.
+    let (_, told) = early(&[(1000, 2000)], &[(1_900, "a table for")], ["a table for", ""]);
+    assert_eq!(told.len(), 2, "{told:?}");
+}

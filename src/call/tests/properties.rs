@@ -240,13 +240,13 @@ proptest! {
     fn every_call_comes_back_to_listening(
         steps in prop::collection::vec(step(), 1..80),
         barge_in in any::<bool>(), echo in any::<bool>(), lead in 0u64..200, greets in any::<bool>(),
-        streams in any::<bool>(),
+        streams in any::<bool>(), early_agent in any::<bool>(),
     ) {
         let greeting = greets.then(|| Phrase { text: "Hello.".into(), audio: Bytes::new() });
         let mode = if echo { Mode::Echo } else { Mode::Dialogue };
         let hearing = if streams { Hearing::Stream } else { Hearing::Utterances };
         let lead = Duration::from_millis(lead.next_multiple_of(40));
-        let mut check = Check::new(Settings { barge_in, mode, hearing, greeting, lead, ..settings() });
+        let mut check = Check::new(Settings { barge_in, mode, hearing, greeting, lead, early_agent, ..settings() });
         for step in steps {
             check.take(step);
         }

@@ -24,6 +24,7 @@ pub(super) fn settings() -> Settings {
             max_utterance: Duration::from_secs(30),
         },
         adaptive_eou: false,
+        early_agent: false,
         silence: Silence::default(),
         barge_in: true,
         words: Arc::new(Words::new(&["en".into()], &[], &[])),
@@ -284,6 +285,7 @@ impl World {
             | Event::TtsLen { .. }
             | Event::FirstFrameHeard { .. }
             | Event::BotOverflow
+            | Event::BotUnplayable { .. }
             | Event::Dtmf { .. }
             | Event::MediaGap { .. } => {}
         }
