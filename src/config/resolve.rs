@@ -205,14 +205,43 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
     twilio
 }
 
+/// A word or a few.
+fn some_words(text: &str) -> Result<String, Refused> {
+    match text.chars().any(char::is_alphanumeric) {
+        true => Ok(text.to_owned()),
+        false => Err(Refused::from("has no letters")),
+    }
+}
+
 fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
     #[expect(clippy::cast_possible_truncation, reason = "in range, and a threshold needs no more")]
     let vad_rms = t.number("vad_rms", 1.0..=32_000.0).map(|rms| rms as f32);
+    let off_or = |after: Duration| (!after.is_zero()).then_some(after);
+    let idle_prompt = t.duration("idle_prompt", secs(0, 3600)).map_or(default.idle_prompt, off_or);
+    let idle_hangup = t.duration("idle_hangup", secs(0, 3600)).map_or(default.idle_hangup, off_or);
+    if idle_hangup.zip(idle_prompt).is_some_and(|(hangup, prompt)| hangup <= prompt) {
+        let why = "`idle_hangup` in [turn] is no longer than `idle_prompt`: nobody would be asked".to_owned();
+        t.complain("idle_hangup", why, "make it longer, or one of them \"0s\"".to_owned());
+    }
     Turn {
+        idle_prompt,
+        idle_prompt_text: t.text("idle_prompt_text").unwrap_or(default.idle_prompt_text),
+        idle_hangup,
+        idle_hangup_text: t.text("idle_hangup_text").unwrap_or(default.idle_hangup_text),
+        early_agent: t.flag("early_agent").unwrap_or(default.early_agent),
+        adaptive_eou: t.flag("adaptive_eou").unwrap_or(default.adaptive_eou),
         vad: t.choice("vad", &[("neural", Vad::Neural), ("rms", Vad::Rms)], &[]).unwrap_or(default.vad),
         vad_rms: vad_rms.unwrap_or(default.vad_rms),
         eou: t.millis("eou_ms", 100..=5000).unwrap_or(default.eou),
         barge_in: t.flag("barge_in").unwrap_or(default.barge_in),
+        languages: t
+            .list("languages", "\"en\"", |code| {
+                let known = LANGUAGES.contains(&code).then(|| code.to_owned());
+                known.ok_or_else(|| Refused::from("is not one of en, he, es, de, fr, ru"))
+            })
+            .unwrap_or(default.languages),
+        backchannels: t.list("backchannels", "\"uh huh\"", some_words).unwrap_or(default.backchannels),
+        stop_words: t.list("stop_words", "\"stop\"", some_words).unwrap_or(default.stop_words),
         dedup_window: t
             .number("dedup_window_sec", 0.0..=600.0)
             .map_or(default.dedup_window, Duration::from_secs_f64),
@@ -336,6 +365,19 @@ pub(super) mod tests {
             (
                 "[log]\nformat = \"xml\"",
                 "2:10: `format` in [log]: `\"xml\"` is not one of its words; write \"text\" or \"json\"",
+            ),
+            (
+                "[turn]\nlanguages = [\"en\", \"xx\"]",
+                "2:20: `languages` in [turn]: `\"xx\"` is not one of en, he, es, de, fr, ru; write \"en\"",
+            ),
+            (
+                "[turn]\nstop_words = [\"...\"]",
+                "2:15: `stop_words` in [turn]: `\"...\"` has no letters; write \"stop\"",
+            ),
+            (
+                "[turn]\nidle_prompt = \"9s\"\nidle_hangup = \"9s\"",
+                "3:15: `idle_hangup` in [turn] is no longer than `idle_prompt`: nobody would be asked; \
+                 make it longer, or one of them \"0s\"",
             ),
             (
                 "[turn]\nvad = \"silero\"",
