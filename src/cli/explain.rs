@@ -29,7 +29,13 @@ fn one(problem: &Problem, text: &str, renderer: &Renderer) -> String {
         {
             let is_toml = !problem.why.starts_with("not TOML");
             let shown = problem.text.as_ref().map(|_| span.clone());
-            let masked = config::masked(text, shown, !is_toml);
+            let mut masked = config::masked(text, shown, !is_toml);
+            let line = text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
+            if is_toml && problem.text.is_none() && !text[line..].trim_start().starts_with('[') {
+                // A secret may be a number, too.
+                let hidden = masked[span.clone()].replace(|c: char| c.is_ascii_alphanumeric(), "*");
+                masked.replace_range(span.clone(), &hidden);
+            }
             // Of a value over several lines the first is enough.
             let end = masked[span.clone()].find('\n').map_or(span.end, |at| span.start + at);
             let snippet = Snippet::source(masked).path(file.as_str());
