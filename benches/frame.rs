@@ -10,7 +10,9 @@ use base64::Engine as _;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use voxgate::audio::{FRAME_BYTES, mulaw};
-use voxgate::call::{Call, Hearing, Input, Mode, Output, Phrase, Settings};
+use voxgate::call::{
+    Call, Collecting, FinishOn, Hearing, Input, MOST_DIGITS, Mode, Output, Phrase, Settings,
+};
 use voxgate::time::{CallTime, FRAME};
 use voxgate::turn::Endpointing;
 use voxgate::twilio::{Message, Outbound, Reader};
@@ -28,7 +30,14 @@ fn settings() -> Arc<Settings> {
         filler: Phrase::default(),
         filler_after: Duration::MAX,
         reply_deadline: Duration::from_secs(6),
-        dtmf_timeout: Duration::from_secs(2),
+        transfer_apology: Phrase::default(),
+        digits: Collecting {
+            num_digits: MOST_DIGITS,
+            finish_on: FinishOn::Nothing,
+            timeout: Duration::from_secs(2),
+        },
+        control: None,
+        ask_to_hang_up: false,
         lead: Duration::from_millis(100),
         // Frames out are measured without a caller.
         media_timeout: Duration::MAX,

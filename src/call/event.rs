@@ -91,7 +91,7 @@ pub enum Event {
     },
     /// A relayed bot has sent more than the carrier would queue; the rest is dropped.
     BotOverflow,
-    /// The agent asked for something that this gateway cannot do.
+    /// The agent asked for something that cannot be done here, or not as this gateway is configured.
     ActionIgnored {
         action: &'static str,
     },

@@ -10,11 +10,14 @@
 //! clock where marks do not come back; never that we have finished sending.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod address;
+mod control;
 mod dialogue;
 mod digits;
 mod event;
 mod input;
 mod line;
+mod memory;
 mod output;
 mod pacer;
 mod recording;
@@ -26,8 +29,12 @@ mod settings;
 mod tests;
 mod unasked;
 
+pub use address::{Destination, Keys};
+pub use control::Control;
+pub use digits::{Collecting, FinishOn, Gather, MOST_DIGITS};
 pub use event::{Event, TurnResult};
 pub use input::{Action, Failure, FailureKind, Input, Job, Service, StopReason};
+pub use memory::Memory;
 pub use output::{Output, Question, ReplyHeard};
 pub use relay::Relay;
 pub use reply::SILENT_RMS;
@@ -40,6 +47,7 @@ use std::time::Duration;
 use crate::audio::{BYTES_PER_MS, FRAME_BYTES, Frame, level};
 use crate::time::{CallTime, FRAME};
 use crate::turn::{Ear, Ended, Heard, Interruption, Machine, State, Transition};
+use control::Pending;
 use digits::Digits;
 use line::{Line, LineFault};
 use pacer::{Mark, Pacer, Sent};
@@ -70,16 +78,22 @@ pub struct Call {
     thinking: Thinking,
     transcribing: Option<Asked>,
     asking: Option<Asked>,
+    /// What the carrier was asked for, until that is done or has failed. The state stays what it was.
+    control: Option<Pending>,
+    /// What could not be done, until the agent has been told.
+    failed_action: Option<&'static str>,
     speaking_since: CallTime,
     /// The position up to which what is queued is filler, and no reply.
     filler_end: u64,
     /// When the present reply's first audio came, and when its first mark was sent.
     first_audio_at: CallTime,
     first_mark_sent: Option<CallTime>,
-    /// Counts the caller's turns, the utterances, and the sentences given to a voice.
+    /// Counts the caller's turns, the utterances, the sentences given to a voice, and what the carrier
+    /// was asked for.
     turns: u64,
     utterances: u64,
     segments: u64,
+    controls: u64,
     /// Goes up with every `clear`; marks of an older one are stale.
     epoch: u64,
     /// The carrier does not send marks back: the clock alone tells when all is played.
@@ -130,12 +144,14 @@ impl Call {
             ear: Ear::new(settings.endpointing),
             interruption: Interruption::default(),
             recording: Recording::new(longest),
-            digits: Digits::default(),
+            digits: Digits::new(settings.digits),
             pacer: Pacer::new(settings.lead),
             reply: None,
             thinking: Thinking::default(),
             transcribing: None,
             asking: None,
+            control: None,
+            failed_action: None,
             speaking_since: now,
             filler_end: 0,
             first_audio_at: now,
@@ -143,6 +159,7 @@ impl Call {
             turns: 0,
             utterances: 0,
             segments: 0,
+            controls: 0,
             epoch: 0,
             marks_lost: false,
             unanswered: Vec::new(),
@@ -183,6 +200,7 @@ impl Call {
             Input::ReplyEnd { turn, action } => self.reply_end(turn, action, now),
             Input::Speech { segment, audio } => self.speech(segment, &audio, now),
             Input::SpeechEnd { segment } => self.speech_end(segment, now),
+            Input::Controlled { number } => self.controlled(number, now),
             Input::Failed { job, failure } => self.job_failed(job, failure, now),
             Input::Stop(reason) => self.end(reason),
         }
@@ -217,7 +235,7 @@ impl Call {
 
     /// When `handle_timeout` wants to be called; `None` once the call has ended.
     pub fn poll_timeout(&self) -> Option<CallTime> {
-        let digits = self.digits.due().filter(|_| self.state() == State::Listening);
+        let digits = self.digits.due().filter(|_| self.may_take_digits());
         let line = Some(self.line.deadline(self.settings.media_timeout));
         match self.state() {
             State::Ended => None,
@@ -258,6 +276,7 @@ impl Call {
         let heard = self.ear.hear(voiced);
         self.heard(heard, now);
         let may_interrupt = match self.state() {
+            State::Thinking | State::Speaking if self.control.is_some() => false,
             State::Thinking => true,
             State::Speaking => self.settings.barge_in,
             State::Listening | State::Ended => false,
@@ -289,6 +308,8 @@ impl Call {
                 self.tell(Event::UtteranceEnded { speech: ended.speech, endpoint: ended.silence });
                 self.answer_utterance(ended, now);
             }
+            // The caller may be gone in a moment.
+            State::Thinking | State::Speaking if self.control.is_some() => self.recording.queue(),
             // Too short to have interrupted: it stays with the turn that is being answered.
             State::Thinking => {}
             // Too short to have interrupted, or not allowed to.
@@ -317,15 +338,24 @@ impl Call {
         if self.settings.mode == Mode::Echo {
             return;
         }
-        self.digits.press(key, now, self.settings.dtmf_timeout);
-        if self.state() == State::Speaking && self.settings.barge_in {
+        let interrupts = self.state() == State::Speaking && self.settings.barge_in && self.control.is_none();
+        if interrupts && let Some(Action::Gather(gather)) = self.reply.as_ref().map(|reply| &reply.action) {
+            self.digits.gather(*gather, now);
+        }
+        self.digits.press(key, now);
+        if interrupts {
             self.barge_in(Duration::ZERO, now);
         }
         self.take_digits(now);
     }
 
+    /// A caller who speaks in place of keying is heard out first.
+    fn may_take_digits(&self) -> bool {
+        self.state() == State::Listening && !(self.digits.is_empty() && self.ear.hears_speech())
+    }
+
     fn take_digits(&mut self, now: CallTime) {
-        if self.state() == State::Listening
+        if self.may_take_digits()
             && let Some(digits) = self.digits.take(now)
         {
             self.answer_digits(digits, now);
@@ -373,6 +403,9 @@ impl Call {
         self.recording.answered(self.ear.hears_speech());
         self.previous = Previous::default();
         self.asked_text = None;
+        if self.reply.as_ref().is_some_and(|reply| reply.turn > 0) {
+            self.failed_action = None;
+        }
         self.send_mark(Mark::First);
     }
 
@@ -410,6 +443,9 @@ impl Call {
 
     /// When the present state has lasted too long. LISTENING has no deadline.
     fn state_deadline(&self) -> Option<CallTime> {
+        if let Some(pending) = &self.control {
+            return Some(pending.due);
+        }
         match self.state() {
             State::Listening | State::Ended => None,
             State::Thinking => {
@@ -433,6 +469,9 @@ impl Call {
     }
 
     fn state_overdue(&mut self, now: CallTime) {
+        if self.control.is_some() {
+            return self.control_overdue(now);
+        }
         match self.state() {
             State::Listening | State::Ended => {}
             State::Thinking => {
@@ -467,6 +506,11 @@ impl Call {
     }
 
     fn end(&mut self, reason: StopReason) {
+        let reason = match (self.control.take(), reason) {
+            // The carrier need not have answered before it does what it was asked for.
+            (Some(pending), StopReason::CallerHangup | StopReason::WsLost) => pending.reason(),
+            (_, reason) => reason,
+        };
         self.cancel_jobs();
         self.pacer.clear(CallTime::ZERO);
         self.tell_spurt();

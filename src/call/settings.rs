@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::digits::Collecting;
 use crate::turn::Endpointing;
 
 #[derive(Clone, Debug)]
@@ -20,13 +21,22 @@ pub struct Settings {
     pub greeting: Option<Phrase>,
     /// Spoken when a service fails.
     pub apology: Phrase,
+    /// Spoken when the call could not be put through; the apology, where this has no audio.
+    pub transfer_apology: Phrase,
     /// Spoken once a turn when the reply takes long, this long after the end of speech. Without
     /// audio it is left out: asking for its voice would only make the caller wait more.
     pub filler: Phrase,
     pub filler_after: Duration,
     /// From the end of the caller's speech to the apology, if nothing was heard by then.
     pub reply_deadline: Duration,
-    pub dtmf_timeout: Duration,
+    /// When keyed digits are complete, unless the agent asks for other ones.
+    pub digits: Collecting,
+    /// How long the carrier may take over a request to end the call or to take it elsewhere; `None`
+    /// where it cannot be asked.
+    pub control: Option<Duration>,
+    /// Whether it is asked to end the call; if not, the stream is closed, and what the carrier has been
+    /// told to do after it is done.
+    pub ask_to_hang_up: bool,
     pub lead: Duration,
     /// How long the caller's audio may stay away before the call is given up.
     pub media_timeout: Duration,

@@ -25,6 +25,20 @@ impl Default for Config {
                 stream_status: "/webhook/stream_status".to_owned(),
                 incoming_call: "/webhook/incoming_call".to_owned(),
                 stream_ended: "/webhook/stream_ended".to_owned(),
+                api: CarrierApi {
+                    url: "https://api.twilio.com".to_owned(),
+                    timeout: Duration::from_secs(5),
+                    account_sid: None,
+                    credentials: None,
+                    hangup: Hangup::Rest,
+                    transfer: Transfer {
+                        caller_id: None,
+                        timeout: Duration::from_secs(30),
+                        action: None,
+                        status_callback: None,
+                        apology: "Sorry, I could not put you through.".to_owned(),
+                    },
+                },
             },
             turn: Turn {
                 vad: Vad::Rms,
@@ -35,6 +49,8 @@ impl Default for Config {
                 greeting: String::new(),
                 max_utterance: Duration::from_secs(30),
                 dtmf_timeout: Duration::from_secs(2),
+                dtmf_num_digits: 64,
+                dtmf_finish_on_key: Some('#'),
             },
             playout: Playout { lead: Duration::from_millis(100) },
             dialogue: Dialogue {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::carrier::carrier;
 use super::document::{Document, Refused};
 use super::meant::*;
 use super::problem::{Place, Problem, Problems};
@@ -48,7 +49,7 @@ pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
     let server = root.section("server", |t| server(t, default.server));
     let admin = root.section("admin", |t| admin(t, default.admin, &server));
     let log = root.section("log", |t| log(t, default.log));
-    let twilio = root.section("twilio", |t| twilio(t, default.twilio));
+    let twilio = root.section("twilio", |t| twilio(t, default.twilio, server.public_url.as_deref()));
     let turn = root.section("turn", |t| turn(t, default.turn));
     let playout = root.section("playout", |t| Playout {
         lead: t.millis("lead_ms", 0..=2000).unwrap_or(default.playout.lead),
@@ -106,13 +107,10 @@ fn log(t: &mut Table<'_, '_>, default: Log) -> Log {
     }
 }
 
-fn twilio(t: &mut Table<'_, '_>, default: Twilio) -> Twilio {
+fn twilio(t: &mut Table<'_, '_>, default: Twilio, public_url: Option<&str>) -> Twilio {
     t.choice("signature", &[("off", ())], &["warn", "enforce"]);
     t.choice("twiml", &[("forward", ())], &["serve"]);
-    // The file that ships names this variable, and nothing needs it while the signature is off.
-    if t.as_written("auth_token") != Some("env:TWILIO_AUTH_TOKEN") {
-        t.secret("auth_token");
-    }
+    let api = carrier(t, default.api, public_url);
     let mut path = |key, default| t.parsed(key, PATH, |s| Ok(values::path(s)?)).unwrap_or(default);
     let twilio = Twilio {
         path: path("path", default.path),
@@ -123,6 +121,7 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio) -> Twilio {
             .parsed("subprotocol", "a word such as \"audio.twilio.com\"", |s| Ok(values::header_word(s)?))
             .unwrap_or(default.subprotocol),
         ping_interval: t.duration("ping_interval", secs(5, 15)).unwrap_or(default.ping_interval),
+        api,
     };
     // The gateway answers these two itself, so nothing else may be there. The other two may be one.
     for (key, path, own) in [
@@ -156,6 +155,10 @@ fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
         greeting: t.text("greeting").unwrap_or(default.greeting),
         max_utterance: t.duration("max_utterance", secs(2, 300)).unwrap_or(default.max_utterance),
         dtmf_timeout: t.duration("dtmf_timeout", millis(100, 60_000)).unwrap_or(default.dtmf_timeout),
+        dtmf_num_digits: t.count("dtmf_num_digits", 1..=64).unwrap_or(default.dtmf_num_digits),
+        dtmf_finish_on_key: t
+            .parsed("dtmf_finish_on_key", "one of 0-9, *, #, A-D, or \"\" for none", |s| Ok(values::key(s)?))
+            .unwrap_or(default.dtmf_finish_on_key),
     }
 }
 

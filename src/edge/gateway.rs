@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 use super::calls::Calls;
+use super::handover::Handovers;
 use super::phrases::Phrases;
 use super::serve::StartError;
-use crate::call::{Hearing, Mode, Settings};
-use crate::config::{self, Config};
+use crate::call::{Collecting, FinishOn, Hearing, Mode, Settings};
+use crate::config::{self, Config, Hangup};
 use crate::observe::Metrics;
 use crate::turn::Endpointing;
-use crate::upstream::{Bot, Services};
+use crate::upstream::{Bot, Carrier, Services};
 
 pub(super) struct Gateway {
     pub(super) config: Config,
@@ -21,6 +22,9 @@ pub(super) struct Gateway {
     pub(super) services: Services,
     /// Who conducts the calls, where they are relayed.
     pub(super) bot: Option<Bot>,
+    /// Who ends calls and takes them elsewhere, where it can be asked.
+    pub(super) carrier: Option<Arc<Carrier>>,
+    pub(super) handovers: Handovers,
     pub(super) phrases: Phrases,
     /// Set when no new calls are taken any more.
     draining: AtomicBool,
@@ -36,6 +40,7 @@ impl Gateway {
         config: Config,
         metrics: Arc<Metrics>,
         services: Services,
+        carrier: Option<Carrier>,
     ) -> Result<Gateway, StartError> {
         metrics.calls_capacity.set(config.limits.max_calls as i64);
         Ok(Gateway {
@@ -44,6 +49,8 @@ impl Gateway {
                 config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
                 config::Mode::Echo | config::Mode::Dialogue { .. } => None,
             },
+            carrier: carrier.map(Arc::new),
+            handovers: Handovers::default(),
             phrases: Phrases::new(&config)?,
             services,
             draining: AtomicBool::new(false),
@@ -99,10 +106,17 @@ impl Gateway {
             dedup_window: turn.dedup_window,
             greeting: greets.then(|| self.phrases.greeting()),
             apology: self.phrases.apology(),
+            transfer_apology: self.phrases.transfer_apology(),
             filler: self.phrases.filler(),
             filler_after: dialogue.filler_after,
             reply_deadline: dialogue.reply_deadline,
-            dtmf_timeout: turn.dtmf_timeout,
+            digits: Collecting {
+                num_digits: turn.dtmf_num_digits,
+                finish_on: turn.dtmf_finish_on_key.map_or(FinishOn::Nothing, FinishOn::Key),
+                timeout: turn.dtmf_timeout,
+            },
+            control: self.carrier.is_some().then_some(self.config.twilio.api.timeout),
+            ask_to_hang_up: self.config.twilio.api.hangup == Hangup::Rest,
             lead: playout.lead,
             media_timeout: limits.media_timeout,
         }

@@ -25,6 +25,7 @@ pub(super) struct Phrases {
     greeting: ArcSwap<Phrase>,
     apology: ArcSwap<Phrase>,
     filler: ArcSwap<Phrase>,
+    transfer_apology: ArcSwap<Phrase>,
 }
 
 impl Phrases {
@@ -44,6 +45,7 @@ impl Phrases {
             greeting: ArcSwap::from_pointee(greeting),
             apology: ArcSwap::from_pointee(apology),
             filler: ArcSwap::default(),
+            transfer_apology: ArcSwap::default(),
         })
     }
 
@@ -54,6 +56,11 @@ impl Phrases {
     /// Without audio until it has been rendered.
     pub(super) fn filler(&self) -> Phrase {
         Phrase::clone(&self.filler.load())
+    }
+
+    /// Without audio until it has been rendered.
+    pub(super) fn transfer_apology(&self) -> Phrase {
+        Phrase::clone(&self.transfer_apology.load())
     }
 
     pub(super) fn apology(&self) -> Phrase {
@@ -84,10 +91,15 @@ impl BackgroundService for Rendering {
         let config = &self.0.config;
         let recorded = config.dialogue.apology_audio.is_some();
         let apology = if recorded { "" } else { &config.dialogue.apology };
+        let transfer_apology = match self.0.carrier {
+            Some(_) => config.twilio.api.transfer.apology.as_str(),
+            None => "",
+        };
         for (name, text, place) in [
             ("greeting", config.turn.greeting.as_str(), &phrases.greeting),
             ("apology", apology, &phrases.apology),
             ("filler", config.dialogue.filler.as_str(), &phrases.filler),
+            ("transfer_apology", transfer_apology, &phrases.transfer_apology),
         ] {
             let mut told = false;
             while !text.is_empty() {

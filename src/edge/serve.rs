@@ -22,7 +22,7 @@ use super::shutdown::Drain;
 use crate::call::Service as SpeechService;
 use crate::config::{Config, Mode};
 use crate::observe::Metrics;
-use crate::upstream::{Services, Unusable};
+use crate::upstream::{Carrier, Observation, Services, Unusable};
 
 /// The listener's own buffers, for each connection: a call needs no more, and larger reads and
 /// writes go past them.
@@ -60,14 +60,19 @@ pub fn serve(config: Config) -> Result<(), StartError> {
         metrics.know_upstream(name, service);
     }
     let observed = metrics.clone();
-    let services = Services::new(&config.dialogue, move |done| {
+    let observe = move |done: &Observation| {
         observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
-    })?;
+    };
+    let services = Services::new(&config.dialogue, observe.clone())?;
+    let carrier = Carrier::new(&config, observe)?;
+    if carrier.is_some() {
+        metrics.know_upstream(Carrier::NAME, SpeechService::Carrier);
+    }
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let gateway = Arc::new(Gateway::new(config, metrics, services)?);
+    let gateway = Arc::new(Gateway::new(config, metrics, services, carrier)?);
     let mut server = Server::new_with_opt_and_conf(
         None,
         ServerConf {

@@ -12,15 +12,18 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::calls::Place;
 use super::clock::Clock;
 use super::gateway::Gateway;
+use super::handover::Handover;
 use super::pulse::Pulse;
 use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
-use crate::call::{Call, Event, Input, Job, Mode, Output, StopReason};
+use crate::call::{
+    Call, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
+};
 use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::time::CallTime;
 use crate::turn::State;
 use crate::twilio::{Malformed, Message, Outbound, Reader, Start};
-use crate::upstream::{CallIds, CallServices, Recogniser};
+use crate::upstream::{CallIds, CallServices, Carrier, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
 const INBOX: usize = 16;
@@ -163,6 +166,9 @@ struct Session {
     observer: CallObserver,
     gateway: Arc<Gateway>,
     services: CallServices,
+    ids: Arc<CallIds>,
+    /// Where what is asked for answers to.
+    answers: mpsc::Sender<Input<'static>>,
     started: Instant,
     requests: Vec<Request>,
     /// Hears the whole call, where the recogniser is of that kind.
@@ -193,20 +199,34 @@ impl Session {
         };
         observer.started(subprotocol.as_deref(), &start.account_sid, mode);
         let started = Instant::now();
-        let (answers, inbox) = mpsc::channel(INBOX);
         let outbound = Outbound::new(&start.stream_sid);
         let Start { stream_sid, account_sid, parameters, .. } = start;
-        let ids = CallIds { call_sid, stream_sid, account_sid, parameters };
+        let ids = Arc::new(CallIds { call_sid, stream_sid, account_sid, parameters });
+        let settings = Arc::new(settings);
+        let (call, services, answers, inbox) = match gateway.handovers.take(&ids.call_sid) {
+            Some(Handover { services, inbox, answers, memory }) => {
+                observer.resumed(memory.turns());
+                let call = Call::resume(settings, memory, CallTime::ZERO);
+                (call, services.for_stream(ids.clone()), answers, inbox)
+            }
+            None => {
+                let (answers, inbox) = mpsc::channel(INBOX);
+                let services = gateway.services.for_call(ids.clone(), answers.clone());
+                (Call::new(settings, CallTime::ZERO), services, answers, inbox)
+            }
+        };
         Session {
             socket,
-            call: Call::new(Arc::new(settings), CallTime::ZERO),
+            call,
             reader: Reader::default(),
             outbound,
             observer,
-            services: gateway.services.for_call(ids, answers.clone()),
+            services,
+            ids,
             started,
             requests: Vec::new(),
-            recogniser: gateway.services.recognise(answers),
+            recogniser: gateway.services.recognise(answers.clone()),
+            answers,
             inbox,
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
@@ -249,8 +269,13 @@ impl Session {
                 Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
             }
         }
-        let Session { socket, observer, started, ending, requests, recogniser, gateway, .. } = self;
+        let Session { socket, call, observer, started, ending, requests, recogniser, gateway, .. } = self;
         drop(requests);
+        if let Some(reason) = observer.reason() {
+            let Session { services, ids, answers, inbox, .. } = self;
+            let handover = Handover { services, inbox, answers, memory: call.memory() };
+            gateway.handovers.keep(&ids.call_sid, reason, handover);
+        }
         let unheard = recogniser.map_or(0, |recogniser| recogniser.lost());
         gateway.metrics.frames_dropped.with_label_values(&["in", "stt_behind"]).inc_by(unheard / 160);
         observer.stopped(started.elapsed(), &ending);
@@ -371,6 +396,7 @@ impl Session {
                     let job = self.services.say(segment, text);
                     self.request(Job::Say { segment }, job);
                 }
+                Output::Control { number, control } => self.control(number, control),
                 Output::Cancel(job) => self.requests.retain(|request| request.job != job),
                 Output::Hangup(reason) => self.hang_up(reason),
                 Output::Event(event) => self.observe(event),
@@ -382,7 +408,11 @@ impl Session {
         if let Event::UpstreamFailed { service, failure } = &mut event
             && failure.upstream.is_empty()
         {
-            failure.upstream = self.gateway.services.upstream(*service).to_owned();
+            failure.upstream = match service {
+                Service::Carrier => Carrier::NAME,
+                Service::Stt | Service::Agent | Service::Tts => self.gateway.services.upstream(*service),
+            }
+            .to_owned();
         }
         self.observer.event(event);
     }
@@ -390,6 +420,21 @@ impl Session {
     fn request(&mut self, job: Job, work: impl Future<Output = ()> + Send + 'static) {
         self.requests.retain(|request| !request.task.is_finished());
         self.requests.push(Request { job, task: tokio::spawn(work).abort_handle() });
+    }
+
+    fn control(&mut self, number: u64, control: Control) {
+        // The stream with which the call would come back is refused.
+        if matches!(control, Control::SendDigits { .. }) && self.gateway.is_draining() {
+            let why = "the gateway is going down: the call could not come back".to_owned();
+            let failure = Failure { upstream: String::new(), kind: FailureKind::Busy, why };
+            let failed = Input::Failed { job: Job::Control { number }, failure };
+            return self.call.handle(failed, self.now());
+        }
+        if let Some(carrier) = self.gateway.carrier.clone() {
+            let (ids, to) = (self.ids.clone(), self.answers.clone());
+            let job = async move { carrier.control(&ids, number, &control, &to).await };
+            self.request(Job::Control { number }, job);
+        }
     }
 
     fn hang_up(&mut self, reason: StopReason) {

@@ -5,7 +5,9 @@
 pub mod codes;
 mod message;
 mod outbound;
+pub mod rest;
 mod status;
+pub mod twiml;
 
 pub use message::{Malformed, MediaFormat, Message, Reader, Start};
 pub use outbound::Outbound;

@@ -14,7 +14,7 @@ const ROOMS: [(&str, &[&str]); 10] = [
     ("turn", &["audio", "time"]),
     ("call", &["turn", "audio", "time"]),
     ("config", &[]),
-    ("upstream", &["config", "call", "audio", "time"]),
+    ("upstream", &["config", "call", "twilio", "audio", "time"]),
     ("observe", &["config", "call", "turn", "twilio", "audio", "time"]),
     ("edge", &["upstream", "observe", "config", "call", "turn", "twilio", "audio", "time"]),
     ("cli", &["edge", "upstream", "observe", "config", "call", "turn", "twilio", "audio", "time"]),
