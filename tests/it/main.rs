@@ -5,6 +5,7 @@
 
 mod agents;
 mod app_faults;
+mod control;
 mod conversation;
 mod drain;
 mod events;
