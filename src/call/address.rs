@@ -3,13 +3,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The longest address and the longest identity that a carrier takes.
 const LONGEST: usize = 256;
 /// More keys than anybody needs for a menu.
-const MOST_KEYS: usize = 64;
+const MOST_KEYS: usize = 32;
 
 /// The other end of a transfer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Destination {
     /// E.164: `+15550100`.
     Number(String),
@@ -62,7 +64,7 @@ impl fmt::Display for Destination {
 }
 
 /// Keys, and pauses between them: `w` is half a second.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keys(String);
 
 impl Keys {
@@ -71,7 +73,7 @@ impl Keys {
     pub fn parse(text: &str) -> Result<Keys, &'static str> {
         let text = text.trim();
         if !(1..=MOST_KEYS).contains(&text.len()) {
-            return Err("\"digits\" must be 1 to 64 keys");
+            return Err("\"digits\" must be 1 to 32 keys");
         }
         if !text.chars().all(|c| c.is_ascii_digit() || "*#ABCDwW".contains(c)) {
             return Err("\"digits\" may be 0-9, *, #, A-D, and w for a pause of half a second");
@@ -127,7 +129,7 @@ mod tests {
     fn which_keys_there_are() {
         let said = |text: &str| Keys::parse(text).map(|keys| keys.as_str().to_owned());
         assert_eq!(said(" 1w2W*#ABCD ").as_deref(), Ok("1w2ww*#ABCD"));
-        for text in ["", "one", "1 2", "1;2", "E", &"1".repeat(65)] {
+        for text in ["", "one", "1 2", "1;2", "E", &"1".repeat(33)] {
             assert!(said(text).is_err(), "{text}");
         }
     }

@@ -4,13 +4,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::CallTime;
 
 /// More than anyone keys at once; with so many, digits are complete.
 pub const MOST_DIGITS: usize = 64;
 
 /// When digits are complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collecting {
     /// As soon as there are so many.
     pub num_digits: usize,
@@ -19,8 +21,14 @@ pub struct Collecting {
     pub timeout: Duration,
 }
 
+impl Default for Collecting {
+    fn default() -> Collecting {
+        Collecting { num_digits: MOST_DIGITS, finish_on: FinishOn::Key('#'), timeout: Duration::from_secs(2) }
+    }
+}
+
 /// The key that ends digits, and is none of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FinishOn {
     Key(char),
     /// All keys are digits.
@@ -29,7 +37,7 @@ pub enum FinishOn {
 
 /// An agent asks for digits; what it leaves open is as configured. The names are those of Twilio's
 /// `<Gather>`, and so is the time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gather {
     pub num_digits: Option<usize>,
     pub finish_on: Option<FinishOn>,

@@ -1,18 +1,17 @@
 //! What a call that comes back with another stream still knows of the one before. Numbers go on, so
 //! that no late answer passes for a new one and no turn for a repeat of an earlier one.
 
-use std::sync::Arc;
+use serde::{Deserialize, Serialize};
 
-use super::{Call, Previous, Settings};
-use crate::time::CallTime;
+use super::{Call, Previous};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Memory {
-    turns: u64,
-    utterances: u64,
-    segments: u64,
-    controls: u64,
-    previous: Previous,
+    pub(super) turns: u64,
+    pub(super) utterances: u64,
+    pub(super) segments: u64,
+    pub(super) controls: u64,
+    pub(super) previous: Previous,
 }
 
 impl Memory {
@@ -27,16 +26,5 @@ impl Call {
         let Call { turns, utterances, segments, controls, previous, .. } = self;
         let (turns, utterances, segments, controls) = (*turns, *utterances, *segments, *controls);
         Memory { turns, utterances, segments, controls, previous: previous.clone() }
-    }
-
-    /// A call that has been here before.
-    pub fn resume(settings: Arc<Settings>, memory: Memory, now: CallTime) -> Call {
-        let mut call = Call::new(settings, now);
-        call.turns = memory.turns;
-        call.utterances = memory.utterances;
-        call.segments += memory.segments;
-        call.controls = memory.controls;
-        call.previous = memory.previous;
-        call
     }
 }

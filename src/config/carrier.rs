@@ -9,11 +9,14 @@ use super::written::Table;
 const URL: &str = "a URL such as \"https://api.twilio.com\"";
 const CALLBACK: &str = "a URL, or a path below [server] public_url";
 const SID: &str = "an id such as \"AC0123456789abcdef0123456789abcdef\"";
-/// As the shipped file names it. Nothing is wrong where that variable is not set.
-const SHIPPED_TOKEN: &str = "env:TWILIO_AUTH_TOKEN";
 
 /// These keys are in `[twilio]` itself.
-pub(super) fn carrier(t: &mut Table<'_, '_>, default: CarrierApi, public_url: Option<&str>) -> CarrierApi {
+pub(super) fn carrier(
+    t: &mut Table<'_, '_>,
+    default: CarrierApi,
+    public_url: Option<&str>,
+    token: Option<&Secret>,
+) -> CarrierApi {
     let url = t.hidden("api_url", URL, |s| Ok(base(s)?));
     let timeout = t.duration("api_timeout", secs(1, 30)).unwrap_or(default.timeout);
     let account_sid = t.parsed("account_sid", SID, sid);
@@ -25,10 +28,9 @@ pub(super) fn carrier(t: &mut Table<'_, '_>, default: CarrierApi, public_url: Op
             t.complain(key, why, "add it, or use auth_token alone".to_owned());
         }
     }
-    let token = t.secret_unless("auth_token", SHIPPED_TOKEN);
     let credentials = match (key_sid, key_secret) {
         (Some(sid), Some(secret)) => Some(Credentials::ApiKey { sid, secret }),
-        _ => token.map(Credentials::AuthToken),
+        _ => token.cloned().map(Credentials::AuthToken),
     };
     let hangups = [("rest", Hangup::Rest), ("close", Hangup::Close)];
     let hangup = t.choice("hangup", &hangups, &[]).unwrap_or(default.hangup);

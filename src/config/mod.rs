@@ -181,7 +181,7 @@ mod tests {
         let known = doc.known().filter(|(table, key)| {
             !(tables[..2].contains(table)
                 || *table == tables[2] && sections.contains(key)
-                || (*table, *key) == ("twilio", "transfer"))
+                || [("twilio", "transfer"), ("server", "tls")].contains(&(*table, *key)))
         });
         let (_, alternatives) = alternatives();
         let is_alternative = |table: &str, key: &str| {
@@ -192,8 +192,18 @@ mod tests {
         let known: BTreeSet<_> = known.map(|(table, key)| (table.to_owned(), key.to_owned())).collect();
         assert_eq!(shown(true), known);
 
-        let optional =
-            ["token", "url", "upstream", "path", "headers", "voice", "subprotocol", "apology_audio"];
+        let optional = [
+            "cert",
+            "key",
+            "token",
+            "url",
+            "upstream",
+            "path",
+            "headers",
+            "voice",
+            "subprotocol",
+            "apology_audio",
+        ];
         let of_twilio =
             ["account_sid", "api_key_sid", "api_key_secret", "caller_id", "action", "status_callback"];
         for (table, key) in known.difference(&shown(false)) {

@@ -16,9 +16,8 @@ use super::meant::Secret;
 use super::values;
 
 /// Keys that the environment may set, by table and key, and under which names.
-const FROM_ENVIRONMENT: [(&str, &str, &[&str]); 6] = [
+const FROM_ENVIRONMENT: [(&str, &str, &[&str]); 5] = [
     ("server", "deploy_id", &["DEPLOY_ID"]),
-    ("twilio", "auth_token", &["TWILIO_AUTH_TOKEN"]),
     ("turn", "eou_ms", &["EOU_MS", "EoU_MS"]),
     ("turn", "barge_in", &["BARGE_IN"]),
     ("turn", "vad_rms", &["VAD_RMS"]),
@@ -165,21 +164,26 @@ impl<'a> Table<'_, 'a> {
         })
     }
 
+    /// The same for a file that may come, go and change: whoever uses it looks.
+    pub(super) fn place(&mut self, key: &'static str) -> Option<PathBuf> {
+        let folder = self.doc.folder;
+        self.parsed(key, "the path of a file", |text| match text {
+            "" => Err(Refused::from("is empty")),
+            text => Ok(folder.join(text)),
+        })
+    }
+
+    /// A folder that need not be there yet, as a path like [`Table::path`]'s; empty for none.
+    pub(super) fn folder(&mut self, key: &'static str) -> Option<Option<PathBuf>> {
+        let folder = self.doc.folder;
+        self.parsed(key, "the path of a folder", |text| Ok((!text.is_empty()).then(|| folder.join(text))))
+    }
+
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
         self.hidden(key, "a string that is not empty", |text| match text {
             "" => Err(Refused::from("is empty")),
             text => Ok(Secret(text.to_owned())),
         })
-    }
-
-    /// The same, where nothing is wrong if the file says this and the environment has no such value.
-    pub(super) fn secret_unless(&mut self, key: &'static str, shipped: &str) -> Option<Secret> {
-        let is_shipped = self.as_written(key) == Some(shipped);
-        let set = shipped.strip_prefix("env:").and_then(|name| self.doc.env.get(name));
-        if is_shipped && set.is_none_or(String::is_empty) {
-            return None;
-        }
-        self.secret(key)
     }
 
     /// A list of strings, each noted by itself if it is wrong.

@@ -17,12 +17,13 @@ use super::pulse::Pulse;
 use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
 use crate::call::{
-    Call, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
+    Action, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
 };
 use crate::observe::{CallLabels, CallObserver, Ending};
+use crate::tape::Taped;
 use crate::time::CallTime;
 use crate::turn::State;
-use crate::twilio::{Malformed, Message, Outbound, Reader, Start};
+use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start};
 use crate::upstream::{CallIds, CallServices, Carrier, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
@@ -44,9 +45,16 @@ pub(super) async fn serve_call(
     subprotocol: Option<String>,
     gateway: Arc<Gateway>,
     place: Place,
+    pass: Option<Pass>,
 ) {
     let mut socket = Socket::new(transport, early, gateway.config.limits.max_message).await;
-    match wait_for_start(&mut socket, &gateway).await {
+    let opened = wait_for_start(&mut socket, &gateway).await.and_then(|opened| {
+        match gateway.tokens.admit_call(pass.as_ref(), &opened.start.call_sid) {
+            Ok(()) => Ok(opened),
+            Err(fault) => Err(refused(POLICY, format!("the token of this stream: {fault}"))),
+        }
+    });
+    match opened {
         Ok(opened) => {
             let (socket, code) = match gateway.bot.clone() {
                 Some(bot) => relay(socket, opened, subprotocol, gateway, bot).await,
@@ -88,11 +96,12 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Opened
     let deadline = Instant::now() + limit;
     let dropped = |reason: &str| gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
     let mut reader = Reader::default();
-    let mut hang_up = gateway.hang_up();
+    let (mut hang_up, mut goodbye) = (gateway.hang_up(), gateway.goodbye());
     loop {
         let received = tokio::select! {
             received = timeout_at(deadline, socket.next()) => received,
             () = told_to_hang_up(&mut hang_up) => return Err(refused(GOING_AWAY, "the gateway is going down")),
+            () = told_to_hang_up(&mut goodbye) => return Err(refused(GOING_AWAY, "the gateway is going down")),
         };
         // A peer that never pauses does not stop the clock.
         let (Ok(received), true) = (received, Instant::now() < deadline) else {
@@ -160,7 +169,8 @@ impl Drop for Request {
 
 struct Session {
     socket: Socket,
-    call: Call,
+    mode: Mode,
+    call: Taped,
     reader: Reader,
     outbound: Outbound,
     observer: CallObserver,
@@ -183,40 +193,45 @@ enum Woken {
     Received(Received),
     Answered(Input<'static>),
     Time,
+    Goodbye,
     HangUp,
 }
 
 impl Session {
     fn new(socket: Socket, start: Start, subprotocol: Option<String>, gateway: Arc<Gateway>) -> Session {
         let call_sid = start.known_as().to_owned();
-        let settings = gateway.call_settings(&call_sid);
+        let mut settings = gateway.call_settings(&call_sid);
         let labels = CallLabels { call_sid: call_sid.clone(), stream_sid: start.stream_sid.clone() };
         let transcripts = gateway.config.log.transcripts;
         let observer = CallObserver::new(gateway.metrics.clone(), labels, transcripts);
-        let mode = match settings.mode {
+        let mode = settings.mode;
+        let mode_name = match mode {
             Mode::Echo => "echo",
             Mode::Dialogue => "dialogue",
         };
-        observer.started(subprotocol.as_deref(), &start.account_sid, mode);
+        observer.started(subprotocol.as_deref(), &start.account_sid, mode_name);
+        let before = gateway.handovers.take(&call_sid);
+        if let Some(handover) = &before {
+            observer.resumed(handover.memory.turns());
+            settings.memory = handover.memory.clone();
+        }
+        let call = super::tapes::taped(&gateway, &start, settings);
         let started = Instant::now();
         let outbound = Outbound::new(&start.stream_sid);
         let Start { stream_sid, account_sid, parameters, .. } = start;
         let ids = Arc::new(CallIds { call_sid, stream_sid, account_sid, parameters });
-        let settings = Arc::new(settings);
-        let (call, services, answers, inbox) = match gateway.handovers.take(&ids.call_sid) {
-            Some(Handover { services, inbox, answers, memory }) => {
-                observer.resumed(memory.turns());
-                let call = Call::resume(settings, memory, CallTime::ZERO);
-                (call, services.for_stream(ids.clone()), answers, inbox)
+        let (services, answers, inbox) = match before {
+            Some(Handover { services, inbox, answers, .. }) => {
+                (services.for_stream(ids.clone()), answers, inbox)
             }
             None => {
                 let (answers, inbox) = mpsc::channel(INBOX);
-                let services = gateway.services.for_call(ids.clone(), answers.clone());
-                (Call::new(settings, CallTime::ZERO), services, answers, inbox)
+                (gateway.services.for_call(ids.clone(), answers.clone()), answers, inbox)
             }
         };
         Session {
             socket,
+            mode,
             call,
             reader: Reader::default(),
             outbound,
@@ -237,6 +252,7 @@ impl Session {
     /// Runs the call to its end; the socket is still to be closed, with this code.
     async fn run(mut self) -> (Socket, u16) {
         let mut hang_up = self.gateway.hang_up();
+        let (mut goodbye, mut saying_goodbye) = (self.gateway.goodbye(), false);
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -251,6 +267,7 @@ impl Session {
             let woken = tokio::select! {
                 biased;
                 () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
+                () = told_to_hang_up(&mut goodbye), if !saying_goodbye => Woken::Goodbye,
                 received = self.socket.next() => Woken::Received(received),
                 Some(input) = self.inbox.recv(), if self.call.has_room() => Woken::Answered(input),
                 () = &mut timer => Woken::Time,
@@ -266,6 +283,10 @@ impl Session {
                 }
                 Woken::Answered(input) => self.call.handle(input, now),
                 Woken::Time => self.time_passed(now),
+                Woken::Goodbye => {
+                    saying_goodbye = true;
+                    self.say_goodbye(now);
+                }
                 Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
             }
         }
@@ -432,7 +453,8 @@ impl Session {
         }
         if let Some(carrier) = self.gateway.carrier.clone() {
             let (ids, to) = (self.ids.clone(), self.answers.clone());
-            let job = async move { carrier.control(&ids, number, &control, &to).await };
+            let path = self.gateway.tokens.path_for(&ids.call_sid);
+            let job = async move { carrier.control(&ids, number, &control, &path, &to).await };
             self.request(Job::Control { number }, job);
         }
     }
@@ -442,6 +464,18 @@ impl Session {
             self.ending.carrier_code = Some(31953);
             self.ending.detail = "no audio of the caller came any more".into();
         }
+    }
+
+    /// As the agent would: once nobody is speaking, and the call ends when it was heard.
+    fn say_goodbye(&mut self, now: CallTime) {
+        if self.mode != Mode::Dialogue {
+            return self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down");
+        }
+        self.ending.close_code = Some(GOING_AWAY);
+        self.ending.detail = "the gateway is going down, and has said goodbye".into();
+        let text = self.gateway.config.server.drain_goodbye.clone();
+        self.call.handle(Input::ReplyText { turn: 0, text }, now);
+        self.call.handle(Input::ReplyEnd { turn: 0, action: Action::Hangup }, now);
     }
 
     fn must_fit(&mut self, sent: Result<(), Full>) {

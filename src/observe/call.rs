@@ -51,6 +51,7 @@ pub struct CallObserver {
     reason: Option<StopReason>,
     /// When a guess of the recogniser was logged last.
     guessed_at: Option<Instant>,
+    every_guess: bool,
 }
 
 impl CallObserver {
@@ -70,7 +71,14 @@ impl CallObserver {
             dropped: 0,
             reason: None,
             guessed_at: None,
+            every_guess: false,
         }
+    }
+
+    /// For a call that does not happen now, and whose guesses come as fast as they are read.
+    pub fn telling_every_guess(mut self) -> CallObserver {
+        self.every_guess = true;
+        self
     }
 
     pub fn started(&self, subprotocol: Option<&str>, account_sid: &str, mode: &str) {
@@ -117,6 +125,12 @@ impl CallObserver {
         debug!(call_sid, stream_sid, event, "UNKNOWN_EVENT");
     }
 
+    /// A relayed bot has ended the conversation.
+    pub fn bot_gone(&self, code: u16) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        info!(call_sid, stream_sid, code, "BOT_GONE");
+    }
+
     pub fn ping_sent(&self, pong_missed: bool) {
         let CallLabels { call_sid, stream_sid } = &self.labels;
         if pong_missed {
@@ -158,7 +172,8 @@ impl CallObserver {
                 }
             }
             // A guess grows with every word: a few lines a second show it well enough.
-            Event::SttPartial { .. } if self.guessed_at.is_some_and(|at| at.elapsed() < GUESS_LINES) => {}
+            Event::SttPartial { .. }
+                if !self.every_guess && self.guessed_at.is_some_and(|at| at.elapsed() < GUESS_LINES) => {}
             Event::SttPartial { text } => {
                 self.guessed_at = Some(Instant::now());
                 let chars = text.chars().count();
@@ -244,6 +259,7 @@ impl CallObserver {
                 let code = 31931;
                 warn!(call_sid, stream_sid, code, "BOT_OVERFLOW");
             }
+            Event::BotUnplayable { why } => warn!(call_sid, stream_sid, why, "BOT_UNPLAYABLE"),
             Event::ActionIgnored { action } => {
                 let why = if action == "text" { "too much of it waits to be said" } else { NO_CONTROL };
                 warn!(call_sid, stream_sid, action, why, "ACTION_IGNORED");

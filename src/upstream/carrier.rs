@@ -27,7 +27,7 @@ const MOST_READ: usize = 16 * 1024;
 pub struct Carrier {
     client: Client,
     api: CarrierApi,
-    /// Where a stream comes back to, and where its status goes.
+    /// Where streams come back to, up to their path, and where their status goes.
     stream: Option<(String, String)>,
     connecting: Upstream,
     on_done: OnDone,
@@ -66,20 +66,24 @@ impl Carrier {
             why: root_cause(&error).to_string(),
         })?;
         let stream = config.server.public_url.as_ref().map(|url| {
-            let twilio = &config.twilio;
             // `http` becomes `ws`, and so `https` becomes `wss`.
-            (
-                format!("{}{}", url.replacen("http", "ws", 1), twilio.path),
-                format!("{url}{}", twilio.stream_status),
-            )
+            (url.replacen("http", "ws", 1), format!("{url}{}", config.twilio.stream_status))
         });
         Ok(Some(Carrier { client, api, stream, connecting, on_done: Arc::new(on_done) }))
     }
 
     /// Has this done to a call: one `Controlled`, or `Failed`.
-    pub async fn control(&self, ids: &CallIds, number: u64, control: &Control, to: &Sender<Input<'static>>) {
+    /// `back` is the path by which a stream may come back.
+    pub async fn control(
+        &self,
+        ids: &CallIds,
+        number: u64,
+        control: &Control,
+        back: &str,
+        to: &Sender<Input<'static>>,
+    ) {
         let mut watch = Watch::new(&self.on_done, Carrier::NAME, Service::Carrier);
-        let done = match self.request(ids, control) {
+        let done = match self.request(ids, control, back) {
             Ok(request) => {
                 let asked = timeout(self.api.timeout, self.ask(&request, control, &mut watch)).await;
                 asked.unwrap_or_else(|_| {
@@ -103,7 +107,7 @@ impl Carrier {
         let _ = tell(to, input).await;
     }
 
-    fn request(&self, ids: &CallIds, control: &Control) -> Result<Request, Failure> {
+    fn request(&self, ids: &CallIds, control: &Control, back: &str) -> Result<Request, Failure> {
         let cannot = |owner: Owner, why: &str| Failure {
             upstream: Carrier::NAME.to_owned(),
             kind: FailureKind::Protocol,
@@ -119,13 +123,13 @@ impl Carrier {
             Control::Hangup => None,
             Control::Transfer { to } => Some(self.dial(to)),
             Control::SendDigits { digits } => {
-                let Some((stream, status_callback)) = &self.stream else {
+                let Some((base, status_callback)) = &self.stream else {
                     let why = "not set, and so the call could not come back once the keys are sent";
                     return Err(cannot(Owner::Config("[server] public_url"), why));
                 };
                 let digits = SendDigits {
                     digits: digits.as_str(),
-                    stream,
+                    stream: &format!("{base}{back}"),
                     status_callback,
                     parameters: &ids.parameters,
                 };

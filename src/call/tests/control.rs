@@ -1,7 +1,6 @@
 //! What callers live through when the agent ends the call, puts it through, sends keys or asks for
 //! digits, and when the carrier does not do what it is asked for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -311,8 +310,7 @@ fn a_call_that_comes_back_goes_on_where_it_was() {
     first.run(9000);
     let memory = first.call.memory();
     assert_eq!(memory.turns(), 1);
-    let mut second = World::new(with_control());
-    second.call = Call::resume(Arc::new(with_control()), memory, CallTime::ZERO);
+    let mut second = World::new(Settings { memory, ..with_control() });
     second.speech = vec![(1000, 2000)];
     // What was asked for before the stream ended is answered now.
     second.schedule_at(CallTime::from_millis(10), Input::ReplyText { turn: 1, text: "Too late.".into() });

@@ -10,14 +10,19 @@ use bytes::Bytes;
 
 use super::super::*;
 use crate::audio::{FRAME_BYTES, mulaw};
-use crate::turn::Endpointing;
+use crate::turn::{Endpointing, Vad};
 
 pub(super) fn settings() -> Settings {
     Settings {
         mode: Mode::Dialogue,
         hearing: Hearing::Utterances,
+        vad: Vad::Rms,
         vad_rms: 210.0,
-        endpointing: Endpointing { eou: Duration::from_millis(450), max_utterance: Duration::from_secs(30) },
+        endpointing: Endpointing {
+            eou: Duration::from_millis(450),
+            tail: Duration::ZERO,
+            max_utterance: Duration::from_secs(30),
+        },
         barge_in: true,
         dedup_window: Duration::from_secs(8),
         greeting: None,
@@ -26,13 +31,10 @@ pub(super) fn settings() -> Settings {
         filler_after: Duration::from_millis(1500),
         reply_deadline: Duration::from_secs(6),
         transfer_apology: tone_of("No.", 0xED),
-        digits: Collecting {
-            num_digits: MOST_DIGITS,
-            finish_on: FinishOn::Key('#'),
-            timeout: Duration::from_secs(2),
-        },
+        digits: Collecting::default(),
         control: None,
         ask_to_hang_up: true,
+        memory: Memory::default(),
         lead: Duration::from_millis(100),
         media_timeout: Duration::from_secs(30),
     }
@@ -307,6 +309,7 @@ impl World {
             | Event::TtsLen { .. }
             | Event::FirstFrameHeard { .. }
             | Event::BotOverflow
+            | Event::BotUnplayable { .. }
             | Event::Dtmf { .. }
             | Event::MediaGap { .. } => {}
         }

@@ -37,7 +37,7 @@ fn ids() -> CallIds {
 async fn told(config: &Config, ids: &CallIds, control: Control) -> Result<(), (FailureKind, String)> {
     let carrier = Carrier::new(config, |_| {}).unwrap().expect("credentials");
     let (to, mut inbox) = channel(1);
-    carrier.control(ids, 7, &control, &to).await;
+    carrier.control(ids, 7, &control, "/ws/twilio-media", &to).await;
     match inbox.recv().await {
         Some(Input::Controlled { number: 7 }) => Ok(()),
         Some(Input::Failed { job: Job::Control { number: 7 }, failure }) => {
