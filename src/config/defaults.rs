@@ -34,6 +34,20 @@ impl Default for Config {
                     .to_owned(),
                 token: TokenCheck::Warn,
                 auth_token: None,
+                api: CarrierApi {
+                    url: "https://api.twilio.com".to_owned(),
+                    timeout: Duration::from_secs(5),
+                    account_sid: None,
+                    credentials: None,
+                    hangup: Hangup::Rest,
+                    transfer: Transfer {
+                        caller_id: None,
+                        timeout: Duration::from_secs(30),
+                        action: None,
+                        status_callback: None,
+                        apology: "Sorry, I could not put you through.".to_owned(),
+                    },
+                },
             },
             turn: Turn {
                 vad: Vad::Neural,
@@ -53,6 +67,8 @@ impl Default for Config {
                 greeting: String::new(),
                 max_utterance: Duration::from_secs(30),
                 dtmf_timeout: Duration::from_secs(2),
+                dtmf_num_digits: 64,
+                dtmf_finish_on_key: Some('#'),
             },
             playout: Playout { lead: Duration::from_millis(100) },
             dialogue: Dialogue {

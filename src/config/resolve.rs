@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::carrier::carrier;
 use super::document::{Document, Refused};
 use super::meant::*;
 use super::problem::{Place, Problem, Problems};
@@ -166,6 +167,7 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
         t.complain("token", why.to_owned(), "write twiml = \"serve\", or token = \"off\"".to_owned());
     }
     let auth_token = t.secret_in("auth_token", "TWILIO_AUTH_TOKEN");
+    let api = carrier(t, default.api, server.public_url.as_deref(), auth_token.as_ref());
     let fallback_twiml = t
         .parsed("fallback_twiml", "TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"", |s| {
             Ok(values::twiml(s)?)
@@ -186,6 +188,7 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
         fallback_twiml,
         token: token.unwrap_or(default.token),
         auth_token,
+        api,
     };
     // The gateway answers these two itself, so nothing else may be there. The other two may be one.
     for (key, path, own) in [
@@ -248,6 +251,10 @@ fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
         greeting: t.text("greeting").unwrap_or(default.greeting),
         max_utterance: t.duration("max_utterance", secs(2, 300)).unwrap_or(default.max_utterance),
         dtmf_timeout: t.duration("dtmf_timeout", millis(100, 60_000)).unwrap_or(default.dtmf_timeout),
+        dtmf_num_digits: t.count("dtmf_num_digits", 1..=64).unwrap_or(default.dtmf_num_digits),
+        dtmf_finish_on_key: t
+            .parsed("dtmf_finish_on_key", "one of 0-9, *, #, A-D, or \"\" for none", |s| Ok(values::key(s)?))
+            .unwrap_or(default.dtmf_finish_on_key),
     }
 }
 

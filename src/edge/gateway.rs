@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 use super::calls::Calls;
+use super::handover::Handovers;
 use super::phrases::Phrases;
-use super::serve::StartError;
+use super::serve::{StartError, carrier};
 use super::tapes;
 use super::tokens::Tokens;
 use super::upgrade::Upgrade;
-use crate::call::{Hearing, Mode, Phrase, Settings, Silence};
-use crate::config::{self, Config};
+use crate::call::{Collecting, FinishOn, Hearing, Memory, Mode, Phrase, Settings, Silence};
+use crate::config::{self, Config, Hangup};
 use crate::observe::Metrics;
 use crate::tape::Tapes;
 use crate::turn::{Endpointing, Vad, Words};
-use crate::upstream::{Bot, Services};
+use crate::upstream::{Bot, Carrier, Services};
 
 pub(super) struct Gateway {
     pub(super) config: Config,
@@ -26,6 +27,9 @@ pub(super) struct Gateway {
     pub(super) services: Arc<Services>,
     /// Who conducts the calls, where they are relayed.
     pub(super) bot: Option<Bot>,
+    /// Who ends calls and takes them elsewhere, where it can be asked.
+    pub(super) carrier: Option<Arc<Carrier>>,
+    pub(super) handovers: Handovers,
     pub(super) phrases: Arc<Phrases>,
     words: Arc<Words>,
     /// `None` where calls are not recorded.
@@ -52,6 +56,8 @@ impl Gateway {
         Ok(Gateway {
             calls: Calls::new(config.limits.max_calls, metrics.calls_active.clone()),
             bot: bot(&config)?,
+            carrier: carrier(&config, &metrics)?,
+            handovers: Handovers::default(),
             tokens: Arc::new(Tokens::new(&config.twilio, metrics.clone())),
             phrases: Arc::new(Phrases::new(&config)?),
             words: Arc::new(words(&config)),
@@ -76,11 +82,17 @@ impl Gateway {
     ) -> Result<Gateway, StartError> {
         let metrics = self.metrics.clone();
         let old = &self.config;
-        let same_phrases = old.dialogue == config.dialogue && old.turn == config.turn;
+        let same_twilio = old.twilio == config.twilio && old.server.public_url == config.server.public_url;
+        let same_phrases = same_twilio && old.dialogue == config.dialogue && old.turn == config.turn;
         Ok(Gateway {
             calls: self.calls.clone(),
             bot: bot(&config)?,
-            tokens: match old.twilio == config.twilio {
+            carrier: match same_twilio {
+                true => self.carrier.clone(),
+                false => carrier(&config, &metrics)?,
+            },
+            handovers: self.handovers.clone(),
+            tokens: match same_twilio {
                 true => self.tokens.clone(),
                 false => Arc::new(Tokens::new(&config.twilio, metrics.clone())),
             },
@@ -152,6 +164,7 @@ impl Gateway {
         Settings {
             greeting: greets.then(|| self.phrases.greeting()),
             apology: self.phrases.apology(),
+            transfer_apology: self.phrases.transfer_apology(),
             filler: self.phrases.filler(),
             silence: Silence {
                 prompt: self.phrases.idle_prompt(),
@@ -209,10 +222,18 @@ fn settings_with(config: &Config, words: Arc<Words>) -> Settings {
         dedup_window: turn.dedup_window,
         greeting: None,
         apology: Phrase::default(),
+        transfer_apology: Phrase::default(),
         filler: Phrase::default(),
         filler_after: dialogue.filler_after,
         reply_deadline: dialogue.reply_deadline,
-        dtmf_timeout: turn.dtmf_timeout,
+        digits: Collecting {
+            num_digits: turn.dtmf_num_digits,
+            finish_on: turn.dtmf_finish_on_key.map_or(FinishOn::Nothing, FinishOn::Key),
+            timeout: turn.dtmf_timeout,
+        },
+        control: config.twilio.api.credentials.as_ref().map(|_| config.twilio.api.timeout),
+        ask_to_hang_up: config.twilio.api.hangup == Hangup::Rest,
+        memory: Memory::default(),
         lead: playout.lead,
         media_timeout: limits.media_timeout,
     }

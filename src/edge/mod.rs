@@ -5,6 +5,7 @@ mod admin;
 mod calls;
 mod clock;
 mod gateway;
+mod handover;
 mod handshake;
 mod live;
 mod patience;

@@ -24,6 +24,7 @@ pub(super) struct Phrases {
     filler: ArcSwap<Phrase>,
     idle_prompt: ArcSwap<Phrase>,
     goodbye: ArcSwap<Phrase>,
+    transfer_apology: ArcSwap<Phrase>,
 }
 
 impl Phrases {
@@ -46,6 +47,7 @@ impl Phrases {
             filler: ArcSwap::default(),
             idle_prompt: ArcSwap::from_pointee(spoken_later(&turn.idle_prompt_text)),
             goodbye: ArcSwap::from_pointee(spoken_later(&turn.idle_hangup_text)),
+            transfer_apology: ArcSwap::default(),
         })
     }
 
@@ -64,6 +66,11 @@ impl Phrases {
 
     pub(super) fn goodbye(&self) -> Phrase {
         Phrase::clone(&self.goodbye.load())
+    }
+
+    /// Without audio until it has been rendered.
+    pub(super) fn transfer_apology(&self) -> Phrase {
+        Phrase::clone(&self.transfer_apology.load())
     }
 
     pub(super) fn apology(&self) -> Phrase {
@@ -93,12 +100,14 @@ pub(super) async fn render(gateway: Arc<Gateway>) {
     let turn = &config.turn;
     let idle_prompt = turn.idle_prompt.map_or("", |_| &turn.idle_prompt_text);
     let goodbye = turn.idle_hangup.map_or("", |_| &turn.idle_hangup_text);
+    let transfer_apology = gateway.carrier.as_ref().map_or("", |_| &config.twilio.api.transfer.apology);
     for (name, text, place) in [
         ("greeting", turn.greeting.as_str(), &phrases.greeting),
         ("apology", apology, &phrases.apology),
         ("filler", config.dialogue.filler.as_str(), &phrases.filler),
         ("idle_prompt", idle_prompt, &phrases.idle_prompt),
         ("idle_hangup", goodbye, &phrases.goodbye),
+        ("transfer_apology", transfer_apology, &phrases.transfer_apology),
     ] {
         let mut told = false;
         while !text.is_empty() {

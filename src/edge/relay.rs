@@ -342,6 +342,7 @@ impl Talk {
                 | Output::Heard(_)
                 | Output::Ask(_)
                 | Output::Say { .. }
+                | Output::Control { .. }
                 | Output::Cancel(_) => continue,
             };
             if self.socket.send_text(message).is_err() {

@@ -26,7 +26,7 @@ use super::{shutdown, tls};
 use crate::call::Service as SpeechService;
 use crate::config::{Config, Mode, Source};
 use crate::observe::Metrics;
-use crate::upstream::{Services, Unusable};
+use crate::upstream::{Carrier, Services, Unusable};
 
 /// The listener's own buffers, for each connection: a call needs no more, and larger reads and
 /// writes go past them.
@@ -136,6 +136,18 @@ pub(super) fn services(config: &Config, metrics: &Arc<Metrics>) -> Result<Servic
     Ok(Services::new(&config.dialogue, move |done| {
         observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
     })?)
+}
+
+/// Who ends calls and takes them elsewhere, with its metrics; `None` where it cannot be asked.
+pub(super) fn carrier(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Carrier>>, StartError> {
+    let observed = metrics.clone();
+    let carrier = Carrier::new(config, move |done| {
+        observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
+    })?;
+    if carrier.is_some() {
+        metrics.know_upstream(Carrier::NAME, SpeechService::Carrier);
+    }
+    Ok(carrier.map(Arc::new))
 }
 
 /// The upstreams of the speech services, by name and by what they are used for.

@@ -12,16 +12,19 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::calls::Place;
 use super::clock::Clock;
 use super::gateway::Gateway;
+use super::handover::Handover;
 use super::pulse::Pulse;
 use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
-use crate::call::{Action, Event, Input, Job, Mode, Output, StopReason};
+use crate::call::{
+    Action, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
+};
 use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::tape::Taped;
 use crate::time::CallTime;
 use crate::turn::State;
 use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start};
-use crate::upstream::{CallIds, CallServices, Recogniser};
+use crate::upstream::{CallIds, CallServices, Carrier, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
 const INBOX: usize = 16;
@@ -173,6 +176,9 @@ struct Session {
     observer: CallObserver,
     gateway: Arc<Gateway>,
     services: CallServices,
+    ids: Arc<CallIds>,
+    /// Where what is asked for answers to.
+    answers: mpsc::Sender<Input<'static>>,
     started: Instant,
     requests: Vec<Request>,
     /// Hears the whole call, where the recogniser is of that kind.
@@ -194,7 +200,7 @@ enum Woken {
 impl Session {
     fn new(socket: Socket, start: Start, subprotocol: Option<String>, gateway: Arc<Gateway>) -> Session {
         let call_sid = start.known_as().to_owned();
-        let settings = gateway.call_settings(&call_sid);
+        let mut settings = gateway.call_settings(&call_sid);
         let labels = CallLabels { call_sid: call_sid.clone(), stream_sid: start.stream_sid.clone() };
         let transcripts = gateway.config.log.transcripts;
         let observer = CallObserver::new(gateway.metrics.clone(), labels, transcripts);
@@ -204,12 +210,25 @@ impl Session {
             Mode::Dialogue => "dialogue",
         };
         observer.started(subprotocol.as_deref(), &start.account_sid, mode_name);
+        let before = gateway.handovers.take(&call_sid);
+        if let Some(handover) = &before {
+            observer.resumed(handover.memory.turns());
+            settings.memory = handover.memory.clone();
+        }
         let call = super::tapes::taped(&gateway, &start, settings);
         let started = Instant::now();
-        let (answers, inbox) = mpsc::channel(INBOX);
         let outbound = Outbound::new(&start.stream_sid);
         let Start { stream_sid, account_sid, parameters, .. } = start;
-        let ids = CallIds { call_sid, stream_sid, account_sid, parameters };
+        let ids = Arc::new(CallIds { call_sid, stream_sid, account_sid, parameters });
+        let (services, answers, inbox) = match before {
+            Some(Handover { services, inbox, answers, .. }) => {
+                (services.for_stream(ids.clone()), answers, inbox)
+            }
+            None => {
+                let (answers, inbox) = mpsc::channel(INBOX);
+                (gateway.services.for_call(ids.clone(), answers.clone()), answers, inbox)
+            }
+        };
         Session {
             socket,
             mode,
@@ -217,10 +236,12 @@ impl Session {
             reader: Reader::default(),
             outbound,
             observer,
-            services: gateway.services.for_call(ids, answers.clone()),
+            services,
+            ids,
             started,
             requests: Vec::new(),
-            recogniser: gateway.services.recognise(answers),
+            recogniser: gateway.services.recognise(answers.clone()),
+            answers,
             inbox,
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
@@ -269,8 +290,13 @@ impl Session {
                 Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
             }
         }
-        let Session { socket, observer, started, ending, requests, recogniser, gateway, .. } = self;
+        let Session { socket, call, observer, started, ending, requests, recogniser, gateway, .. } = self;
         drop(requests);
+        if let Some(reason) = observer.reason() {
+            let Session { services, ids, answers, inbox, .. } = self;
+            let handover = Handover { services, inbox, answers, memory: call.memory() };
+            gateway.handovers.keep(&ids.call_sid, reason, handover);
+        }
         let unheard = recogniser.map_or(0, |recogniser| recogniser.lost());
         gateway.metrics.frames_dropped.with_label_values(&["in", "stt_behind"]).inc_by(unheard / 160);
         observer.stopped(started.elapsed(), &ending);
@@ -391,6 +417,7 @@ impl Session {
                     let job = self.services.say(segment, text);
                     self.request(Job::Say { segment }, job);
                 }
+                Output::Control { number, control } => self.control(number, control),
                 Output::Cancel(job) => self.requests.retain(|request| request.job != job),
                 Output::Hangup(reason) => self.hang_up(reason),
                 Output::Event(event) => self.observe(event),
@@ -402,7 +429,11 @@ impl Session {
         if let Event::UpstreamFailed { service, failure } = &mut event
             && failure.upstream.is_empty()
         {
-            failure.upstream = self.gateway.services.upstream(*service).to_owned();
+            failure.upstream = match service {
+                Service::Carrier => Carrier::NAME,
+                Service::Stt | Service::Agent | Service::Tts => self.gateway.services.upstream(*service),
+            }
+            .to_owned();
         }
         self.observer.event(event);
     }
@@ -410,6 +441,22 @@ impl Session {
     fn request(&mut self, job: Job, work: impl Future<Output = ()> + Send + 'static) {
         self.requests.retain(|request| !request.task.is_finished());
         self.requests.push(Request { job, task: tokio::spawn(work).abort_handle() });
+    }
+
+    fn control(&mut self, number: u64, control: Control) {
+        // The stream with which the call would come back is refused.
+        if matches!(control, Control::SendDigits { .. }) && self.gateway.is_draining() {
+            let why = "the gateway is going down: the call could not come back".to_owned();
+            let failure = Failure { upstream: String::new(), kind: FailureKind::Busy, why };
+            let failed = Input::Failed { job: Job::Control { number }, failure };
+            return self.call.handle(failed, self.now());
+        }
+        if let Some(carrier) = self.gateway.carrier.clone() {
+            let (ids, to) = (self.ids.clone(), self.answers.clone());
+            let path = self.gateway.tokens.path_for(&ids.call_sid);
+            let job = async move { carrier.control(&ids, number, &control, &path, &to).await };
+            self.request(Job::Control { number }, job);
+        }
     }
 
     fn hang_up(&mut self, reason: StopReason) {

@@ -13,6 +13,10 @@ use crate::twilio::codes;
 /// Between two lines about what a recogniser guesses.
 const GUESS_LINES: Duration = Duration::from_millis(250);
 
+/// Why nothing comes of a transfer, or of digits that are to be sent.
+const NO_CONTROL: &str = "Twilio's REST API is needed for it: set [twilio] auth_token (TWILIO_AUTH_TOKEN), or \
+                          api_key_sid and api_key_secret";
+
 /// What every line of a call bears.
 #[derive(Clone, Debug)]
 pub struct CallLabels {
@@ -81,6 +85,17 @@ impl CallObserver {
         let CallLabels { call_sid, stream_sid } = &self.labels;
         let subprotocol = subprotocol.unwrap_or("none");
         info!(call_sid, stream_sid, account_sid, subprotocol, mode, "WS_START");
+    }
+
+    /// The call was here before, with another stream, and goes on after so many turns.
+    pub fn resumed(&self, turns: u64) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        info!(call_sid, stream_sid, turns, "CALL_RESUMED");
+    }
+
+    /// Why the call has ended, once it has.
+    pub fn reason(&self) -> Option<StopReason> {
+        self.reason
     }
 
     /// Audio of the caller; counted in frames of 20 ms, whatever the payloads were.
@@ -261,7 +276,8 @@ impl CallObserver {
             }
             Event::BotUnplayable { why } => warn!(call_sid, stream_sid, why, "BOT_UNPLAYABLE"),
             Event::ActionIgnored { action } => {
-                warn!(call_sid, stream_sid, action, "ACTION_IGNORED");
+                let why = if action == "text" { "too much of it waits to be said" } else { NO_CONTROL };
+                warn!(call_sid, stream_sid, action, why, "ACTION_IGNORED");
             }
             Event::Ended { reason } => self.reason = Some(reason),
         }

@@ -8,6 +8,7 @@ mod app_faults;
 mod audio_quality;
 mod check;
 mod child;
+mod control;
 mod conversation;
 mod deploy;
 mod doctor;

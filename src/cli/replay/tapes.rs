@@ -72,8 +72,11 @@ pub(in crate::cli) fn under(tape: &Tape<'_>, config: Option<&Config>) -> Result<
     Ok(match config {
         None => recorded,
         Some(config) => {
-            let Settings { mode, hearing, greeting, apology, filler, .. } = recorded;
-            Settings { mode, hearing, greeting, apology, filler, ..edge::settings(config) }
+            let Settings {
+                mode, hearing, greeting, apology, transfer_apology, filler, control, memory, ..
+            } = recorded;
+            let voices = Settings { greeting, apology, transfer_apology, filler, ..edge::settings(config) };
+            Settings { mode, hearing, control, memory, ..voices }
         }
     })
 }
