@@ -10,10 +10,10 @@ use base64::Engine as _;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use voxgate::audio::{FRAME_BYTES, Frame, mulaw};
-use voxgate::call::{Call, Hearing, Input, Mode, Output, Phrase, Settings};
+use voxgate::call::{Call, Hearing, Input, Mode, Output, Phrase, Settings, Silence};
 use voxgate::cli::call::sound;
 use voxgate::time::{CallTime, FRAME};
-use voxgate::turn::{Endpointing, FrontEnd, Vad};
+use voxgate::turn::{Endpointing, FrontEnd, Vad, Words};
 use voxgate::twilio::{Message, Outbound, Reader};
 
 fn settings(vad: Vad) -> Arc<Settings> {
@@ -27,7 +27,11 @@ fn settings(vad: Vad) -> Arc<Settings> {
             tail: vad.tail(),
             max_utterance: Duration::from_secs(30),
         },
+        adaptive_eou: true,
+        early_agent: false,
+        silence: Silence::default(),
         barge_in: true,
+        words: Arc::new(Words::new(&[], &[], &[])),
         dedup_window: Duration::from_secs(8),
         greeting: None,
         apology: Phrase::default(),

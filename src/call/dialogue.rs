@@ -13,10 +13,12 @@ use super::{
 };
 use crate::audio::BYTES_PER_MS;
 use crate::time::CallTime;
-use crate::turn::{Ended, State, Why};
+use crate::turn::{Ended, State, Why, are_own, normalised};
 
 /// An utterance with less voice than this (200 ms) is no new speech if its text repeats the last.
 const NEW_SPEECH_FRAMES: u32 = 10;
+/// An utterance that began so soon after the bot had spoken may be its echo.
+const ECHO_AFTER: Duration = Duration::from_millis(500);
 /// Silence kept behind an utterance that is echoed.
 const ECHO_TAIL: usize = 100 * BYTES_PER_MS;
 
@@ -24,13 +26,18 @@ impl Call {
     pub(super) fn greet(&mut self, now: CallTime) {
         let Some(greeting) = self.settings.greeting.clone() else { return };
         self.think(Why::Greeting, nobodys_turn(now));
+        self.say_phrase(&greeting, Action::None, now);
+    }
+
+    /// Says something fixed that answers nobody.
+    pub(super) fn say_phrase(&mut self, phrase: &Phrase, action: Action, now: CallTime) {
         self.reply = Some(Reply::new(0));
-        if greeting.audio.is_empty() {
-            self.reply_text_came(&greeting.text, now);
+        if phrase.audio.is_empty() {
+            self.reply_text_came(&phrase.text, now);
         } else {
-            self.speak_phrase(&greeting, now);
+            self.speak_phrase(phrase, now);
         }
-        self.reply_complete(Action::None, now);
+        self.reply_complete(action, now);
     }
 
     pub(super) fn think(&mut self, why: Why, thinking: Thinking) {
@@ -43,7 +50,8 @@ impl Call {
     // ---- the caller's turn ------------------------------------------------------------------------
 
     pub(super) fn answer_utterance(&mut self, ended: Ended, now: CallTime) {
-        self.turns += 1;
+        // What was asked early has its number.
+        self.turns += u64::from(self.early.is_none());
         let thinking = Thinking {
             speech_end: Some(now - ended.silence),
             since: now,
@@ -77,6 +85,7 @@ impl Call {
     }
 
     pub(super) fn answer_digits(&mut self, digits: String, now: CallTime) {
+        self.drop_early();
         // Keys are pressed on purpose: what the line sounds like meanwhile is dropped.
         self.ear.end();
         self.recording.answered(false);
@@ -93,6 +102,7 @@ impl Call {
         let Some(asked) = self.transcribing.take_if(|asked| asked.number == utterance) else {
             return self.late_transcript(text);
         };
+        self.partial_text.clear();
         let text = match self.settings.hearing {
             Hearing::Utterances => text.trim().to_owned(),
             Hearing::Stream => self.with_unanswered(&text),
@@ -101,11 +111,18 @@ impl Call {
         if text.is_empty() {
             return self.nothing_to_answer(Why::NothingSaid, now);
         }
+        let (own, until) = &self.own_words;
+        if self.utterance_began < *until + ECHO_AFTER && are_own(&text, own) {
+            self.tell(Event::OwnWords { text });
+            return self.nothing_to_answer(Why::NothingSaid, now);
+        }
         if self.repeats_the_last(&text, now) {
             self.tell(Event::Duplicate { text });
             return self.nothing_to_answer(Why::NothingSaid, now);
         }
-        self.ask(text, None, now);
+        if !self.was_asked_early(&text, now) {
+            self.ask(text, None, now);
+        }
     }
 
     /// A streaming recogniser says its words once: those of an utterance that the caller has gone on
@@ -175,12 +192,17 @@ impl Call {
                 self.tell(Event::AgentFirstText { took: now.since(asked.at) });
             }
             self.reply_text_came(text, now);
+        } else if self.early_text(turn, text) {
+            // Kept until the caller has certainly finished.
         } else if turn == 0 {
             self.unasked_text(text, now);
         }
     }
 
     pub(super) fn reply_end(&mut self, turn: u64, action: Action, now: CallTime) {
+        if self.early_end(turn, &action) {
+            return;
+        }
         if self.asking.take_if(|asked| asked.number == turn).is_some() {
             self.reply_complete(action, now);
         } else if turn == 0 {
@@ -277,6 +299,9 @@ impl Call {
         if job == (Job::Ask { turn: 0 }) {
             self.unasked.forget_cut();
         }
+        if self.early_failed(job) {
+            return self.tell(Event::UpstreamFailed { service: job.service(), failure });
+        }
         let current = match job {
             Job::Transcribe { utterance } => self.transcribing.take_if(|a| a.number == utterance).is_some(),
             Job::Ask { turn } => self.asking.take_if(|a| a.number == turn).is_some(),
@@ -331,6 +356,7 @@ impl Call {
     }
 
     pub(super) fn cancel_jobs(&mut self) {
+        self.drop_early();
         if self.asking.is_some_and(|asked| asked.number == 0) {
             self.unasked.cut();
         }
@@ -345,6 +371,7 @@ impl Call {
     // ---- back to LISTENING ------------------------------------------------------------------------
 
     fn nothing_to_answer(&mut self, why: Why, now: CallTime) {
+        self.drop_early();
         self.recording.answered(self.ear.hears_speech());
         self.turn_ended(TurnResult::Empty);
         self.back_to_listening(why, now);
@@ -422,7 +449,31 @@ impl Call {
         self.moved(transition);
     }
 
+    /// The bot began to speak while the caller was about to go on: one turn, not two, as if the bot
+    /// had said nothing.
+    pub(super) fn collided(&mut self, Collision { reaction, before }: Collision, now: CallTime) {
+        if self.settings.hearing == Hearing::Stream {
+            self.unanswered.extend(self.asked_text.take());
+        }
+        self.cancel_jobs();
+        if let Some(reply) = &self.reply {
+            let after = now.since(self.speaking_since);
+            let told = ReplyHeard { turn: reply.turn, text: String::new(), interrupted: true, after };
+            self.outputs.push_back(Output::Heard(told));
+        }
+        let cleared = self.clear(now);
+        self.tell(Event::BargeIn { reaction, cleared, heard: String::new() });
+        self.tell_spurt();
+        self.previous = before;
+        self.reply = None;
+        self.interruption.forget();
+        self.hold.forget();
+        let transition = self.machine.listen(Why::CallerWentOn);
+        self.moved(transition);
+    }
+
     pub(super) fn barge_in(&mut self, reaction: Duration, now: CallTime) {
+        self.settle_turn();
         self.cancel_jobs();
         let heard = self.tell_heard(true, now);
         self.unasked.drop_text();
@@ -446,7 +497,10 @@ impl Call {
         let unheard = self.pacer.clear(now);
         self.playback.clear(now);
         self.filler_end = 0;
-        self.outputs.push_back(Output::Clear);
+        // A bot that is held has been cleared.
+        if !self.hold.release() {
+            self.outputs.push_back(Output::Clear);
+        }
         self.epoch += 1;
         unheard
     }
@@ -460,9 +514,15 @@ impl Call {
     }
 
     fn back_to_listening(&mut self, why: Why, now: CallTime) {
+        self.settle_turn();
         self.tell_spurt();
+        if let Some(reply) = &self.reply {
+            self.own_words = (reply.text(), now);
+        }
+        self.idle.listening(why, now);
         self.reply = None;
         self.interruption.forget();
+        self.hold.forget();
         let transition = self.machine.listen(why);
         self.moved(transition);
         if self.state() != State::Listening {
@@ -479,24 +539,14 @@ impl Call {
     }
 }
 
+/// An interruption of a reply that had hardly begun.
+pub(super) struct Collision {
+    pub(super) reaction: Duration,
+    /// What the agent was to be told with the turn's first question, and is with its next.
+    pub(super) before: Previous,
+}
+
 /// Of a reply that answers nobody. Silence before it is not filled.
 pub(super) fn nobodys_turn(now: CallTime) -> Thinking {
     Thinking { speech_end: None, since: now, voiced_frames: 0, filled: true }
-}
-
-/// Text as it compares: letters and digits in lower case, single spaces.
-fn normalised(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect();
-    plain.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_compare_by_their_words() {
-        assert_eq!(normalised("  Yes,  that's  RIGHT! "), "yes that s right");
-        assert_eq!(normalised("...?"), "");
-    }
 }

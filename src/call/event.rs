@@ -29,6 +29,10 @@ pub enum Event {
     Duplicate {
         text: String,
     },
+    /// A final text that was dropped because it is what the bot has just said, come back.
+    OwnWords {
+        text: String,
+    },
     /// The first text of the agent's reply is here.
     AgentFirstText {
         took: Duration,
@@ -60,7 +64,20 @@ pub enum Event {
     },
     /// The bot had nothing to send in the middle of a sentence; the caller heard a gap.
     Underrun,
-    /// The caller interrupted: how long speech had gone on, and how much audio was thrown away.
+    /// Somebody may be speaking: the bot is silent for now. How long the speech had gone on.
+    BargeInHeld {
+        reaction: Duration,
+    },
+    /// Nobody wanted to interrupt: the bot goes on after this long.
+    BargeInResumed {
+        after: Duration,
+    },
+    /// The caller spoke and may not interrupt; or what was heard may be the bot's own echo.
+    BargeInSuppressed {
+        echo: bool,
+    },
+    /// The caller interrupted: how long speech had gone on until the bot was silent, and how much
+    /// audio was thrown away.
     BargeIn {
         reaction: Duration,
         cleared: Duration,

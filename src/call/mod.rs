@@ -12,8 +12,11 @@
 
 mod dialogue;
 mod digits;
+mod early;
 mod event;
 mod file;
+mod hold;
+mod idle;
 mod input;
 mod line;
 mod output;
@@ -29,6 +32,7 @@ mod tests;
 mod unasked;
 
 pub use event::{Event, TurnResult};
+pub use idle::Silence;
 pub use input::{Action, Failure, FailureKind, Input, Job, Service, StopReason};
 pub use output::{Output, Question, ReplyHeard};
 pub use relay::Relay;
@@ -42,9 +46,12 @@ use std::time::Duration;
 use crate::audio::{BYTES_PER_MS, FRAME_BYTES, Frame};
 use crate::time::{CallTime, FRAME};
 use crate::turn::{
-    Ear, Ended, FrontEnd, Heard, Interruption, Machine, Measured, State, Transition, decibels,
+    Ear, Ended, Endpoint, FrontEnd, Heard, Interruption, Machine, Measured, State, Transition, decibels,
 };
 use digits::Digits;
+use early::Early;
+use hold::Hold;
+use idle::Idle;
 use line::{Line, LineFault};
 use pacer::{Mark, Pacer, Sent};
 use playback::Playback;
@@ -70,7 +77,10 @@ pub struct Call {
     measured: Measured,
     playback: Playback,
     ear: Ear,
+    endpoint: Endpoint,
+    idle: Idle,
     interruption: Interruption,
+    hold: Hold,
     recording: Recording,
     digits: Digits,
     pacer: Pacer,
@@ -102,6 +112,16 @@ pub struct Call {
     asked_text: Option<String>,
     last_final: Option<(String, CallTime)>,
     previous: Previous,
+    /// While the reply has hardly begun, and its turn could be taken up again: what the agent was to
+    /// be told with it.
+    unsettled: Option<Previous>,
+    /// What the bot said last, and until when.
+    own_words: (String, CallTime),
+    /// The recogniser's guess at what is being said.
+    partial_text: String,
+    early: Option<Early>,
+    /// When the caller began to speak last.
+    utterance_began: CallTime,
     outputs: VecDeque<Output>,
 }
 
@@ -140,7 +160,10 @@ impl Call {
             measured: Measured::default(),
             playback: Playback::default(),
             ear: Ear::new(settings.endpointing),
+            endpoint: Endpoint::new(settings.endpointing.eou, settings.adaptive_eou),
+            idle: Idle::new(now),
             interruption: Interruption::default(),
+            hold: Hold::default(),
             recording: Recording::new(longest),
             digits: Digits::default(),
             pacer: Pacer::new(settings.lead),
@@ -162,6 +185,11 @@ impl Call {
             asked_text: None,
             last_final: None,
             previous: Previous::default(),
+            unsettled: None,
+            own_words: (String::new(), now),
+            partial_text: String::new(),
+            early: None,
+            utterance_began: now,
             outputs: VecDeque::new(),
             settings,
         };
@@ -194,7 +222,7 @@ impl Call {
             Input::Dtmf(key) => self.key(key, now),
             Input::Mark(name) => self.mark_returned(name, now),
             Input::Transcript { utterance, text } => self.transcript(utterance, text, now),
-            Input::Partial { text } => self.tell(Event::SttPartial { text }),
+            Input::Partial { text } => self.partial(text, now),
             Input::SpeechFinal => self.speech_final(now),
             Input::ReplyText { turn, text } => self.reply_text(turn, &text, now),
             Input::ReplyEnd { turn, action } => self.reply_end(turn, action, now),
@@ -224,6 +252,7 @@ impl Call {
             self.state_overdue(now);
         }
         self.take_digits(now);
+        self.idle_overdue(now);
         self.pump(now);
     }
 
@@ -239,7 +268,10 @@ impl Call {
         match self.state() {
             State::Ended => None,
             State::Listening | State::Thinking | State::Speaking => {
-                [self.pacer.due(), self.state_deadline(), digits, line].into_iter().flatten().min()
+                [self.pacer.due(), self.state_deadline(), self.idle_deadline(), digits, line]
+                    .into_iter()
+                    .flatten()
+                    .min()
             }
         }
     }
@@ -273,28 +305,31 @@ impl Call {
         let measured = self.front.hear(frame, self.playback.level_db(now));
         self.measured = measured;
         self.recording.push(frame);
+        self.ear.wait(self.endpoint.wait(now));
         let heard = self.ear.hear(measured.is_speech());
         self.heard(heard, now);
-        let may_interrupt = match self.state() {
-            State::Thinking => true,
-            State::Speaking => self.settings.barge_in,
-            State::Listening | State::Ended => false,
-        };
-        if !may_interrupt {
-            self.interruption.forget();
-        } else if let Some(ago) = self.interruption.hear(measured.interrupts(decibels(self.settings.vad_rms)))
-        {
-            match self.state() {
-                State::Thinking => self.caller_went_on(now),
-                State::Listening | State::Speaking | State::Ended => self.barge_in(ago, now),
+        match self.state() {
+            State::Thinking => {
+                let speech = measured.interrupts(decibels(self.settings.vad_rms));
+                if self.interruption.hear(speech).is_some() {
+                    self.caller_went_on(now);
+                }
             }
+            State::Speaking => self.heard_while_speaking(measured, now),
+            State::Listening => {
+                self.interruption.forget();
+                self.ask_early(now);
+            }
+            State::Ended => {}
         }
     }
 
     fn heard(&mut self, heard: Heard, now: CallTime) {
         match heard {
             Heard::Same => {}
-            Heard::Started { .. } => {
+            Heard::Started { frames_ago } => {
+                self.utterance_began = now - FRAME * frames_ago;
+                self.endpoint.started(now);
                 self.recording.begin();
                 self.tell(Event::UtteranceStarted);
             }
@@ -305,13 +340,16 @@ impl Call {
     fn utterance_ended(&mut self, ended: Ended, now: CallTime) {
         match self.state() {
             State::Listening => {
+                self.endpoint.ended(now);
                 self.tell(Event::UtteranceEnded { speech: ended.speech, endpoint: ended.silence });
                 self.answer_utterance(ended, now);
             }
             // Too short to have interrupted: it stays with the turn that is being answered.
             State::Thinking => {}
+            State::Speaking if self.hold.utterance_ended(ended) => {}
             // Too short to have interrupted, or not allowed to.
             State::Speaking if self.settings.barge_in => {
+                self.settle_turn();
                 self.recording.answered(false);
                 if self.settings.hearing == Hearing::Stream {
                     self.outputs.push_back(Output::Forget);
@@ -390,9 +428,12 @@ impl Call {
         self.moved(transition);
         self.speaking_since = now;
         self.first_mark_sent = Some(now);
-        self.recording.answered(self.ear.hears_speech());
-        self.previous = Previous::default();
-        self.asked_text = None;
+        self.hold.forget();
+        self.unsettled = Some(std::mem::take(&mut self.previous));
+        // The greeting, and what cannot be interrupted, collide with nothing.
+        if greeting || !self.settings.barge_in {
+            self.settle_turn();
+        }
         self.send_mark(Mark::First);
     }
 
@@ -438,6 +479,9 @@ impl Call {
                 Some(from + self.settings.reply_deadline.min(waits))
             }
             State::Speaking => {
+                if let Some(deadline) = self.hold.deadline() {
+                    return Some(deadline);
+                }
                 let longest = self.speaking_since + LONGEST_REPLY;
                 let played = self.pacer.playout_end();
                 let end = match &self.reply {
@@ -463,6 +507,7 @@ impl Call {
                     self.fill();
                 }
             }
+            State::Speaking if self.hold.is_held() => self.judge_hold(now),
             State::Speaking if self.speaking_since + LONGEST_REPLY <= now => self.cut_reply(now),
             State::Speaking if self.reply.as_ref().is_none_or(|reply| reply.end_sent) => {
                 self.marks_lost = true;

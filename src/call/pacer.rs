@@ -38,6 +38,11 @@ pub(super) struct Pacer {
     lead: Duration,
     queue: VecDeque<u8>,
     marks: VecDeque<(u64, Mark)>,
+    /// What was sent last, as much as the carrier may not have played; and the marks in it.
+    recent: VecDeque<u8>,
+    recent_marks: VecDeque<(u64, Mark)>,
+    /// Nothing is sent for now.
+    held: bool,
     /// Position up to which audio was queued, and up to which it was sent.
     pushed: u64,
     sent: u64,
@@ -60,6 +65,9 @@ impl Pacer {
             lead,
             queue: VecDeque::new(),
             marks: VecDeque::new(),
+            recent: VecDeque::new(),
+            recent_marks: VecDeque::new(),
+            held: false,
             pushed: 0,
             sent: 0,
             playout_end: CallTime::ZERO,
@@ -103,10 +111,14 @@ impl Pacer {
 
     /// What is to be sent now, one thing a call, until `None`.
     pub(super) fn next(&mut self, now: CallTime) -> Option<Sent> {
+        if self.held {
+            return None;
+        }
         if let Some(&(position, mark)) = self.marks.front()
             && position <= self.sent
         {
             self.marks.pop_front();
+            self.recent_marks.push_back((position, mark));
             return Some(Sent::Mark(mark));
         }
         let planned = self.due();
@@ -129,6 +141,7 @@ impl Pacer {
         for (to, from) in frame.0.iter_mut().zip(self.queue.drain(..FRAME_BYTES)) {
             *to = from;
         }
+        self.remember(&frame);
         self.playout_end = self.playout_end + FRAME;
         self.sent += FRAME_BYTES as u64;
         self.spurt += 1;
@@ -137,7 +150,7 @@ impl Pacer {
 
     /// When the next frame is due, if there is one.
     pub(super) fn due(&self) -> Option<CallTime> {
-        if self.queue.len() < FRAME_BYTES {
+        if self.held || self.queue.len() < FRAME_BYTES {
             return None;
         }
         Some(self.playout_end + FRAME - self.lead.max(FRAME))
@@ -185,11 +198,46 @@ impl Pacer {
         self.sent.saturating_sub(ahead)
     }
 
+    /// Keeps a frame as long as the carrier may not have played it.
+    fn remember(&mut self, frame: &Frame) {
+        let longest = (self.lead + FRAME * 2).as_millis() as usize * BYTES_PER_MS;
+        let over = (self.recent.len() + FRAME_BYTES).saturating_sub(longest);
+        self.recent.drain(..over.min(self.recent.len()));
+        self.recent.extend(&frame.0);
+        let from = self.sent.saturating_sub(self.recent.len() as u64);
+        while self.recent_marks.front().is_some_and(|(at, _)| *at < from) {
+            self.recent_marks.pop_front();
+        }
+    }
+
+    /// Sends nothing until `resume`, and takes back what the carrier was sent and will not play, with
+    /// its marks. It is to be told to forget that.
+    pub(super) fn hold(&mut self, now: CallTime) {
+        let frames = self.ahead(now).as_micros().div_ceil(FRAME.as_micros()) as usize;
+        let unheard = (frames * FRAME_BYTES).min(self.recent.len());
+        for byte in self.recent.drain(self.recent.len() - unheard..).rev() {
+            self.queue.push_front(byte);
+        }
+        self.sent -= unheard as u64;
+        while let Some(mark) = self.recent_marks.pop_back_if(|(at, _)| *at > self.sent) {
+            self.marks.push_front(mark);
+        }
+        self.playout_end = self.playout_end.min(now);
+        self.held = true;
+    }
+
+    pub(super) fn resume(&mut self) {
+        self.held = false;
+    }
+
     /// Forgets everything that was not heard; how much that was.
     pub(super) fn clear(&mut self, now: CallTime) -> Duration {
         let unheard = self.ahead(now) + self.queued();
         self.queue.clear();
         self.marks.clear();
+        self.recent.clear();
+        self.recent_marks.clear();
+        self.held = false;
         self.pushed = self.sent;
         self.playout_end = self.playout_end.min(now);
         unheard
@@ -197,6 +245,7 @@ impl Pacer {
 
     /// Ends the spurt; how many frames it had.
     pub(super) fn end_spurt(&mut self) -> u64 {
+        self.recent.shrink_to(KEPT_CAPACITY);
         self.queue.shrink_to(KEPT_CAPACITY);
         std::mem::take(&mut self.spurt)
     }
@@ -315,7 +364,85 @@ mod tests {
         assert_eq!(pacer.end_spurt(), 15);
     }
 
+    #[test]
+    fn what_is_held_is_taken_back_and_sent_once() {
+        let mut pacer = Pacer::new(Duration::from_millis(100));
+        let audio: Vec<u8> = (0..30u8).flat_map(|n| [n; FRAME_BYTES]).collect();
+        pacer.push(&audio[..4 * FRAME_BYTES]);
+        pacer.mark(Mark::Segment(1));
+        pacer.push(&audio[4 * FRAME_BYTES..]);
+        pacer.mark(Mark::End);
+        let mut played = Vec::new();
+        let mut run = |pacer: &mut Pacer, from: u64, until: u64| {
+            for now in (from..=until).step_by(20) {
+                while let Some(sent) = pacer.next(ms(now)) {
+                    played.push(match sent {
+                        Sent::Frame { frame, .. } => format!("{}", frame.0[0]),
+                        Sent::Mark(mark) => format!("{mark:?}"),
+                    });
+                }
+            }
+            played.len()
+        };
+        // Seven frames are sent by 1040, of which two were heard, and 30 ms later another half.
+        run(&mut pacer, 1_000, 1_040);
+        pacer.hold(ms(1_070));
+        assert_eq!((pacer.sent(), pacer.heard(ms(1_070))), (3 * 160, 3 * 160));
+        assert_eq!((pacer.due(), pacer.next(ms(2_000))), (None, None));
+        pacer.end_spurt();
+        pacer.resume();
+        run(&mut pacer, 2_000, 4_000);
+        let frame = |n: u32| n.to_string();
+        let mut expected: Vec<String> = (0..4).map(frame).collect();
+        expected.push("Segment(1)".into());
+        expected.extend((4..7).map(frame));
+        // From here on again: what the carrier forgot.
+        expected.extend((3..4).map(frame));
+        expected.push("Segment(1)".into());
+        expected.extend((4..30).map(frame));
+        expected.push("End".into());
+        assert_eq!(played, expected);
+    }
+
     proptest! {
+        /// Whenever it is held and let go on: the caller hears every byte once, in order. (With hardly
+        /// any lead the clock is exact to a frame only.)
+        #[test]
+        fn what_is_held_is_heard_once(lead_ms in 40u64..300,
+                                      steps in prop::collection::vec((0u64..90, 0usize..900, 0u8..4), 1..120)) {
+            let mut pacer = Pacer::new(Duration::from_millis(lead_ms));
+            let (mut now, mut fed, mut heard) = (ms(0), Vec::new(), Vec::new());
+            // What the carrier has, and when each frame will have been played.
+            let mut carrier: VecDeque<(CallTime, Frame)> = VecDeque::new();
+            let mut end = ms(0);
+            let steps = steps.into_iter().chain([(0, 0, 1)]).chain([(20, 0, 3); 2_000]);
+            for (wait, bytes, what) in steps {
+                now = now + Duration::from_millis(wait);
+                while let Some((_, frame)) = carrier.pop_front_if(|(end, _)| *end <= now) {
+                    heard.extend_from_slice(&frame.0);
+                }
+                let chunk: Vec<u8> = (0..bytes).map(|i| ((fed.len() + i) % 251) as u8).collect();
+                fed.extend_from_slice(&chunk);
+                pacer.push(&chunk);
+                match what {
+                    0 => {
+                        pacer.hold(now);
+                        carrier.clear();
+                        end = now;
+                    }
+                    1 => pacer.resume(),
+                    _ => {}
+                }
+                while let Some(sent) = pacer.next(now) {
+                    let Sent::Frame { frame, .. } = sent else { continue };
+                    end = end.max(now) + FRAME;
+                    carrier.push_back((end, frame));
+                }
+            }
+            prop_assert_eq!(heard.len(), fed.len() / FRAME_BYTES * FRAME_BYTES);
+            prop_assert_eq!(&heard[..], &fed[..heard.len()]);
+        }
+
         /// Whatever comes when, and however late the clock is: the carrier never holds more than the
         /// lead, no frame leaves before it is due, and everything arrives in order.
         #[test]

@@ -141,6 +141,11 @@ impl Reply {
         self.action = Action::None;
     }
 
+    /// All of it that was given a voice.
+    pub(super) fn text(&self) -> String {
+        self.parts.iter().map(|part| part.text.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
     /// Nothing more will be queued.
     pub(super) fn is_complete(&self) -> bool {
         self.text_ended && self.waiting.is_empty() && self.saying.is_none()

@@ -1,12 +1,14 @@
 //! What a call needs to know of the configuration. A call keeps the settings it started with,
 //! and a tape of it keeps them too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::turn::{Endpointing, Vad};
+use super::idle::Silence;
+use crate::turn::{Endpointing, Vad, Words};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
@@ -17,8 +19,13 @@ pub struct Settings {
     /// softer interrupts the bot.
     pub vad_rms: f32,
     pub endpointing: Endpointing,
+    /// The silence that ends an utterance follows the habit of each caller.
+    pub adaptive_eou: bool,
+    /// The agent is asked before the caller has certainly finished, and again if that was wrong.
+    pub early_agent: bool,
     /// Whether the caller may interrupt the bot.
     pub barge_in: bool,
+    pub words: Arc<Words>,
     pub dedup_window: Duration,
     /// Spoken when the call starts; `None` if there is no greeting, or this caller has been greeted.
     pub greeting: Option<Phrase>,
@@ -30,6 +37,7 @@ pub struct Settings {
     pub filler_after: Duration,
     /// From the end of the caller's speech to the apology, if nothing was heard by then.
     pub reply_deadline: Duration,
+    pub silence: Silence,
     pub dtmf_timeout: Duration,
     pub lead: Duration,
     /// How long the caller's audio may stay away before the call is given up.

@@ -3,7 +3,10 @@
 mod admin;
 pub mod call;
 mod child;
+mod doctor;
+mod explain;
 mod replay;
+mod show;
 mod tune;
 
 use std::ffi::OsString;
@@ -14,7 +17,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use self::child::{Child, Recipe};
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config, Place, Problem, Problems, Source};
 use crate::{edge, observe};
 
 const LONG_VERSION: &str = concat!(
@@ -47,8 +50,14 @@ enum Command {
     #[command(after_help = "Example: PORT=8080 voxgate run -- gunicorn -k gthread --threads 16 app:app")]
     Run(RunArgs),
     /// Read the configuration as `run` would, and name every problem in it
-    #[command(after_help = "Example: voxgate check --config gateway.toml")]
-    Check(ConfigArgs),
+    #[command(
+        after_help = "Exit status: 0 if it is valid, else 1.\n\nExample: voxgate check --config gateway.toml"
+    )]
+    Check(CheckArgs),
+    /// Show what holds and where it comes from, or the schema for editors
+    Config(show::ShowArgs),
+    /// Judge a deployment: GO or NO-GO, and why
+    Doctor(Box<doctor::DoctorArgs>),
     /// Have the running gateway read its configuration again; calls keep what they began with
     #[command(after_help = "Example: voxgate reload --config gateway.toml")]
     Reload(ConfigArgs),
@@ -87,12 +96,23 @@ struct ConfigArgs {
     config: Option<PathBuf>,
 }
 
+#[derive(Args, Debug)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
 /// Does what the command line says. Wrong usage ends the process with status 2.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => run(args),
         Command::Check(args) => check(&args),
+        Command::Config(args) => show::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Reload(args) => post(&args, "/reload"),
         Command::Upgrade(args) => post(&args, "/upgrade"),
         Command::Completions { shell } => {
@@ -141,22 +161,40 @@ fn recipe(command: Vec<OsString>, config: &Config) -> anyhow::Result<Recipe> {
     Ok(Recipe { command, port, log: config.log.format })
 }
 
-fn check(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let (config, source) = load(args)?;
-    let source = source.name();
-    let mode = config.dialogue.mode.as_str();
-    if let Some(tls) = &config.server.tls {
-        let certificate = edge::Certificate::load(tls).map_err(anyhow::Error::msg)?;
-        let (name, until) = (&certificate.name, &certificate.until);
-        let file = tls.cert.display();
-        anyhow::ensure!(
-            !certificate.is_expired(),
-            "[server.tls] cert = {file}: expired on {until}; renew it"
-        );
-        println!("{file}: for {name} until {until}");
+fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let env = config::process_env();
+    let source = config::find(args.config.config.as_deref(), &env);
+    let name = source.name();
+    let checked = config::load(source.clone(), &env)
+        .and_then(|config| certificate(&config).map(|certificate| (config, certificate)));
+    match &checked {
+        Ok(_) if args.json => println!("{}", explain::as_json(&name, None)),
+        Ok((config, certificate)) => {
+            let mode = config.dialogue.mode.as_str();
+            certificate.iter().for_each(|told| println!("{told}"));
+            println!("{name}: valid; mode {mode}, listening on {}", config.server.listen);
+        }
+        Err(problems) if args.json => println!("{}", explain::as_json(&name, Some(problems))),
+        Err(problems) => explain::print(&source, problems),
     }
-    println!("{source}: valid; mode {mode}, listening on {}", config.server.listen);
-    Ok(ExitCode::SUCCESS)
+    Ok(if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whom the certificate is for and until when, if there is one.
+fn certificate(config: &Config) -> Result<Option<String>, Problems> {
+    let Some(tls) = &config.server.tls else { return Ok(None) };
+    let file = tls.cert.display().to_string();
+    let problem = |why: String, help: &str| {
+        let place = Place::File { file: file.clone() };
+        Problems(vec![Problem { place, text: None, why, help: help.to_owned() }])
+    };
+    let certificate = edge::Certificate::load(tls)
+        .map_err(|error| problem(error.to_string(), "see [server.tls] cert and key"))?;
+    let (name, until) = (&certificate.name, &certificate.until);
+    if certificate.is_expired() {
+        return Err(problem(format!("[server.tls] cert = {file}: expired on {until}"), "renew it"));
+    }
+    Ok(Some(format!("{file}: for {name} until {until}")))
 }
 
 /// Tells the running gateway to do something.

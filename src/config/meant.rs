@@ -101,7 +101,21 @@ pub struct Turn {
     /// RMS on the 16-bit scale of one 20 ms frame.
     pub vad_rms: f32,
     pub eou: Duration,
+    /// It follows the habit of each caller.
+    pub adaptive_eou: bool,
+    /// The agent is asked before the caller has certainly finished.
+    pub early_agent: bool,
+    /// After so much silence the caller is asked once, and then told goodbye; `None` for never.
+    pub idle_prompt: Option<Duration>,
+    pub idle_prompt_text: String,
+    pub idle_hangup: Option<Duration>,
+    pub idle_hangup_text: String,
     pub barge_in: bool,
+    /// Whose words say "go on" and "stop" to a bot that is speaking: codes of languages.
+    pub languages: Vec<String>,
+    /// More such words.
+    pub backchannels: Vec<String>,
+    pub stop_words: Vec<String>,
     pub dedup_window: Duration,
     /// Spoken once per call; empty for none.
     pub greeting: String,
@@ -110,6 +124,9 @@ pub struct Turn {
     /// Digits are taken as complete after this long without another, or at `#`.
     pub dtmf_timeout: Duration,
 }
+
+/// Languages whose words for "go on" and "stop" are shipped.
+pub const LANGUAGES: [&str; 6] = ["en", "he", "es", "de", "fr", "ru"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vad {

@@ -20,6 +20,17 @@ const ADDRESS: &str = "an address such as \"0.0.0.0:8080\"";
 const MOST_SYNTAX_ERRORS: usize = 5;
 
 pub(super) fn resolve(file: &str, text: &str, folder: &Path, env: &Env) -> Result<Config, Problems> {
+    examine(file, text, folder, env, |config, _| config)
+}
+
+/// The same, for who wants to know what was asked for on the way.
+pub(super) fn examine<T>(
+    file: &str,
+    text: &str,
+    folder: &Path,
+    env: &Env,
+    look: impl FnOnce(Config, &Document<'_>) -> T,
+) -> Result<T, Problems> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // What could be read is a guess, and would bring problems that are not there.
@@ -27,8 +38,9 @@ pub(super) fn resolve(file: &str, text: &str, folder: &Path, env: &Env) -> Resul
     }
     let mut doc = Document::new(file, text, folder, env, root.get_ref());
     let config = config(&mut Table::root(&mut doc));
+    let seen = look(config, &doc);
     match doc.finish() {
-        problems if problems.is_empty() => Ok(config),
+        problems if problems.is_empty() => Ok(seen),
         problems => Err(Problems::sorted(problems)),
     }
 }
@@ -38,9 +50,22 @@ fn syntax(file: &str, text: &str, errors: Vec<toml::de::Error>) -> Vec<Problem> 
         place: Place::in_text(file, text, error.span().unwrap_or(0..0)),
         text: None,
         why: format!("not TOML: {}", error.message().replace('\n', " ")),
-        help: "nothing else was looked at".to_owned(),
+        help: format!("{}; nothing else was looked at", cure(error.message())),
     };
     errors.into_iter().take(MOST_SYNTAX_ERRORS).map(problem).collect()
+}
+
+/// What to do about an error of the parser.
+fn cure(message: &str) -> &'static str {
+    let cures = [
+        ("duplicate key", "keep one of the two"),
+        ("must be quoted", "put the value into quotes"),
+        ("with no value", "write it as key = value"),
+        ("basic string", "end the string with its quote"),
+        ("literal string", "end the string with its quote"),
+    ];
+    let known = cures.iter().find(|(part, _)| message.contains(part));
+    known.map_or("compare it with the gateway.toml that ships", |(_, cure)| cure)
 }
 
 pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
@@ -71,6 +96,7 @@ fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
         s.trim().parse().map_err(|_| Refused::from("is not a port"))
     }) {
         listen.set_port(port);
+        t.replaced("listen", format!("{:?}", listen.to_string()), "PORT");
     }
     Server {
         listen,
@@ -139,16 +165,7 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
         let why = "`token` in [twilio] is \"enforce\", and the TwiML of the app bears no tokens";
         t.complain("token", why.to_owned(), "write twiml = \"serve\", or token = \"off\"".to_owned());
     }
-    // The file that ships names this variable, and it may be unset.
-    let auth_token = match t.as_written("auth_token") {
-        Some("env:TWILIO_AUTH_TOKEN") => {
-            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
-        }
-        None if !t.has("auth_token") => {
-            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
-        }
-        _ => t.secret("auth_token"),
-    };
+    let auth_token = t.secret_in("auth_token", "TWILIO_AUTH_TOKEN");
     let fallback_twiml = t
         .parsed("fallback_twiml", "TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"", |s| {
             Ok(values::twiml(s)?)
@@ -188,14 +205,43 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
     twilio
 }
 
+/// A word or a few.
+fn some_words(text: &str) -> Result<String, Refused> {
+    match text.chars().any(char::is_alphanumeric) {
+        true => Ok(text.to_owned()),
+        false => Err(Refused::from("has no letters")),
+    }
+}
+
 fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
     #[expect(clippy::cast_possible_truncation, reason = "in range, and a threshold needs no more")]
     let vad_rms = t.number("vad_rms", 1.0..=32_000.0).map(|rms| rms as f32);
+    let off_or = |after: Duration| (!after.is_zero()).then_some(after);
+    let idle_prompt = t.duration("idle_prompt", secs(0, 3600)).map_or(default.idle_prompt, off_or);
+    let idle_hangup = t.duration("idle_hangup", secs(0, 3600)).map_or(default.idle_hangup, off_or);
+    if idle_hangup.zip(idle_prompt).is_some_and(|(hangup, prompt)| hangup <= prompt) {
+        let why = "`idle_hangup` in [turn] is no longer than `idle_prompt`: nobody would be asked".to_owned();
+        t.complain("idle_hangup", why, "make it longer, or one of them \"0s\"".to_owned());
+    }
     Turn {
+        idle_prompt,
+        idle_prompt_text: t.text("idle_prompt_text").unwrap_or(default.idle_prompt_text),
+        idle_hangup,
+        idle_hangup_text: t.text("idle_hangup_text").unwrap_or(default.idle_hangup_text),
+        early_agent: t.flag("early_agent").unwrap_or(default.early_agent),
+        adaptive_eou: t.flag("adaptive_eou").unwrap_or(default.adaptive_eou),
         vad: t.choice("vad", &[("neural", Vad::Neural), ("rms", Vad::Rms)], &[]).unwrap_or(default.vad),
         vad_rms: vad_rms.unwrap_or(default.vad_rms),
         eou: t.millis("eou_ms", 100..=5000).unwrap_or(default.eou),
         barge_in: t.flag("barge_in").unwrap_or(default.barge_in),
+        languages: t
+            .list("languages", "\"en\"", |code| {
+                let known = LANGUAGES.contains(&code).then(|| code.to_owned());
+                known.ok_or_else(|| Refused::from("is not one of en, he, es, de, fr, ru"))
+            })
+            .unwrap_or(default.languages),
+        backchannels: t.list("backchannels", "\"uh huh\"", some_words).unwrap_or(default.backchannels),
+        stop_words: t.list("stop_words", "\"stop\"", some_words).unwrap_or(default.stop_words),
         dedup_window: t
             .number("dedup_window_sec", 0.0..=600.0)
             .map_or(default.dedup_window, Duration::from_secs_f64),
@@ -321,6 +367,19 @@ pub(super) mod tests {
                 "2:10: `format` in [log]: `\"xml\"` is not one of its words; write \"text\" or \"json\"",
             ),
             (
+                "[turn]\nlanguages = [\"en\", \"xx\"]",
+                "2:20: `languages` in [turn]: `\"xx\"` is not one of en, he, es, de, fr, ru; write \"en\"",
+            ),
+            (
+                "[turn]\nstop_words = [\"...\"]",
+                "2:15: `stop_words` in [turn]: `\"...\"` has no letters; write \"stop\"",
+            ),
+            (
+                "[turn]\nidle_prompt = \"9s\"\nidle_hangup = \"9s\"",
+                "3:15: `idle_hangup` in [turn] is no longer than `idle_prompt`: nobody would be asked; \
+                 make it longer, or one of them \"0s\"",
+            ),
+            (
                 "[turn]\nvad = \"silero\"",
                 "2:7: `vad` in [turn]: `\"silero\"` is not one of its words; write \"neural\" or \"rms\"",
             ),
@@ -369,7 +428,7 @@ pub(super) mod tests {
             ),
             (
                 "[twilio]\npath = \"/ws?x=1\"",
-                "2:8: `path` in [twilio]: `\"/ws?x=1\"` has a query or a fragment; \
+                "2:8: `path` in [twilio]: the value has a query or a fragment; \
                  write a path such as \"/ws/twilio-media\"",
             ),
             (
@@ -399,11 +458,11 @@ pub(super) mod tests {
             (
                 "[turn]\neou_ms = \n",
                 "2:10: not TOML: string values must be quoted, expected literal string; \
-                 nothing else was looked at",
+                 put the value into quotes; nothing else was looked at",
             ),
             (
                 "[turn]\n[log]\nformat = \"text\"\nformat = \"text\"",
-                "4:1: not TOML: duplicate key; nothing else was looked at",
+                "4:1: not TOML: duplicate key; keep one of the two; nothing else was looked at",
             ),
         ] {
             assert_eq!(check(text, &[]), Err(format!("gateway.toml:{said}")), "{text}");

@@ -11,11 +11,11 @@ use super::serve::StartError;
 use super::tapes;
 use super::tokens::Tokens;
 use super::upgrade::Upgrade;
-use crate::call::{Hearing, Mode, Phrase, Settings};
+use crate::call::{Hearing, Mode, Phrase, Settings, Silence};
 use crate::config::{self, Config};
 use crate::observe::Metrics;
 use crate::tape::Tapes;
-use crate::turn::{Endpointing, Vad};
+use crate::turn::{Endpointing, Vad, Words};
 use crate::upstream::{Bot, Services};
 
 pub(super) struct Gateway {
@@ -27,6 +27,7 @@ pub(super) struct Gateway {
     /// Who conducts the calls, where they are relayed.
     pub(super) bot: Option<Bot>,
     pub(super) phrases: Arc<Phrases>,
+    words: Arc<Words>,
     /// `None` where calls are not recorded.
     pub(super) tapes: Option<Tapes>,
     /// Set when no new calls are taken any more.
@@ -53,6 +54,7 @@ impl Gateway {
             bot: bot(&config)?,
             tokens: Arc::new(Tokens::new(&config.twilio, metrics.clone())),
             phrases: Arc::new(Phrases::new(&config)?),
+            words: Arc::new(words(&config)),
             tapes: tapes::open(&config.recording, &metrics),
             services,
             draining: Arc::default(),
@@ -74,7 +76,7 @@ impl Gateway {
     ) -> Result<Gateway, StartError> {
         let metrics = self.metrics.clone();
         let old = &self.config;
-        let same_phrases = old.dialogue == config.dialogue && old.turn.greeting == config.turn.greeting;
+        let same_phrases = old.dialogue == config.dialogue && old.turn == config.turn;
         Ok(Gateway {
             calls: self.calls.clone(),
             bot: bot(&config)?,
@@ -86,6 +88,7 @@ impl Gateway {
                 true => self.phrases.clone(),
                 false => Arc::new(Phrases::new(&config)?),
             },
+            words: Arc::new(words(&config)),
             tapes: self.tapes.clone(),
             services,
             draining: self.draining.clone(),
@@ -142,7 +145,7 @@ impl Gateway {
 
     /// What a call that starts now needs to know.
     pub(super) fn call_settings(&self, call_sid: &str) -> Settings {
-        let settings = settings(&self.config);
+        let settings = settings_with(&self.config, self.words.clone());
         let greets = settings.mode == Mode::Dialogue
             && !self.config.turn.greeting.is_empty()
             && self.calls.greet(call_sid);
@@ -150,6 +153,11 @@ impl Gateway {
             greeting: greets.then(|| self.phrases.greeting()),
             apology: self.phrases.apology(),
             filler: self.phrases.filler(),
+            silence: Silence {
+                prompt: self.phrases.idle_prompt(),
+                goodbye: self.phrases.goodbye(),
+                ..settings.silence
+            },
             ..settings
         }
     }
@@ -164,6 +172,15 @@ fn bot(config: &Config) -> Result<Option<Bot>, StartError> {
 
 /// What the configuration means to a call: all but the phrases, which need a voice.
 pub fn settings(config: &Config) -> Settings {
+    settings_with(config, Arc::new(words(config)))
+}
+
+fn words(config: &Config) -> Words {
+    let turn = &config.turn;
+    Words::new(&turn.languages, &turn.backchannels, &turn.stop_words)
+}
+
+fn settings_with(config: &Config, words: Arc<Words>) -> Settings {
     let Config { turn, playout, dialogue, limits, .. } = config;
     let (mode, hearing) = match &dialogue.mode {
         config::Mode::Echo | config::Mode::Relay { .. } => (Mode::Echo, Hearing::Utterances),
@@ -180,7 +197,15 @@ pub fn settings(config: &Config) -> Settings {
         vad,
         vad_rms: turn.vad_rms,
         endpointing: Endpointing { eou: turn.eou, tail: vad.tail(), max_utterance: turn.max_utterance },
+        adaptive_eou: turn.adaptive_eou,
+        early_agent: turn.early_agent,
+        silence: Silence {
+            prompt_after: turn.idle_prompt,
+            hangup_after: turn.idle_hangup,
+            ..Silence::default()
+        },
         barge_in: turn.barge_in,
+        words,
         dedup_window: turn.dedup_window,
         greeting: None,
         apology: Phrase::default(),

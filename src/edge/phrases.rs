@@ -22,6 +22,8 @@ pub(super) struct Phrases {
     greeting: ArcSwap<Phrase>,
     apology: ArcSwap<Phrase>,
     filler: ArcSwap<Phrase>,
+    idle_prompt: ArcSwap<Phrase>,
+    goodbye: ArcSwap<Phrase>,
 }
 
 impl Phrases {
@@ -36,11 +38,14 @@ impl Phrases {
             None if config.dialogue.apology.is_empty() => Phrase::default(),
             None => Phrase { text: APOLOGY_TEXT.into(), audio: Bytes::from_static(APOLOGY) },
         };
-        let greeting = Phrase { text: config.turn.greeting.clone(), audio: Bytes::new() };
+        let spoken_later = |text: &str| Phrase { text: text.to_owned(), audio: Bytes::new() };
+        let turn = &config.turn;
         Ok(Phrases {
-            greeting: ArcSwap::from_pointee(greeting),
+            greeting: ArcSwap::from_pointee(spoken_later(&turn.greeting)),
             apology: ArcSwap::from_pointee(apology),
             filler: ArcSwap::default(),
+            idle_prompt: ArcSwap::from_pointee(spoken_later(&turn.idle_prompt_text)),
+            goodbye: ArcSwap::from_pointee(spoken_later(&turn.idle_hangup_text)),
         })
     }
 
@@ -51,6 +56,14 @@ impl Phrases {
     /// Without audio until it has been rendered.
     pub(super) fn filler(&self) -> Phrase {
         Phrase::clone(&self.filler.load())
+    }
+
+    pub(super) fn idle_prompt(&self) -> Phrase {
+        Phrase::clone(&self.idle_prompt.load())
+    }
+
+    pub(super) fn goodbye(&self) -> Phrase {
+        Phrase::clone(&self.goodbye.load())
     }
 
     pub(super) fn apology(&self) -> Phrase {
@@ -77,10 +90,15 @@ pub(super) async fn render(gateway: Arc<Gateway>) {
     let config = &gateway.config;
     let recorded = config.dialogue.apology_audio.is_some();
     let apology = if recorded { "" } else { &config.dialogue.apology };
+    let turn = &config.turn;
+    let idle_prompt = turn.idle_prompt.map_or("", |_| &turn.idle_prompt_text);
+    let goodbye = turn.idle_hangup.map_or("", |_| &turn.idle_hangup_text);
     for (name, text, place) in [
-        ("greeting", config.turn.greeting.as_str(), &phrases.greeting),
+        ("greeting", turn.greeting.as_str(), &phrases.greeting),
         ("apology", apology, &phrases.apology),
         ("filler", config.dialogue.filler.as_str(), &phrases.filler),
+        ("idle_prompt", idle_prompt, &phrases.idle_prompt),
+        ("idle_hangup", goodbye, &phrases.goodbye),
     ] {
         let mut told = false;
         while !text.is_empty() {

@@ -172,6 +172,10 @@ impl CallObserver {
                 metrics.duplicates.inc();
                 info!(call_sid, stream_sid, "STT_DUPLICATE");
             }
+            Event::OwnWords { .. } => {
+                metrics.duplicates.inc();
+                info!(call_sid, stream_sid, "STT_ECHO");
+            }
             Event::AgentFirstText { took } => {
                 stage("agent_ttfb", took);
                 debug!(call_sid, stream_sid, ms = millis(took), "AGENT_FIRST_TEXT");
@@ -205,8 +209,19 @@ impl CallObserver {
                 self.underruns += 1;
                 warn!(call_sid, stream_sid, "UNDERRUN");
             }
+            Event::BargeInHeld { reaction } => {
+                info!(call_sid, stream_sid, reaction_ms = millis(reaction), "BARGE_IN_HELD");
+            }
+            Event::BargeInResumed { after } => {
+                metrics.barge_ins.with_label_values(&["false_positive"]).inc();
+                info!(call_sid, stream_sid, after_ms = millis(after), "BARGE_IN_RESUMED");
+            }
+            Event::BargeInSuppressed { echo } => {
+                metrics.barge_ins.with_label_values(&["suppressed"]).inc();
+                debug!(call_sid, stream_sid, echo, "BARGE_IN_SUPPRESSED");
+            }
             Event::BargeIn { reaction, cleared, .. } => {
-                metrics.barge_ins.inc();
+                metrics.barge_ins.with_label_values(&["cleared"]).inc();
                 metrics.barge_in_reaction.observe(reaction.as_secs_f64());
                 self.barge_ins += 1;
                 let (reaction_ms, cleared_ms) = (millis(reaction), millis(cleared));

@@ -110,6 +110,8 @@ impl TwimlFallback {
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Stages of a turn, in their order.
+/// What becomes of an interruption: it ends the reply, the bot goes on, or it is not let through.
+const BARGE_INS: [&str; 3] = ["cleared", "false_positive", "suppressed"];
 const STAGES: [&str; 6] = ["endpoint", "stt", "agent_ttfb", "tts_ttfb", "first_frame", "total"];
 
 /// Why a message of the carrier was of no use.
@@ -138,7 +140,7 @@ pub struct Metrics {
     pub ping_rtt: Histogram,
     pub pongs_missed: IntCounter,
     pub mark_ack: Histogram,
-    pub barge_ins: IntCounter,
+    pub barge_ins: IntCounterVec,
     pub barge_in_reaction: Histogram,
     pub turns: IntCounterVec,
     pub turn_stage: HistogramVec,
@@ -235,7 +237,7 @@ impl Metrics {
                 "From a reply's first frame to the carrier's word that it was played.",
                 &NET,
             )?,
-            barge_ins: barge_ins.with_label_values(&["cleared"]),
+            barge_ins,
             barge_in_reaction: new.histogram(
                 "barge_in_reaction_seconds",
                 "From the caller's first voiced frame of an interruption to `clear`.",
@@ -329,6 +331,7 @@ impl Metrics {
         StopReason::ALL.iter().for_each(|r| drop(self.calls.with_label_values(&[r.as_str()])));
         HandshakeResult::ALL.iter().for_each(|r| drop(self.handshakes.with_label_values(&[r.as_str()])));
         TurnResult::ALL.iter().for_each(|r| drop(self.turns.with_label_values(&[r.as_str()])));
+        BARGE_INS.iter().for_each(|o| drop(self.barge_ins.with_label_values(&[o])));
         STAGES.iter().for_each(|s| drop(self.turn_stage.with_label_values(&[s])));
         DROPPED.iter().for_each(|r| drop(self.frames_dropped.with_label_values(&["in", r])));
         for event in ["stream-started", "stream-stopped", "stream-error", "other"] {

@@ -12,10 +12,11 @@ use super::entry::{decode, encode};
 use super::{CallIds, Entry, Header, MAGIC, Outcome, Step, Tape, Unreadable, record, replay};
 use crate::audio::SILENCE;
 use crate::call::{
-    Action, Call, Failure, FailureKind, Hearing, Input, Job, Mode, Output, Phrase, Settings, StopReason,
+    Action, Call, Failure, FailureKind, Hearing, Input, Job, Mode, Output, Phrase, Settings, Silence,
+    StopReason,
 };
 use crate::time::{CallTime, FRAME};
-use crate::turn::{Endpointing, State, Vad};
+use crate::turn::{Endpointing, State, Vad, Words};
 
 pub(super) fn settings(mode: Mode, hearing: Hearing) -> Settings {
     let ms = Duration::from_millis;
@@ -25,7 +26,11 @@ pub(super) fn settings(mode: Mode, hearing: Hearing) -> Settings {
         vad: Vad::Rms,
         vad_rms: 210.0,
         endpointing: Endpointing { eou: ms(450), tail: Duration::ZERO, max_utterance: ms(30_000) },
+        adaptive_eou: true,
+        early_agent: false,
+        silence: Silence::default(),
         barge_in: true,
+        words: std::sync::Arc::new(Words::new(&["en".into()], &["roger".into()], &[])),
         dedup_window: ms(8_000),
         greeting: None,
         apology: Phrase { text: "Sorry.".into(), audio: Bytes::from(vec![0x90; 4_000]) },

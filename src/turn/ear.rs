@@ -73,6 +73,20 @@ impl Ear {
         self.utterance.is_some()
     }
 
+    /// The silence within an utterance so far, the detector's tail included; `None` outside of one.
+    pub fn silence(&self) -> Option<Duration> {
+        let silence = |u: Utterance| match u.silence {
+            0 => Duration::ZERO,
+            frames => FRAME * frames + self.endpointing.tail,
+        };
+        self.utterance.map(silence)
+    }
+
+    /// From now on so much silence ends an utterance.
+    pub fn wait(&mut self, eou: Duration) {
+        self.endpointing.eou = eou;
+    }
+
     /// Takes one frame.
     pub fn hear(&mut self, voiced: bool) -> Heard {
         self.run = if voiced { self.run + 1 } else { 0 };

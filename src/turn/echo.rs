@@ -130,8 +130,8 @@ impl Shape {
         self.frames = MEMORY * self.frames + 1.0;
         self.y = MEMORY * self.y + y;
         self.yy = MEMORY * self.yy + y * y;
-        for lag in 0..LAGS {
-            let x = far[lag].max(SILENT_DB);
+        for (lag, far_db) in far[..LAGS].iter().enumerate() {
+            let x = far_db.max(SILENT_DB);
             self.x[lag] = MEMORY * self.x[lag] + x;
             self.xx[lag] = MEMORY * self.xx[lag] + x * x;
             self.xy[lag] = MEMORY * self.xy[lag] + x * y;

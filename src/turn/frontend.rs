@@ -60,7 +60,12 @@ impl Measured {
     /// Somebody speaks who is not the bot's own echo. `least_db` is the level below which nothing
     /// interrupts.
     pub fn interrupts(&self, least_db: f32) -> bool {
-        self.p >= INTERRUPTS && self.level_db >= least_db && !self.is_echo()
+        self.interrupts_but_for_echo(least_db) && !self.is_echo()
+    }
+
+    /// The same, if there were no echo.
+    pub fn interrupts_but_for_echo(&self, least_db: f32) -> bool {
+        self.p >= INTERRUPTS && self.level_db >= least_db
     }
 
     /// No louder than the bot's echo may be.

@@ -32,6 +32,8 @@ pub enum Why {
     Greeting,
     /// The agent has something to say that nobody asked for.
     Unasked,
+    /// The caller has said nothing for long.
+    Idle,
     /// The caller has finished an utterance.
     EndOfUtterance,
     /// The caller has finished keying digits.
@@ -59,6 +61,7 @@ impl Why {
         match self {
             Why::Greeting => "greeting",
             Why::Unasked => "unasked",
+            Why::Idle => "idle",
             Why::EndOfUtterance => "end_of_utterance",
             Why::Digits => "digits",
             Why::CallerWentOn => "caller_went_on",

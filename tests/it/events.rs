@@ -15,9 +15,9 @@ fn three_turns(gateway: &Gateway) -> CallReport {
     let script = vec![
         Step::Say(tone(400)),
         Step::wait_for_reply_end(TIMEOUT),
-        Step::Say(tone(1_200)),
+        Step::Say(tone(2_000)),
         Step::Interrupt {
-            after: Duration::from_millis(300),
+            after: Duration::from_millis(800),
             audio: sound::utterance().into(),
             timeout: TIMEOUT,
         },
@@ -65,9 +65,10 @@ fn the_log_tells_a_call_in_the_words_of_the_runbook() {
             "SPEAKING to LISTENING: played",
             "LISTENING to THINKING: end_of_utterance",
             "THINKING to SPEAKING: first_frame",
+            "BARGE_IN_HELD",
+            "MEDIA_TX",
             "BARGE_IN",
             "turn 2 interrupted",
-            "MEDIA_TX",
             "SPEAKING to LISTENING: barge_in",
             "LISTENING to THINKING: end_of_utterance",
             "THINKING to SPEAKING: first_frame",
@@ -90,8 +91,8 @@ fn the_log_tells_a_call_in_the_words_of_the_runbook() {
     }
     let sent: f64 = spurts.iter().map(|spurt| number(spurt, "frames")).sum();
     assert_eq!(sent, report.frames_in as f64);
-    let barge_in = story[8];
-    assert!((180.0..1_000.0).contains(&number(barge_in, "reaction_ms")), "{barge_in}");
+    let barge_in = story[10];
+    assert!((100.0..1_000.0).contains(&number(barge_in, "reaction_ms")), "{barge_in}");
     assert!(number(barge_in, "cleared_ms") > 200.0, "{barge_in}");
 
     let stop = story[story.len() - 1];

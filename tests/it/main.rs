@@ -6,9 +6,11 @@
 mod agents;
 mod app_faults;
 mod audio_quality;
+mod check;
 mod child;
 mod conversation;
 mod deploy;
+mod doctor;
 mod drain;
 mod events;
 mod grafana;

@@ -1,5 +1,7 @@
 //! Calls as stories: a script in, a timeline out, in virtual time.
 
+mod endings;
+mod interruptions;
 mod properties;
 mod stories;
 mod unasked;

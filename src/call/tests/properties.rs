@@ -20,7 +20,7 @@ enum Step {
     Key(char),
     MarkBack { ago: usize },
     Transcript { off: u64, text: &'static str },
-    Partial,
+    Partial { text: &'static str },
     SpeechFinal,
     ReplyText { off: u64, text: &'static str },
     Unasked { text: &'static str },
@@ -55,7 +55,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (off.clone(), 0usize..2000).prop_map(|(off, ms)| Step::Speech { off, ms }),
         4 => off.clone().prop_map(|off| Step::SpeechEnd { off }),
         2 => (0usize..3, off).prop_map(|(which, off)| Step::Failed { which, off }),
-        1 => Just(Step::Partial),
+        3 => prop_oneof![Just("uh huh"), Just("hello th"), Just("stop"), Just("")]
+            .prop_map(|text| Step::Partial { text }),
         1 => Just(Step::SpeechFinal),
         1 => Just(Step::Stop),
     ]
@@ -70,8 +71,11 @@ struct Check {
     utterance: u64,
     turn: u64,
     segment: u64,
-    /// Segments up to this one were thrown away by a `clear`.
+    /// Segments up to this one were thrown away by a `clear`; and before the latest one.
     cleared: u64,
+    cleared_before: u64,
+    /// The bot is silent until it is known whether it was interrupted.
+    held: bool,
     marks: Vec<String>,
     outputs: usize,
     ended: bool,
@@ -87,6 +91,8 @@ impl Check {
             turn: 0,
             segment: 0,
             cleared: 0,
+            cleared_before: 0,
+            held: false,
             marks: Vec::new(),
             outputs: 0,
             ended: false,
@@ -126,6 +132,7 @@ impl Check {
             match output {
                 Output::Play { frame, due } => {
                     assert!(due <= self.now);
+                    assert!(!self.held, "a bot that is held speaks");
                     self.carrier_end = self.carrier_end.max(self.now) + FRAME;
                     assert!(self.carrier_end.since(self.now) <= self.call.settings.lead.max(FRAME));
                     for segment in self.cleared.saturating_sub(30)..=self.cleared {
@@ -137,7 +144,20 @@ impl Check {
                 Output::Mark(name) => self.marks.push(name),
                 Output::Clear => {
                     self.carrier_end = self.now;
+                    self.cleared_before = self.cleared;
                     self.cleared = self.segment;
+                }
+                Output::Event(Event::BargeInHeld { .. }) => {
+                    self.cleared = self.cleared_before;
+                    self.held = true;
+                }
+                Output::Event(Event::BargeInResumed { .. }) => self.held = false,
+                Output::Event(Event::BargeIn { .. }) => {
+                    self.cleared = self.segment;
+                    self.held = false;
+                }
+                Output::Event(Event::State(transition)) => {
+                    self.held &= transition.to == State::Speaking;
                 }
                 Output::Transcribe { utterance, audio } => {
                     assert!(audio.len() <= 2 * 30_000 * BYTES_PER_MS);
@@ -181,7 +201,7 @@ impl Check {
             Step::Transcript { off, text } => {
                 self.give(Input::Transcript { utterance: self.utterance + off, text: text.into() });
             }
-            Step::Partial => self.give(Input::Partial { text: "hello th".into() }),
+            Step::Partial { text } => self.give(Input::Partial { text: text.into() }),
             Step::SpeechFinal => self.give(Input::SpeechFinal),
             Step::ReplyText { off, text } => {
                 self.give(Input::ReplyText { turn: self.turn + off, text: text.into() });
@@ -220,13 +240,13 @@ proptest! {
     fn every_call_comes_back_to_listening(
         steps in prop::collection::vec(step(), 1..80),
         barge_in in any::<bool>(), echo in any::<bool>(), lead in 0u64..200, greets in any::<bool>(),
-        streams in any::<bool>(),
+        streams in any::<bool>(), early_agent in any::<bool>(),
     ) {
         let greeting = greets.then(|| Phrase { text: "Hello.".into(), audio: Bytes::new() });
         let mode = if echo { Mode::Echo } else { Mode::Dialogue };
         let hearing = if streams { Hearing::Stream } else { Hearing::Utterances };
         let lead = Duration::from_millis(lead.next_multiple_of(40));
-        let mut check = Check::new(Settings { barge_in, mode, hearing, greeting, lead, ..settings() });
+        let mut check = Check::new(Settings { barge_in, mode, hearing, greeting, lead, early_agent, ..settings() });
         for step in steps {
             check.take(step);
         }

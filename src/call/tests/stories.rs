@@ -41,11 +41,12 @@ fn the_caller_interrupts_and_is_answered() {
     2690 first frame, 710 ms after the end of speech
     2690 THINKING → SPEAKING (first_frame)
     2730 → say 2: Anything else?
-    4180 → clear
-    4180 barge-in: 2590 ms unheard, heard "We are open from nine"
-    4180 turn 1 interrupted
-    4180 sent 79 frames
-    4180 SPEAKING → LISTENING (barge_in)
+    4100 → clear
+    4100 held
+    4100 sent 75 frames
+    4380 barge-in: 2680 ms unheard, heard "We are open from nine"
+    4380 turn 1 interrupted
+    4380 SPEAKING → LISTENING (barge_in)
     5440 LISTENING → THINKING (end_of_utterance)
     5440 → transcribe 1700 ms
     5490 → ask 2: hello
@@ -239,6 +240,7 @@ fn without_barge_in_the_bot_finishes_and_then_answers_what_was_said_meanwhile() 
     2590 → say 1: This is a long reply that takes its time, and it is not interrupted.
     2690 first frame, 710 ms after the end of speech
     2690 THINKING → SPEAKING (first_frame)
+    3100 no interruption: not allowed
     6770 turn 1 answered
     6770 sent 204 frames
     6770 SPEAKING → LISTENING (played)

@@ -69,8 +69,8 @@ fn what_is_cut_is_cut_to_its_end() {
     world.speech = vec![(1500, 2500)];
     says(&mut world, 100, "This is a very long notice about our opening hours in summer. It ");
     // Written before the agent can have learnt of the interruption.
-    says(&mut world, 1800, "goes on and on.");
-    ends(&mut world, 1800, Action::None);
+    says(&mut world, 1900, "goes on and on.");
+    ends(&mut world, 1900, Action::None);
     says(&mut world, 8000, "Still there?");
     ends(&mut world, 8000, Action::None);
     let timeline = world.run(11_000).told();

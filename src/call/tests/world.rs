@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::super::*;
 use crate::audio::{FRAME_BYTES, mulaw};
-use crate::turn::{Endpointing, Vad};
+use crate::turn::{Endpointing, Vad, Words};
 
 pub(super) fn settings() -> Settings {
     Settings {
@@ -23,7 +23,11 @@ pub(super) fn settings() -> Settings {
             tail: Duration::ZERO,
             max_utterance: Duration::from_secs(30),
         },
+        adaptive_eou: false,
+        early_agent: false,
+        silence: Silence::default(),
         barge_in: true,
+        words: Arc::new(Words::new(&["en".into()], &[], &[])),
         dedup_window: Duration::from_secs(8),
         greeting: None,
         apology: Phrase { text: "Sorry.".into(), audio: tone(500, 0xEE) },
@@ -76,6 +80,9 @@ pub(super) struct World {
     pub(super) timeline: Vec<String>,
     /// Every frame with the time it left.
     pub(super) played: Vec<(u64, u8)>,
+    /// What the carrier has to play, with the end of each frame; and what it has played.
+    outstanding: VecDeque<(CallTime, u8)>,
+    pub(super) carried: Vec<u8>,
     pub(super) questions: Vec<Question>,
     pub(super) heard: Vec<ReplyHeard>,
     pub(super) transcribed: Vec<usize>,
@@ -100,6 +107,8 @@ impl World {
             speech: Vec::new(),
             timeline: Vec::new(),
             played: Vec::new(),
+            outstanding: VecDeque::new(),
+            carried: Vec::new(),
             questions: Vec::new(),
             heard: Vec::new(),
             transcribed: Vec::new(),
@@ -160,6 +169,9 @@ impl World {
     }
 
     fn drain(&mut self) {
+        while let Some((_, value)) = self.outstanding.pop_front_if(|(end, _)| *end <= self.now) {
+            self.carried.push(value);
+        }
         while let Some(output) = self.call.poll_output() {
             match output {
                 Output::Play { frame, due } => {
@@ -167,12 +179,14 @@ impl World {
                     self.carrier_end = self.carrier_end.max(self.now) + FRAME;
                     let ahead = self.carrier_end.since(self.now);
                     assert!(ahead <= self.call.settings.lead.max(FRAME), "{ahead:?} ahead at {}", self.now);
+                    self.outstanding.push_back((self.carrier_end, frame.0[0]));
                     self.played.push((self.now.as_millis(), frame.0[0]));
                 }
                 Output::Mark(name) => self.mark(name),
                 Output::Clear => {
                     self.say("→ clear".into());
                     self.carrier_end = self.now;
+                    self.outstanding.clear();
                     for id in std::mem::take(&mut self.pending_marks) {
                         let name = self.mark_names.remove(&id);
                         if let (Marks::Returned, Some(name)) = (self.marks, name) {
@@ -241,6 +255,11 @@ impl World {
             Event::BargeIn { cleared, heard, .. } => {
                 self.say(format!("barge-in: {} ms unheard, heard {heard:?}", cleared.as_millis()));
             }
+            Event::BargeInHeld { .. } => self.say("held".into()),
+            Event::BargeInResumed { after } => self.say(format!("goes on after {} ms", after.as_millis())),
+            Event::BargeInSuppressed { echo } => {
+                self.say(format!("no interruption: {}", if echo { "an echo" } else { "not allowed" }));
+            }
             Event::TurnEnded { turn, result } => self.say(format!("turn {turn} {}", result.as_str())),
             Event::UpstreamFailed { service, failure } => {
                 self.say(format!("{} failed: {}", service.as_str(), failure.why));
@@ -252,6 +271,7 @@ impl World {
             Event::MediaTx { frames, .. } => self.say(format!("sent {frames} frames")),
             Event::SttPartial { text } => self.say(format!("partial: {text}")),
             Event::Duplicate { text } => self.say(format!("duplicate: {text}")),
+            Event::OwnWords { text } => self.say(format!("its own words: {text}")),
             Event::Underrun => self.say("underrun".into()),
             Event::MediaStalled => self.say("media stalled".into()),
             Event::MediaResumed { after } => self.say(format!("media back after {} ms", after.as_millis())),

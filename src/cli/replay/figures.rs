@@ -151,4 +151,24 @@ mod tests {
         }
         assert_eq!(figures.cut_offs, 1);
     }
+
+    #[test]
+    fn a_barge_in_after_which_nothing_was_said_was_for_naught() {
+        let ended = |result| Event::TurnEnded { turn: 1, result };
+        let barge_in =
+            || Event::BargeIn { reaction: Duration::ZERO, cleared: Duration::ZERO, heard: String::new() };
+        let mut figures = Figures::default();
+        for event in [
+            barge_in(),
+            ended(TurnResult::Interrupted),
+            ended(TurnResult::Empty),
+            ended(TurnResult::Empty),
+            barge_in(),
+            ended(TurnResult::Interrupted),
+            ended(TurnResult::Answered),
+        ] {
+            figures.note(CallTime::ZERO, &Step::Did(&Output::Event(event)));
+        }
+        assert_eq!((figures.barge_ins, figures.false_barge_ins, figures.turns), (2, 1, 5));
+    }
 }

@@ -139,7 +139,7 @@ fn when_the_caller_interrupts_an_agent_that_has_not_finished() {
     });
     let bot = Bot { agent: format!("url = \"{}\"", agent.url("/")), dialogue: PATIENT.into(), ..bot() };
     let gateway = Gateway::start(&Bot { lead_ms: 100, ..bot }.config());
-    let after = Duration::from_millis(300);
+    let after = Duration::from_millis(800);
     let script = vec![
         Step::Say(tone(400)),
         Step::Interrupt { after, audio: tone(600), timeout: PATIENCE },

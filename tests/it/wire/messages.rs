@@ -106,8 +106,8 @@ fn every_message_to_the_carrier_is_one_that_it_takes() {
         Step::Say(tone(500)),
         Step::wait_for_reply_end(timeout),
         Step::Dtmf('5'),
-        Step::Say(tone(1_000)),
-        Step::Interrupt { after: Duration::from_millis(200), audio: tone(400), timeout },
+        Step::Say(tone(2_000)),
+        Step::Interrupt { after: Duration::from_millis(800), audio: tone(600), timeout },
         Step::wait_for_reply_end(timeout),
     ];
     let report = block_on(run_call(options, script)).unwrap();

@@ -19,8 +19,8 @@ fn a_call_does_not_depend_on_its_marks() {
     let script = vec![
         Step::Say(tone(400)),
         Step::wait_for_reply_end(TIMEOUT),
-        Step::Say(tone(900)),
-        Step::Interrupt { after: Duration::from_millis(200), audio: tone(400), timeout: TIMEOUT },
+        Step::Say(tone(2_000)),
+        Step::Interrupt { after: Duration::from_millis(800), audio: tone(600), timeout: TIMEOUT },
         Step::wait_for_reply_end(TIMEOUT),
         Step::Say(tone(400)),
         Step::wait_for_reply_end(TIMEOUT),

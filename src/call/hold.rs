@@ -1,0 +1,187 @@
+//! The bot, spoken to while it speaks. It falls silent as soon as somebody may be speaking, and keeps
+//! what was not heard. Words, or enough of a voice, make that an interruption; quiet, or no more than
+//! an "uh huh", and the bot goes on where it stopped: no word is lost, and none is said twice.
+
+use std::time::Duration;
+
+use super::dialogue::Collision;
+use super::{Call, Event, Hearing, Output};
+use crate::time::CallTime;
+use crate::turn::{Ended, Evidence, Measured, Said, State, are_own, decibels};
+
+/// Frames without speech after which the caller has nothing to say: 500 ms.
+const QUIET_FRAMES: u32 = 25;
+/// The bot is silent for no longer than this before it is decided.
+const LONGEST: Duration = Duration::from_millis(1_500);
+/// Who interrupts so soon had not finished speaking: the bot collided with the caller.
+const COLLISION: Duration = Duration::from_millis(600);
+
+/// What speaks against the bot going on.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    evidence: Evidence,
+    /// The same, of what is as loud as the bot's echo may be.
+    echo: Evidence,
+    /// What was not let through has been told.
+    told: bool,
+    held: Option<Held>,
+}
+
+/// The bot is silent for now.
+#[derive(Debug)]
+struct Held {
+    at: CallTime,
+    /// When the caller began.
+    began: CallTime,
+    /// Frames without speech up to now.
+    quiet: u32,
+    said: Said,
+    /// The caller has finished meanwhile.
+    ended: Option<Ended>,
+}
+
+impl Hold {
+    pub(super) fn forget(&mut self) {
+        *self = Hold::default();
+    }
+
+    /// Gives the hold up; whether there was one.
+    pub(super) fn release(&mut self) -> bool {
+        self.held.take().is_some()
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// By when it has to be decided.
+    pub(super) fn deadline(&self) -> Option<CallTime> {
+        self.held.as_ref().map(|held| held.at + LONGEST)
+    }
+
+    /// Takes note of an utterance that ended while the bot is held; whether it is.
+    pub(super) fn utterance_ended(&mut self, ended: Ended) -> bool {
+        self.held.as_mut().map(|held| held.ended = Some(ended)).is_some()
+    }
+}
+
+impl Call {
+    /// A frame of the caller's while the bot speaks.
+    pub(super) fn heard_while_speaking(&mut self, measured: Measured, now: CallTime) {
+        let least_db = decibels(self.settings.vad_rms);
+        let speech = measured.interrupts(least_db);
+        self.hold.evidence.hear(speech);
+        self.hold.echo.hear(!speech && measured.interrupts_but_for_echo(least_db));
+        if let Some(held) = &mut self.hold.held {
+            held.quiet = if speech { 0 } else { held.quiet + 1 };
+            return self.judge_hold(now);
+        }
+        let evident = self.hold.evidence.holds();
+        match evident.filter(|_| self.settings.barge_in) {
+            Some(ago) => self.hold_tongue(ago, now),
+            None => self.tell_suppressed(evident.is_some()),
+        }
+        if self.settings.barge_in && !self.hold.is_held() && now.since(self.speaking_since) >= COLLISION {
+            self.settle_turn();
+        }
+    }
+
+    /// Something would have interrupted, were it not for the bot's echo or for `barge_in = false`.
+    fn tell_suppressed(&mut self, by_setting: bool) {
+        let suppressed = by_setting || self.hold.echo.holds().is_some();
+        if suppressed && !self.hold.told {
+            self.tell(Event::BargeInSuppressed { echo: !by_setting });
+        }
+        self.hold.told = suppressed;
+    }
+
+    fn hold_tongue(&mut self, ago: Duration, now: CallTime) {
+        let nothing_left = self.pacer.ahead(now).is_zero() && self.pacer.is_empty();
+        let Some(reply) = &mut self.reply else { return };
+        if nothing_left && reply.end_marked {
+            // All was heard; only the carrier has not said so yet.
+            return;
+        }
+        reply.end_sent = false;
+        self.pacer.hold(now);
+        self.playback.clear(now);
+        self.first_mark_sent = None;
+        self.outputs.push_back(Output::Clear);
+        self.epoch += 1;
+        self.hold.held = Some(Held { at: now, began: now - ago, quiet: 0, said: Said::Nothing, ended: None });
+        self.tell(Event::BargeInHeld { reaction: ago });
+        self.tell_spurt();
+    }
+
+    /// What a streaming recogniser takes the caller's words for.
+    pub(super) fn partial(&mut self, text: String, now: CallTime) {
+        let own = self.reply.as_ref().is_some_and(|reply| are_own(&text, &reply.text()));
+        if let Some(held) = &mut self.hold.held {
+            held.said = if own { Said::Nothing } else { self.settings.words.said(&text) };
+        }
+        self.endpoint.text(&self.settings.words, &text, now);
+        self.partial_text.clone_from(&text);
+        self.check_early();
+        self.tell(Event::SttPartial { text });
+        self.judge_hold(now);
+    }
+
+    /// Decides, as far as it can be decided.
+    pub(super) fn judge_hold(&mut self, now: CallTime) {
+        let Some(held) = &self.hold.held else { return };
+        let quiet = held.quiet >= QUIET_FRAMES;
+        let interrupts = match held.said {
+            Said::Interrupts => true,
+            Said::Word => quiet || self.hold.evidence.confirms(),
+            Said::Nothing => self.hold.evidence.confirms(),
+            Said::Backchannel => false,
+        };
+        if interrupts {
+            self.interrupted(now);
+        } else if quiet || now.since(held.at) >= LONGEST {
+            self.resume(now);
+        }
+    }
+
+    fn interrupted(&mut self, now: CallTime) {
+        let Some(held) = &mut self.hold.held else { return };
+        let (reaction, ended) = (held.at.since(held.began), held.ended.take());
+        let collides = held.began < self.speaking_since + COLLISION;
+        match self.unsettled.take_if(|_| collides) {
+            Some(before) => self.collided(Collision { reaction, before }, now),
+            None => self.barge_in(reaction, now),
+        }
+        // The caller has finished already.
+        if let Some(ended) = ended
+            && self.state() == State::Listening
+            && !self.ear.hears_speech()
+        {
+            self.endpoint.ended(now);
+            self.tell(Event::UtteranceEnded { speech: ended.speech, endpoint: ended.silence });
+            self.answer_utterance(ended, now);
+        }
+    }
+
+    /// Nobody wanted to interrupt: the bot goes on where it stopped.
+    fn resume(&mut self, now: CallTime) {
+        let Some(held) = self.hold.held.take() else { return };
+        self.hold.forget();
+        self.pacer.resume();
+        self.tell(Event::BargeInResumed { after: now.since(held.at) });
+        self.settle_turn();
+        self.recording.answered(self.ear.hears_speech());
+        if self.settings.hearing == Hearing::Stream && !self.ear.hears_speech() {
+            self.outputs.push_back(Output::Forget);
+            self.endpoint.forget_text();
+            self.partial_text.clear();
+        }
+    }
+
+    /// The caller has heard enough of the reply for it to be one: what it answers is done with.
+    pub(super) fn settle_turn(&mut self) {
+        if self.unsettled.take().is_some() {
+            self.recording.answered(self.ear.hears_speech());
+            self.asked_text = None;
+        }
+    }
+}
