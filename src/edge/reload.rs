@@ -28,6 +28,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Live {
     proxy: ArcSwap<Proxy>,
     source: Source,
+    /// The file when the gateway was made: a change since then counts, however soon it came.
+    at_start: Option<Vec<u8>>,
     reloading: Mutex<Reloading>,
 }
 
@@ -45,6 +47,7 @@ impl Live {
         metrics.config_reloaded_at.set(now());
         Ok(Live {
             proxy: ArcSwap::from_pointee(Proxy::new(Arc::new(gateway)).map_err(StartError::App)?),
+            at_start: look(&source),
             source,
             reloading: Mutex::new(Reloading { generation: 1, rendering: None }),
         })
@@ -151,19 +154,19 @@ impl BackgroundService for Watching {
         let Ok(mut hup) = signal(SignalKind::hangup()) else {
             return warn!("SIGHUP cannot be received: POST /reload does the same");
         };
-        let mut known = self.look().await;
-        let mut last = known.clone();
+        let mut known = live.at_start.clone();
+        let mut last = look(&live.source);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {
-                    let seen = self.look().await;
+                    let seen = look(&live.source);
                     let settled = seen == last;
                     last = seen;
                     if last == known || !settled {
                         continue;
                     }
                 }
-                Some(()) = hup.recv() => last = self.look().await,
+                Some(()) = hup.recv() => last = look(&live.source),
                 _ = shutdown.changed() => return,
             }
             known = last.clone();
@@ -172,12 +175,10 @@ impl BackgroundService for Watching {
     }
 }
 
-impl Watching {
-    /// The file as it is; `None` where there is none to read.
-    async fn look(&self) -> Option<Vec<u8>> {
-        match &self.0.source {
-            Source::File(path) => tokio::fs::read(path).await.ok(),
-            Source::Text { .. } | Source::Default => None,
-        }
+/// The file as it is, a few kilobytes; `None` where there is none to read.
+fn look(source: &Source) -> Option<Vec<u8>> {
+    match source {
+        Source::File(path) => std::fs::read(path).ok(),
+        Source::Text { .. } | Source::Default => None,
     }
 }
