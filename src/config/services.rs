@@ -1,6 +1,7 @@
 //! The app and the services of a dialogue: where they are, how long they may take.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::document::Refused;
@@ -38,6 +39,18 @@ pub(super) fn upstream(t: &mut Table<'_, '_>, name: &str, default: Option<Upstre
         stall_timeout: t.duration("stall_timeout", millis(10, 3_600_000)).unwrap_or(default.stall_timeout),
         idle_timeout: t.duration("idle_timeout", secs(0, 3600)).unwrap_or(default.idle_timeout),
         max_in_flight: t.count("max_in_flight", 1..=1_000_000).unwrap_or(default.max_in_flight),
+        breaker: BreakerLimits {
+            failures: t
+                .count("breaker_failures", 0..=1000)
+                .map_or(default.breaker.failures, |n| u32::try_from(n).ok().and_then(NonZeroU32::new)),
+            cooldown: t
+                .duration("breaker_cooldown", millis(100, 3_600_000))
+                .unwrap_or(default.breaker.cooldown),
+        },
+        health: HealthCheck {
+            path: t.hidden("health_check", "a path such as \"/healthz\"", |s| Ok(values::path_and_query(s)?)),
+            interval: t.duration("health_interval", millis(0, 3_600_000)).unwrap_or(default.health.interval),
+        },
     }
 }
 
@@ -79,45 +92,56 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
         endpoint(t, &place).map(|bot| Mode::Relay { bot, subprotocol })
     });
     let place = |name| Place { service: name, needed: on, upstreams, home: None, websocket: false };
+    let mut fallbacks = default.fallbacks;
+    let mut speech_cache = default.speech_cache;
+    let after = |t: &mut Table<'_, '_>, default: Duration| {
+        let after = t.duration("fallback_after", millis(100, 30_000)).unwrap_or(default);
+        if t.has("fallback") && after >= reply_deadline {
+            let why = format!("`fallback_after` in {} is not before `reply_deadline`", t.label());
+            let help = "the caller hears an apology before the fallback is asked: make it shorter".to_owned();
+            t.complain("fallback_after", why, help);
+        }
+        after
+    };
     let stt = t.section("stt", |t| {
-        let place = place("stt");
-        let webhook = |t: &mut Table<'_, '_>| {
-            let formats = [("wav", SttFormat::Wav), ("mulaw", SttFormat::Mulaw)];
-            let format = t.choice("format", &formats, &[]).unwrap_or(SttFormat::Wav);
-            endpoint(t, &place).map(|endpoint| Stt::Webhook { endpoint, format })
-        };
-        let kinds: [(_, Reader<'_, '_, _>); 4] = [
-            ("webhook", &webhook),
-            ("openai", &|t| vendors::openai_stt(t, &place)),
-            ("deepgram", &|t| vendors::deepgram_stt(t, &place)),
-            ("vosk", &|t| vendors::vosk(t, &place)),
-        ];
-        t.kinds(&kinds, &[]).flatten()
+        let stt = read_stt(t, &place("stt"));
+        fallbacks.stt_after = after(t, fallbacks.stt_after);
+        fallbacks.stt = t.tables("fallback", |t| {
+            let other = read_stt(t, &place("stt"));
+            if let (Some(first), Some(other)) = (&stt, &other)
+                && first.is_streaming() != other.is_streaming()
+            {
+                let (hears, then) = match first.is_streaming() {
+                    true => ("the call as it is said", "write kind = \"deepgram\" or \"vosk\""),
+                    false => ("one utterance after the other", "write kind = \"webhook\" or \"openai\""),
+                };
+                let why = format!("{} cannot stand in for a recogniser that hears {hears}", t.label());
+                t.complain("kind", why, then.to_owned());
+            }
+            other
+        });
+        stt
     });
     let agent = t.section("agent", |t| {
-        let place = place("agent");
-        let kinds: [(_, Reader<'_, '_, _>); 3] = [
-            ("webhook", &|t| endpoint(t, &place).map(|endpoint| Agent::Webhook { endpoint })),
-            ("openai", &|t| vendors::openai_agent(t, &place)),
-            ("conversation_relay", &|t| agents::relay(t, &place)),
-        ];
-        t.kinds(&kinds, &[]).flatten()
+        let agent = read_agent(t, &place("agent"));
+        fallbacks.agent_after = after(t, fallbacks.agent_after);
+        fallbacks.agent = t.tables("fallback", |t| {
+            let other = read_agent(t, &place("agent"));
+            if matches!(other, Some(Agent::ConversationRelay(_))) {
+                let why =
+                    format!("{} cannot stand in: such an app is in every call from its start", t.label());
+                t.complain("kind", why, "write kind = \"webhook\" or \"openai\"".to_owned());
+            }
+            other
+        });
+        agent
     });
     let tts = t.section("tts", |t| {
-        let place = place("tts");
-        let webhook = |t: &mut Table<'_, '_>| {
-            let voice = t.text("voice");
-            let pcm_rate = t.whole("pcm_rate", 8000..=48_000).and_then(|rate| u32::try_from(rate).ok());
-            let raw = pcm_rate.map_or_else(RawAudio::default, |pcm_rate| RawAudio { pcm_rate });
-            endpoint(t, &place).map(|endpoint| Tts::Webhook { endpoint, voice, raw })
-        };
-        let kinds: [(_, Reader<'_, '_, _>); 4] = [
-            ("webhook", &webhook),
-            ("openai", &|t| vendors::openai_tts(t, &place)),
-            ("elevenlabs", &|t| vendors::elevenlabs(t, &place)),
-            ("deepgram", &|t| vendors::deepgram(t, &place)),
-        ];
-        t.kinds(&kinds, &[]).flatten()
+        let tts = read_tts(t, &place("tts"));
+        fallbacks.tts_after = after(t, fallbacks.tts_after);
+        fallbacks.tts = t.tables("fallback", |t| read_tts(t, &place("tts")));
+        speech_cache = t.count("cache_mib", 0..=4096).map_or(speech_cache, |mib| mib * 1024 * 1024);
+        tts
     });
     let mode = match (on, stt, agent, tts) {
         (true, Some(stt), Some(agent), Some(tts)) => Mode::Dialogue { stt, agent, tts },
@@ -125,7 +149,47 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
         // Either echo is meant, or a problem was noted and nobody will see this.
         _ => Mode::Echo,
     };
-    Dialogue { mode, apology, apology_audio, filler, filler_after, reply_deadline }
+    Dialogue { mode, apology, apology_audio, filler, filler_after, reply_deadline, fallbacks, speech_cache }
+}
+
+fn read_stt(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Stt> {
+    let webhook = |t: &mut Table<'_, '_>| {
+        let formats = [("wav", SttFormat::Wav), ("mulaw", SttFormat::Mulaw)];
+        let format = t.choice("format", &formats, &[]).unwrap_or(SttFormat::Wav);
+        endpoint(t, place).map(|endpoint| Stt::Webhook { endpoint, format })
+    };
+    let kinds: [(_, Reader<'_, '_, _>); 4] = [
+        ("webhook", &webhook),
+        ("openai", &|t| vendors::openai_stt(t, place)),
+        ("deepgram", &|t| vendors::deepgram_stt(t, place)),
+        ("vosk", &|t| vendors::vosk(t, place)),
+    ];
+    t.kinds(&kinds, &[]).flatten()
+}
+
+fn read_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Agent> {
+    let kinds: [(_, Reader<'_, '_, _>); 3] = [
+        ("webhook", &|t| endpoint(t, place).map(|endpoint| Agent::Webhook { endpoint })),
+        ("openai", &|t| vendors::openai_agent(t, place)),
+        ("conversation_relay", &|t| agents::relay(t, place)),
+    ];
+    t.kinds(&kinds, &[]).flatten()
+}
+
+fn read_tts(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts> {
+    let webhook = |t: &mut Table<'_, '_>| {
+        let voice = t.text("voice");
+        let pcm_rate = t.whole("pcm_rate", 8000..=48_000).and_then(|rate| u32::try_from(rate).ok());
+        let raw = pcm_rate.map_or_else(RawAudio::default, |pcm_rate| RawAudio { pcm_rate });
+        endpoint(t, place).map(|endpoint| Tts::Webhook { endpoint, voice, raw })
+    };
+    let kinds: [(_, Reader<'_, '_, _>); 4] = [
+        ("webhook", &webhook),
+        ("openai", &|t| vendors::openai_tts(t, place)),
+        ("elevenlabs", &|t| vendors::elevenlabs(t, place)),
+        ("deepgram", &|t| vendors::deepgram(t, place)),
+    ];
+    t.kinds(&kinds, &[]).flatten()
 }
 
 /// Which service is read.
@@ -167,7 +231,7 @@ pub(super) fn endpoint(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Endpo
         http::HeaderValue::from_str(value).map_err(|_| "cannot be sent in a header")?;
         Ok(())
     });
-    let table = format!("[dialogue.{service}]");
+    let table = t.label();
     let has = |t: &mut Table<'_, '_>| (t.has("url"), t.has("upstream"), t.has("path"));
     match has(t) {
         (true, true, _) => t.complain(

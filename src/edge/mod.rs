@@ -6,6 +6,7 @@ mod calls;
 mod clock;
 mod gateway;
 mod handshake;
+mod health;
 mod patience;
 mod phrases;
 mod proxy;

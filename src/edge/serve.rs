@@ -15,14 +15,15 @@ use tracing::info;
 
 use super::admin::Admin;
 use super::gateway::Gateway;
+use super::health::HealthChecks;
 use super::patience::Patience;
 use super::phrases::Rendering;
 use super::proxy::{KEEPALIVE_SECONDS, Proxy};
 use super::shutdown::Drain;
 use crate::call::Service as SpeechService;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Fallbacks, Mode};
 use crate::observe::Metrics;
-use crate::upstream::{Services, Unusable};
+use crate::upstream::{Notice, Services, Unusable};
 
 /// The listener's own buffers, for each connection: a call needs no more, and larger reads and
 /// writes go past them.
@@ -60,8 +61,15 @@ pub fn serve(config: Config) -> Result<(), StartError> {
         metrics.know_upstream(name, service);
     }
     let observed = metrics.clone();
-    let services = Services::new(&config.dialogue, move |done| {
-        observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
+    let services = Services::new(&config.dialogue, move |notice| match notice {
+        Notice::Done(done) => {
+            observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
+        }
+        Notice::FellBack { service } => observed.fell_back(*service),
+        Notice::Cache { hit } => observed.speech_cache(*hit),
+        Notice::Health { upstream, breaker_state, healthy } => {
+            observed.upstream_health(upstream, *breaker_state, *healthy);
+        }
     })?;
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -92,6 +100,7 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     server.add_service(public);
     server.add_service(admin);
     server.add_service(background_service("phrases", Rendering(gateway.clone())));
+    server.add_service(background_service("health", HealthChecks(gateway.clone())));
     info!(
         listen = %gateway.config.server.listen,
         admin = %gateway.config.admin.listen,
@@ -115,11 +124,13 @@ fn upstreams(config: &Config) -> Vec<(&str, SpeechService)> {
         Mode::Echo => Vec::new(),
         Mode::Relay { bot, .. } => vec![(bot.upstream.name.as_str(), SpeechService::Agent)],
         Mode::Dialogue { stt, agent, tts } => {
-            vec![
-                (stt.endpoint().upstream.name.as_str(), SpeechService::Stt),
-                (agent.endpoint().upstream.name.as_str(), SpeechService::Agent),
-                (tts.endpoint().upstream.name.as_str(), SpeechService::Tts),
-            ]
+            let Fallbacks { stt: stts, agent: agents, tts: ttss, .. } = &config.dialogue.fallbacks;
+            let stts = std::iter::once(stt).chain(stts).map(|stt| (stt.endpoint(), SpeechService::Stt));
+            let agents =
+                std::iter::once(agent).chain(agents).map(|agent| (agent.endpoint(), SpeechService::Agent));
+            let ttss = std::iter::once(tts).chain(ttss).map(|tts| (tts.endpoint(), SpeechService::Tts));
+            let all = stts.chain(agents).chain(ttss);
+            all.map(|(endpoint, service)| (endpoint.upstream.name.as_str(), service)).collect()
         }
     }
 }

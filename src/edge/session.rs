@@ -197,16 +197,17 @@ impl Session {
         let outbound = Outbound::new(&start.stream_sid);
         let Start { stream_sid, account_sid, parameters, .. } = start;
         let ids = CallIds { call_sid, stream_sid, account_sid, parameters };
+        let recogniser = gateway.services.recognise(&ids.call_sid, answers.clone());
         Session {
             socket,
             call: Call::new(Arc::new(settings), CallTime::ZERO),
             reader: Reader::default(),
             outbound,
             observer,
-            services: gateway.services.for_call(ids, answers.clone()),
+            services: gateway.services.for_call(ids, answers),
             started,
             requests: Vec::new(),
-            recogniser: gateway.services.recognise(answers),
+            recogniser,
             inbox,
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },

@@ -22,6 +22,49 @@ pub(super) enum Owner {
     Network,
 }
 
+impl Owner {
+    /// In front of a sentence. A service of the operator's own is no vendor.
+    pub(super) fn named(self, is_vendor: bool) -> String {
+        let owner = self.to_string();
+        if is_vendor { owner } else { owner.replace("the vendor", "the service") }
+    }
+
+    /// Of an answer that was no success, from a service of the operator's own.
+    pub(super) fn of_status(status: u16) -> Owner {
+        match status {
+            401 | 403 => Owner::Config("headers"),
+            404 | 405 => Owner::Config("url"),
+            500.. => Owner::Failing,
+            _ => Owner::Refusing,
+        }
+    }
+
+    /// Of a connection on which no TLS came about, and why.
+    pub(super) fn of_tls(error: &rustls::Error) -> (Owner, String) {
+        use rustls::CertificateError as Certificate;
+        use rustls::Error::{InvalidCertificate, InvalidMessage};
+        let (owner, why) = match error {
+            InvalidMessage(_) => {
+                (Owner::Config("url"), "what came is not TLS: does the server speak without it there?")
+            }
+            InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
+                (Owner::Vendor, "its TLS certificate has expired")
+            }
+            InvalidCertificate(Certificate::NotValidYet | Certificate::NotValidYetContext { .. }) => {
+                (Owner::Vendor, "its TLS certificate is not valid yet: is the clock here right?")
+            }
+            InvalidCertificate(Certificate::NotValidForName | Certificate::NotValidForNameContext { .. }) => {
+                (Owner::Config("url"), "its TLS certificate is for another name")
+            }
+            InvalidCertificate(Certificate::UnknownIssuer) => {
+                (Owner::Vendor, "its TLS certificate is signed by nobody whom this machine trusts")
+            }
+            other => return (Owner::Vendor, format!("no TLS: {other}")),
+        };
+        (owner, why.to_owned())
+    }
+}
+
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

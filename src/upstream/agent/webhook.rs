@@ -11,14 +11,14 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc::Sender;
 
 use super::super::answer::{Answer, quote};
 use super::super::http::{Wire, header};
 use super::super::lines::{Framing, LONGEST, Records, Utf8};
 use super::super::observed::Watch;
+use super::super::outlet::Outlet;
 use super::super::stt::told;
-use super::super::{CallIds, Ended, tell};
+use super::super::{CallIds, Ended};
 use super::LONGEST_REPLY;
 use crate::call::{Action, Input, Question};
 
@@ -69,7 +69,7 @@ impl Webhook {
         &self,
         ids: &CallIds,
         question: &Question,
-        to: &Sender<Input<'static>>,
+        to: &Outlet<'_>,
         watch: &mut Watch,
     ) -> Result<(), Ended> {
         let turn = Turn {
@@ -96,7 +96,7 @@ impl Webhook {
             reply.read().await?;
         }
         watch.ok();
-        tell(to, Input::ReplyEnd { turn, action: reply.action }).await?;
+        to.tell(Input::ReplyEnd { turn, action: reply.action }).await?;
         reply.answer.let_end().await;
         Ok(())
     }
@@ -105,7 +105,7 @@ impl Webhook {
 /// A reply as it comes in.
 struct Reply<'a> {
     answer: Answer,
-    to: &'a Sender<Input<'static>>,
+    to: &'a Outlet<'a>,
     turn: u64,
     /// Bytes of text so far.
     said: usize,
@@ -251,7 +251,7 @@ impl Reply<'_> {
         if self.said > LONGEST_REPLY {
             return Err(self.too_long());
         }
-        tell(self.to, Input::ReplyText { turn: self.turn, text }).await
+        self.to.tell(Input::ReplyText { turn: self.turn, text }).await
     }
 
     /// The last action that makes sense counts. One that does not is no reason to leave the caller

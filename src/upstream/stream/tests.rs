@@ -17,7 +17,9 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use super::{Recogniser, Streaming, tape};
 use crate::call::Input;
 use crate::config::{DeepgramStt, Endpoint, Secret, Stt, Upstream, VoskStt};
-use crate::upstream::Observation;
+use crate::upstream::fake::tell_done;
+use crate::upstream::observed::Tell;
+use crate::upstream::{Observation, Pools};
 
 mod deepgram_wire;
 mod faults;
@@ -159,17 +161,25 @@ impl Fake {
         stt: &Stt,
         change: impl FnOnce(&mut Streaming),
     ) -> (Recogniser, Receiver<Input<'static>>) {
-        let mut streaming = Streaming::new(stt).unwrap().unwrap();
+        self.start_all(&[stt], PATIENCE, change)
+    }
+
+    /// With others that stand in for the first.
+    fn start_all(
+        &self,
+        stts: &[&Stt],
+        after: Duration,
+        change: impl FnOnce(&mut Streaming),
+    ) -> (Recogniser, Receiver<Input<'static>>) {
+        let done = self.done.0.clone();
+        let tell: Tell = Arc::new(move |notice| tell_done(&done, notice));
+        let mut streaming = Streaming::new(stts, after, &mut Pools::new(&tell)).unwrap();
         // Small, so that a fault is told soon; no test waits for one of these that does not fail.
         streaming.patience.while_down = Duration::from_secs(1);
         streaming.patience.pauses = (Duration::from_millis(1), SOON);
         change(&mut streaming);
         let (to, inputs) = channel(4);
-        let done = self.done.0.clone();
-        let on_done = Arc::new(move |observation: &Observation| {
-            let _ = done.send(observation.clone());
-        });
-        (Arc::new(streaming).start(to, on_done), inputs)
+        (Arc::new(streaming).start("CA1", to, tell), inputs)
     }
 
     /// What came next, and over which connection.

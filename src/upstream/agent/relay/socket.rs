@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::io;
-use std::sync::atomic::Ordering;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -34,10 +33,19 @@ pub(super) enum Received {
 }
 
 impl Relay {
-    /// The next server's socket.
-    pub(super) async fn connect(&self) -> Result<Socket, Failure> {
+    /// The next server's socket, and which server that is.
+    pub(super) async fn connect(&self) -> Result<(Socket, usize), Failure> {
+        let mut ticket = self.health.turn()?;
+        let connected = self.connect_to(ticket.server()).await;
+        match &connected {
+            Ok(_) => ticket.ok(),
+            Err(failure) => ticket.failed(failure.kind, &failure.why),
+        }
+        connected.map(|socket| (socket, ticket.server()))
+    }
+
+    async fn connect_to(&self, server: usize) -> Result<Socket, Failure> {
         let upstream = &self.config.endpoint.upstream;
-        let server = self.next.fetch_add(1, Ordering::Relaxed) % upstream.servers.len().max(1);
         let server = upstream.servers.get(server).map_or("", String::as_str);
         let scheme = if upstream.tls { "wss" } else { "ws" };
         let url = format!("{scheme}://{server}{}", self.config.endpoint.path);
