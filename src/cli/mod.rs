@@ -1,6 +1,7 @@
 //! The commands. The only room that prints, and the only one where `anyhow` is at home.
 
 pub mod call;
+mod probe;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,8 +42,8 @@ enum Command {
     #[command(after_help = "Example: PORT=8080 voxgate run --config gateway.toml")]
     Run(RunArgs),
     /// Read the configuration as `run` would, and name every problem in it
-    #[command(after_help = "Example: voxgate check --config gateway.toml")]
-    Check(RunArgs),
+    #[command(after_help = "Example: voxgate check --probe --config gateway.toml")]
+    Check(CheckArgs),
     /// Play Twilio against a media URL
     Call(Box<call::CallArgs>),
 }
@@ -52,6 +53,15 @@ struct RunArgs {
     /// The configuration; else $VOXGATE_CONFIG, else ./gateway.toml, else the built-in defaults
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct CheckArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Ask each service once, and print what it answers
+    #[arg(long)]
+    probe: bool,
 }
 
 /// Does what the command line says. Wrong usage ends the process with status 2.
@@ -76,11 +86,11 @@ fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let (config, source) = load(args)?;
+fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let (config, source) = load(&args.run)?;
     let mode = config.dialogue.mode.as_str();
     println!("{source}: valid; mode {mode}, listening on {}", config.server.listen);
-    Ok(ExitCode::SUCCESS)
+    if args.probe { probe::run(&config) } else { Ok(ExitCode::SUCCESS) }
 }
 
 /// The configuration, and what it was read from. All its problems are one error.

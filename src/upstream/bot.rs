@@ -12,6 +12,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use super::Unusable;
 use super::answer::{quote, seconds};
+use super::owner::Owner;
 use crate::call::{Failure, FailureKind};
 use crate::config::Endpoint;
 
@@ -58,25 +59,38 @@ impl Bot {
     /// Dials the bot.
     pub async fn connect(&self, config: WebSocketConfig) -> Result<WebSocketStream<BotStream>, Failure> {
         let upstream = &self.endpoint.upstream;
-        let failed = |kind, why: String| Failure { upstream: upstream.name.clone(), kind, why };
+        let failed = |kind, owner: Owner, why: String| Failure {
+            upstream: upstream.name.clone(),
+            kind,
+            why: format!("{}: {why}", owner.named(false)),
+        };
         let within = upstream.connect_timeout + upstream.connect_timeout;
         let dialled = connect_async_with_config(self.request.clone(), Some(config), true);
         match timeout(within, dialled).await {
             Ok(Ok((socket, _))) => Ok(socket),
             Ok(Err(Error::Http(answer))) => {
-                let kind = if answer.status().is_server_error() {
-                    FailureKind::Http5xx
-                } else {
-                    FailureKind::Http4xx
+                let (status, kind) = match answer.status() {
+                    status if status.is_server_error() => (status, FailureKind::Http5xx),
+                    status => (status, FailureKind::Http4xx),
+                };
+                let owner = match status.as_u16() {
+                    // A page where a socket was expected.
+                    ..400 => Owner::Config("url"),
+                    status => Owner::of_status(status),
                 };
                 let body = answer.body().as_deref().map(quote).unwrap_or_default();
-                Err(failed(kind, format!("the bot answered {} to the WebSocket: {body}", answer.status())))
+                Err(failed(kind, owner, format!("the bot answered {status} to the WebSocket: {body}")))
             }
             Ok(Err(error)) => {
-                Err(failed(FailureKind::Connect, format!("the bot cannot be reached: {error}")))
+                let (owner, why) = match &error {
+                    Error::Io(error) => Owner::of_io(error),
+                    other => (Owner::Vendor, format!("no sound handshake: {other}")),
+                };
+                Err(failed(FailureKind::Connect, owner, format!("the bot cannot be reached: {why}")))
             }
             Err(_) => Err(failed(
                 FailureKind::Timeout,
+                Owner::Vendor,
                 format!("the bot did not answer within {}", seconds(within)),
             )),
         }

@@ -250,8 +250,8 @@ fn no_connection(error: &reqwest::Error, limits: &Upstream) -> (Owner, String) {
 
 /// What an operator is most likely to have done wrong, where the error's own words do not tell.
 fn likely_mistake(cause: &(dyn Error + 'static)) -> Option<(Owner, String)> {
-    if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
-        return Some((Owner::Vendor, "connection refused: is it running?".to_owned()));
+    if let Some(error) = cause.downcast_ref::<io::Error>() {
+        return Some(Owner::of_io(error));
     }
     cause.downcast_ref::<rustls::Error>().map(Owner::of_tls)
 }
@@ -283,7 +283,8 @@ mod tests {
         let why = "what came is not TLS: does the server speak without it there?";
         let told = likely_mistake(root_cause(&error)).unwrap();
         assert_eq!((told.0.to_string().as_str(), told.1.as_str()), ("your config: url", why));
-        assert!(likely_mistake(&io::Error::from(io::ErrorKind::HostUnreachable)).is_none());
+        let told = likely_mistake(&io::Error::from(io::ErrorKind::HostUnreachable)).unwrap();
+        assert_eq!(told, (Owner::Network, "no connection: host unreachable".to_owned()));
     }
 
     #[test]

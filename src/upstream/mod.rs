@@ -25,8 +25,11 @@ mod observed;
 mod openai;
 mod outlet;
 mod owner;
+#[cfg(test)]
+mod stand_in;
 mod stream;
 mod stt;
+mod trial;
 mod tts;
 mod vendor;
 
@@ -42,6 +45,7 @@ pub use self::call::CallServices;
 pub use self::http::Unusable;
 pub use self::observed::{Notice, Observation};
 pub use self::stream::Recogniser;
+pub use self::trial::{Trial, try_all};
 
 use self::agent::Agent;
 use self::cache::Cache;
@@ -66,6 +70,11 @@ pub struct CallIds {
     pub account_sid: String,
     /// The custom parameters of the stream.
     pub parameters: BTreeMap<String, String>,
+}
+
+impl CallIds {
+    /// What goes by this name is no call: somebody tries whether the services answer.
+    pub const PROBE: &str = "probe";
 }
 
 /// The services of a dialogue, as configured. Clones share their connections and bounds.
@@ -231,7 +240,7 @@ impl Services {
                 Err(Failure { upstream, kind: FailureKind::Timeout, why })
             });
             match phrase {
-                Ok(phrase) => {
+                Ok((phrase, _)) => {
                     watch.ok();
                     return Ok((phrase, number == 0));
                 }

@@ -3,10 +3,11 @@
 //! one sentence without the key that the vendor may repeat in it.
 
 use std::fmt;
+use std::io;
 
 use serde_json::Value;
 
-use super::answer::quote;
+use super::answer::{quote, root_cause};
 use crate::config::Secret;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,18 @@ impl Owner {
             500.. => Owner::Failing,
             _ => Owner::Refusing,
         }
+    }
+
+    /// Of a connection that did not come about, and why.
+    pub(super) fn of_io(error: &io::Error) -> (Owner, String) {
+        let cause = root_cause(error);
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return Owner::of_tls(tls);
+        }
+        if error.kind() == io::ErrorKind::ConnectionRefused {
+            return (Owner::Vendor, "connection refused: is it running?".to_owned());
+        }
+        (Owner::Network, format!("no connection: {cause}"))
     }
 
     /// Of a connection on which no TLS came about, and why.

@@ -9,7 +9,7 @@ use super::answer::Answer;
 use super::http::Wire;
 use super::observed::Watch;
 use super::{CallIds, Pools, Unusable, deepgram, elevenlabs, openai};
-use crate::audio::{FRAME_BYTES, Hint, NotSpeech, SpeechDecoder, level};
+use crate::audio::{FRAME_BYTES, Hint, Kind as SoundKind, NotSpeech, SpeechDecoder, level};
 use crate::call::{Failure, SILENT_RMS};
 use crate::config::{self, RawAudio};
 
@@ -75,8 +75,12 @@ impl Tts {
         self.wire.upstream()
     }
 
-    /// Has a phrase spoken in advance, outside any call.
-    pub(super) async fn render(&self, text: &str, watch: &mut Watch) -> Result<Vec<u8>, Failure> {
+    /// Has a phrase spoken in advance, outside any call; and what it came as.
+    pub(super) async fn render(
+        &self,
+        text: &str,
+        watch: &mut Watch,
+    ) -> Result<(Vec<u8>, Option<SoundKind>), Failure> {
         let mut phrase = Vec::new();
         let mut speech = self.say(None, text, watch).await?;
         while let Some(mulaw) = speech.next().await? {
@@ -86,7 +90,7 @@ impl Tts {
             phrase.extend_from_slice(&mulaw);
         }
         // As a call judges it; an apology that is silence would be worse than the one shipped.
-        if is_silent(&phrase) { Err(speech.silent()) } else { Ok(phrase) }
+        if is_silent(&phrase) { Err(speech.silent()) } else { Ok((phrase, speech.decoder.kind())) }
     }
 
     /// Has a sentence spoken; its audio is in [`Speech::next`].

@@ -79,6 +79,13 @@ impl Relay {
         &self.config.endpoint.upstream.name
     }
 
+    /// Opens a socket, only to close it.
+    pub(in crate::upstream) async fn try_handshake(&self) -> Result<(), Failure> {
+        let (socket, _) = self.connect().await?;
+        socket.close(1000, "").await;
+        Ok(())
+    }
+
     /// Opens a call's socket, in the background.
     pub(super) fn open(self: &Arc<Self>, ids: &Arc<CallIds>, to: &Sender<Input<'static>>) -> Line {
         let (commands, told) = channel(MOST_COMMANDS);

@@ -42,6 +42,9 @@ struct Turn<'a> {
     heard: &'a str,
     parameters: &'a BTreeMap<String, String>,
     deadline_ms: u64,
+    /// Nobody is on the line: whether the app answers is tried.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    probe: bool,
 }
 
 /// A whole reply, or a piece of one. What else is in it is for others.
@@ -82,6 +85,7 @@ impl Webhook {
             heard: &question.heard,
             parameters: &ids.parameters,
             deadline_ms: question.deadline_ms,
+            probe: ids.call_sid == CallIds::PROBE,
         };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

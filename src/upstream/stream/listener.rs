@@ -57,6 +57,9 @@ impl Default for Patience {
 /// before this much more audio: the question follows from the statement.
 const AT_ONCE: u64 = 300 * BYTES_PER_MS as u64;
 
+/// Between two looks at a breaker that is open.
+const SHORT_PAUSE: Duration = Duration::from_millis(500);
+
 /// What waits for a call that does not listen; the oldest that is no answer goes first.
 const MOST_WAITING: usize = 32;
 
@@ -155,7 +158,11 @@ impl Listener {
             self.failure = Some(failure);
             hopeless = true;
             self.meanwhile(sleep(pause.mul_f64(spread()))).await?;
-            pause = (pause * 2).min(longest_pause);
+            // To look at a breaker costs nothing: who waits for one is back soon after it has closed.
+            let by_breaker =
+                self.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::BreakerOpen);
+            let longest = if by_breaker { longest_pause.min(SHORT_PAUSE) } else { longest_pause };
+            pause = (pause * 2).min(longest);
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 //! while writing waits, and never more than one message that waits to be written.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -53,7 +52,7 @@ impl Socket {
         let tcp = match timeout(within, TcpStream::connect(&server.address)).await {
             Ok(Ok(tcp)) => tcp,
             Ok(Err(error)) => {
-                let (owner, why) = no_connection(&error);
+                let (owner, why) = Owner::of_io(&error);
                 return Err(failed(FailureKind::Connect, &owner.to_string(), why));
             }
             Err(_) => {
@@ -164,13 +163,6 @@ fn request(
         headers.insert(key, value);
     }
     Ok(request)
-}
-
-fn no_connection(error: &io::Error) -> (Owner, String) {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => (Owner::Vendor, "connection refused: is it running?".to_owned()),
-        _ => (Owner::Network, format!("no connection: {error}")),
-    }
 }
 
 /// Whose a failed handshake is to mend, and why it failed.

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::{Recogniser, Streaming, tape};
 use crate::call::Input;
-use crate::config::{DeepgramStt, Endpoint, Secret, Stt, Upstream, VoskStt};
+use crate::config::{BreakerLimits, DeepgramStt, Endpoint, Secret, Stt, Upstream, VoskStt};
 use crate::upstream::fake::tell_done;
 use crate::upstream::observed::Tell;
 use crate::upstream::{Observation, Pools};
@@ -31,6 +31,18 @@ mod deepgram {
     pub(super) const CLOSE: &str = r#"{"type":"CloseStream"}"#;
     pub(super) const KEEP_ALIVE: &str = r#"{"type":"KeepAlive"}"#;
 }
+
+/// A result about audio from one time to another, in ms.
+fn results(text: &str, from: u32, until: u32, flags: &str) -> String {
+    format!(
+        r#"{{"type":"Results","start":{},"duration":{},{flags}"channel":{{"alternatives":[{{"transcript":"{text}"}}]}}}}"#,
+        f64::from(from) / 1000.0,
+        f64::from(until - from) / 1000.0
+    )
+}
+
+/// The answer to a question.
+const ANSWER: &str = r#""is_final":true,"from_finalize":true,"#;
 
 /// Long enough on the busiest machine; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -210,7 +222,11 @@ impl Fake {
 
 fn endpoint(server: &str, path: &str) -> Endpoint {
     Endpoint {
-        upstream: Upstream { name: "ears".to_owned(), ..Upstream::new("ears", vec![server.to_owned()]) },
+        // Never open: a test sees each failure for itself.
+        upstream: Upstream {
+            breaker: BreakerLimits { failures: None, cooldown: PATIENCE },
+            ..Upstream::new("ears", vec![server.to_owned()])
+        },
         path: path.to_owned(),
         headers: vec![("X-Team".to_owned(), Secret("blue".to_owned()))],
     }
