@@ -137,7 +137,10 @@ mod tests {
     fn shown(optional: bool) -> BTreeSet<(String, String)> {
         let mut table = String::new();
         let mut shown = BTreeSet::new();
-        for line in SHIPPED.lines() {
+        // Who stands in for a service has the keys of that service.
+        let stands_in = |part: &&str| part.starts_with("# [[");
+        let parts = SHIPPED.split("\n\n").filter(|part| !stands_in(part));
+        for line in parts.flat_map(str::lines) {
             let line = if optional { line.trim_start_matches("# ") } else { line };
             if let Some((name, _)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
                 table = name.to_owned();
@@ -166,6 +169,8 @@ mod tests {
                 None => others.push(line),
             }
         }
+        // Who stands in is no alternative.
+        tables.retain(|table| !table.starts_with("[["));
         (others.join("\n"), tables)
     }
 
@@ -178,7 +183,8 @@ mod tests {
         let tables = ["", "upstreams", "dialogue"];
         let sections = ["stt", "agent", "tts", "bot"];
         let known = doc.known().filter(|(table, key)| {
-            !(tables[..2].contains(table) || *table == tables[2] && sections.contains(key))
+            let is_table = tables[..2].contains(table) || *table == tables[2] && sections.contains(key);
+            !is_table && *key != "fallback"
         });
         let (_, alternatives) = alternatives();
         let is_alternative = |table: &str, key: &str| {
@@ -189,8 +195,17 @@ mod tests {
         let known: BTreeSet<_> = known.map(|(table, key)| (table.to_owned(), key.to_owned())).collect();
         assert_eq!(shown(true), known);
 
-        let optional =
-            ["token", "url", "upstream", "path", "headers", "voice", "subprotocol", "apology_audio"];
+        let optional = [
+            "token",
+            "url",
+            "upstream",
+            "path",
+            "headers",
+            "voice",
+            "subprotocol",
+            "apology_audio",
+            "health_check",
+        ];
         for (table, key) in known.difference(&shown(false)) {
             assert!(
                 optional.contains(&key.as_str()) || is_alternative(table, key),
@@ -227,6 +242,15 @@ mod tests {
             assert_eq!(voice.as_deref(), Some("alice"));
             assert_eq!(config.admin.token, Some(Secret("t".to_owned())));
         }
+    }
+
+    #[test]
+    fn who_stands_in_is_shown() {
+        let part = SHIPPED.split("\n\n").find(|part| part.starts_with("# [[")).unwrap();
+        let part: String = part.lines().map(|line| format!("{}\n", &line[2..])).collect();
+        let config =
+            load(text(&format!("[dialogue.tts]\nurl = \"http://a/\"\n{part}")), &Env::new()).unwrap();
+        assert_eq!(config.dialogue.fallbacks.tts.len(), 1);
     }
 
     #[test]

@@ -357,6 +357,104 @@ mod tests {
         );
     }
 
+    /// A dialogue with more to it, which begins on line 6.
+    fn dialogue_with(more: &str) -> Result<Dialogue, String> {
+        let text = format!(
+            "[dialogue]\nmode = \"dialogue\"\nagent.url = \"http://a/\"\n\
+             [upstreams.b]\nservers = [\"b:1\"]\n{more}"
+        );
+        check(&text, &[("OPENAI_API_KEY", "k"), ("DEEPGRAM_API_KEY", "d")]).map(|config| config.dialogue)
+    }
+
+    #[test]
+    fn who_stands_in_is_a_service_like_the_first() {
+        let dialogue = dialogue_with(
+            r#"
+            [dialogue.stt]
+            kind = "deepgram"
+            api_key = "env:DEEPGRAM_API_KEY"
+            [[dialogue.stt.fallback]]
+            kind = "vosk"
+            url = "ws://v:2700"
+            [dialogue.tts]
+            url = "http://a/"
+            fallback_after = "900ms"
+            cache_mib = 3
+            [[dialogue.tts.fallback]]
+            kind = "openai"
+            api_key = "env:OPENAI_API_KEY"
+            [[dialogue.tts.fallback]]
+            upstream = "b"
+            path = "/tts"
+            "#,
+        )
+        .unwrap();
+        let Fallbacks { stt, stt_after, agent, tts, tts_after, .. } = dialogue.fallbacks;
+        assert!(matches!(&*stt, [Stt::Vosk(_)]), "{stt:?}");
+        let names = tts.iter().map(|tts| tts.endpoint().upstream.name.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["api.openai.com:443", "b"]);
+        assert_eq!(
+            (stt_after, agent, tts_after),
+            (Duration::from_secs(2), vec![], Duration::from_millis(900))
+        );
+        assert_eq!(dialogue.speech_cache, 3 << 20);
+    }
+
+    #[test]
+    fn who_cannot_stand_in_is_told() {
+        let tts = "[dialogue.tts]\nurl = \"http://a/\"\n";
+        let stt = "[dialogue.stt]\nurl = \"http://a\"\n";
+        let streams = "[dialogue.stt]\nkind = \"vosk\"\nurl = \"ws://v\"\n";
+        for (more, said) in [
+            (
+                format!("{tts}{streams}[[dialogue.stt.fallback]]\nkind = \"webhook\"\nurl = \"http://a/\""),
+                "12:8: [dialogue.stt.fallback] cannot stand in for a recogniser that hears the call as it is said; \
+                 write kind = \"deepgram\" or \"vosk\"",
+            ),
+            (
+                format!("{tts}{stt}[[dialogue.stt.fallback]]\nkind = \"vosk\"\nurl = \"ws://v\""),
+                "11:8: [dialogue.stt.fallback] cannot stand in for a recogniser that hears one utterance after \
+                 the other; write kind = \"webhook\" or \"openai\"",
+            ),
+            (
+                format!("{stt}{tts}[[dialogue.tts.fallback]]\nurl = \"http://a\"\nvocie = \"x\""),
+                "12:1: unknown key `vocie` in [dialogue.tts.fallback]; did you mean `voice`?",
+            ),
+            (
+                format!("{stt}{tts}fallback = \"x\""),
+                "10:12: `fallback` in [dialogue.tts]: `\"x\"` is a string; \
+                 write tables, each with the header [[dialogue.tts.fallback]]",
+            ),
+            (
+                format!("{stt}{tts}fallback_after = \"6s\"\n[[dialogue.tts.fallback]]\nurl = \"http://a\""),
+                "10:18: `fallback_after` in [dialogue.tts] is not before `reply_deadline`; \
+                 the caller hears an apology before the fallback is asked: make it shorter",
+            ),
+            (
+                format!(
+                    "[upstreams.c]\nservers = [\"c:1\"]\nbreaker_failures = -1\nhealth_check = \"x\"\n{stt}{tts}"
+                ),
+                "8:20: `breaker_failures` in [upstreams.c]: `-1` is too small; write a whole number from 0 to 1000\n\
+                 gateway.toml:9:16: `health_check` in [upstreams.c]: the value does not start with /; \
+                 write a path such as \"/healthz\"",
+            ),
+        ] {
+            assert_eq!(dialogue_with(&more).map(drop), Err(format!("gateway.toml:{said}")), "{more}");
+        }
+        let relay = "[dialogue]\nagent.url = \"http://a/\"\n[[dialogue.agent.fallback]]\n\
+                     kind = \"conversation_relay\"\nurl = \"ws://v\"";
+        let said = "gateway.toml:4:8: [dialogue.agent.fallback] cannot stand in: such an app is in every call from \
+                    its start; write kind = \"webhook\" or \"openai\"";
+        assert_eq!(check(relay, &[]).map(drop), Err(said.to_owned()));
+        // One that is nowhere is told of at its own place.
+        let nowhere =
+            dialogue_with(&format!("{stt}{tts}[[dialogue.tts.fallback]]\nvoice = \"x\"")).unwrap_err();
+        assert!(
+            nowhere.contains(":10:") && nowhere.contains("has neither `url` nor `upstream`"),
+            "{nowhere}"
+        );
+    }
+
     #[test]
     fn services_are_named_by_url_or_by_upstream() {
         let config = check(

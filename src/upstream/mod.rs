@@ -11,6 +11,8 @@ mod answer;
 mod bot;
 mod cache;
 mod call;
+#[cfg(test)]
+mod chaos;
 mod deepgram;
 mod elevenlabs;
 #[cfg(test)]

@@ -60,7 +60,10 @@ impl Health {
         let looked = timeout(limit, looked)
             .await
             .unwrap_or_else(|_| Err(format!("health check: no answer within {}", seconds(limit))));
-        let healthy = looked.as_ref().map(|()| ()).map_err(String::as_str);
+        let healthy = match &looked {
+            Ok(()) => Ok(()),
+            Err(why) => Err(why.as_str()),
+        };
         self.change(number, |breaker, now| breaker.probed(now, healthy, client.is_some()));
     }
 }
