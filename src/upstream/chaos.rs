@@ -22,7 +22,7 @@ use crate::config::{
     RelayAgent, Stt, Tts, VoiceSettings, VoskStt,
 };
 
-const SOON: Duration = Duration::from_millis(400);
+const SOON: Duration = Duration::from_secs(1);
 /// The longest of all patience, that with a streaming recogniser, on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 /// A flood that is not stopped is a hundred times as much before a test ends.
@@ -92,6 +92,10 @@ impl Kind {
         matches!(self, K::DeepgramStt | K::Vosk | K::ConversationRelay | K::Bot)
     }
 
+    fn speaks(self) -> bool {
+        matches!(self, K::WebhookTts | K::OpenAiTts | K::ElevenLabs | K::DeepgramTts)
+    }
+
     /// How an answer begins of which nothing is of use yet.
     fn begins(self) -> (&'static str, &'static [u8]) {
         match self {
@@ -103,20 +107,6 @@ impl Kind {
             K::WebhookTts | K::OpenAiTts | K::ElevenLabs | K::DeepgramTts => {
                 ("audio/wav", b"RIFF\xf0\xff\xff\x7fWAVEJUNK\xf0\xff\xff\x6f")
             }
-        }
-    }
-
-    fn flood(self) -> Vec<u8> {
-        match self {
-            K::WebhookTts | K::OpenAiTts | K::ElevenLabs | K::DeepgramTts => {
-                let mut random = 1_u32;
-                let noise = std::iter::repeat_with(|| {
-                    random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    random.to_be_bytes()[0]
-                });
-                noise.take(1 << 16).collect()
-            }
-            _ => vec![b'a'; 1 << 16],
         }
     }
 }
@@ -174,17 +164,19 @@ async fn misbehave(mut stream: TcpStream, kind: Kind, fault: Fault, sent: Arc<At
             while stream.write_all(&[rest.next().unwrap_or(b'a')]).await.is_ok() {
                 // The head comes at once: it is the body that takes for ever.
                 if rest.len() < begun.len() {
-                    sleep(SOON / 20).await;
+                    sleep(SOON / 50).await;
                 }
             }
         }
         Fault::Flood => {
-            let _ = stream.write_all(good.as_bytes()).await;
-            if kind.is_socket() {
-                // One message of a gibibyte.
-                let _ = stream.write_all(&[0x81, 127, 0, 0, 0, 0, 0x40, 0, 0, 0]).await;
-            }
-            let flood = kind.flood();
+            // A message of a gibibyte, an error without end, or a word.
+            let begun: &[u8] = match kind {
+                kind if kind.is_socket() => &[0x81, 127, 0, 0, 0, 0, 0x40, 0, 0, 0],
+                kind if kind.speaks() => b"{\"error\":\"",
+                _ => begun,
+            };
+            let flood = [b'a'; 1 << 16];
+            let _ = stream.write_all(&[good.as_bytes(), begun].concat()).await;
             while stream.write_all(&flood).await.is_ok() {
                 sent.fetch_add(flood.len(), Ordering::Relaxed);
             }
@@ -310,11 +302,18 @@ async fn inputs(kind: Kind, services: &Services) -> Vec<Input<'static>> {
         }
     };
     let within = timeout(LONG, all).await;
-    assert!(within.is_ok(), "{kind:?} never ends; so far {told:?}");
+    assert!(within.is_ok(), "{kind:?} never ends; so far {}", shown(&told));
     if let Some(job) = job {
         job.abort();
     }
     told
+}
+
+/// Without the sound.
+fn shown(told: &[Input<'_>]) -> String {
+    let sounds = told.iter().filter(|input| matches!(input, Input::Speech { .. })).count();
+    let others = told.iter().filter(|input| !matches!(input, Input::Speech { .. }));
+    format!("{sounds} pieces of sound, {:?}", others.collect::<Vec<_>>())
 }
 
 async fn failure(kind: Kind, server: &str, tls: bool) -> Failure {
@@ -326,7 +325,7 @@ async fn failure(kind: Kind, server: &str, tls: bool) -> Failure {
     }
     let services = Services::new(&dialogue, |_| {}).unwrap();
     let told = inputs(kind, &services).await;
-    let [Input::Failed { failure, .. }] = &*told else { panic!("{kind:?}: {told:?}") };
+    let [Input::Failed { failure, .. }] = &*told else { panic!("{kind:?}: {}", shown(&told)) };
     failure.clone()
 }
 
@@ -404,7 +403,7 @@ async fn whatever_the_fault_who_stands_in_is_heard() {
                 [Input::Speech { .. }, .., Input::SpeechEnd { .. }] => true,
                 _ => false,
             };
-            assert!(is_heard, "{kind:?} {fault:?}: {told:?}");
+            assert!(is_heard, "{kind:?} {fault:?}: {}", shown(&told));
         }
     });
     join_all(trials).await;
