@@ -26,9 +26,16 @@ impl Default for Config {
                 stream_status: "/webhook/stream_status".to_owned(),
                 incoming_call: "/webhook/incoming_call".to_owned(),
                 stream_ended: "/webhook/stream_ended".to_owned(),
+                twiml: Twiml::Forward,
+                twiml_fix: false,
+                fallback_twiml: "<Response><Say>We are sorry, we cannot take your call right now. \
+                                 Please call again later.</Say><Hangup/></Response>"
+                    .to_owned(),
+                token: TokenCheck::Warn,
+                auth_token: None,
             },
             turn: Turn {
-                vad: Vad::Rms,
+                vad: Vad::Neural,
                 vad_rms: 210.0,
                 eou: Duration::from_millis(450),
                 barge_in: true,
@@ -49,6 +56,11 @@ impl Default for Config {
                 speech_cache: 16 * 1024 * 1024,
             },
             app: Upstream::new("app", vec!["127.0.0.1:5000".to_owned()]),
+            recording: Recording {
+                folder: None,
+                keep: Duration::from_hours(7 * 24),
+                most_bytes: 10_000 * 1_000_000,
+            },
             limits: Limits {
                 max_calls: 10_000,
                 max_message: 65_536,

@@ -17,6 +17,7 @@ pub struct Config {
     pub dialogue: Dialogue,
     /// The app behind the gateway: every HTTP path that is not the gateway's own.
     pub app: Upstream,
+    pub recording: Recording,
     pub limits: Limits,
 }
 
@@ -57,6 +58,30 @@ pub struct Twilio {
     pub stream_status: String,
     pub incoming_call: String,
     pub stream_ended: String,
+    /// Who answers these two.
+    pub twiml: Twiml,
+    /// Mends what the app's TwiML has wrong, where that is safe.
+    pub twiml_fix: bool,
+    /// What the caller hears where the app does not answer a voice webhook; empty for nothing.
+    pub fallback_twiml: String,
+    /// Whether a stream must bear the token of the TwiML that voxgate has served.
+    pub token: TokenCheck,
+    /// The account's secret at Twilio.
+    pub auth_token: Option<Secret>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Twiml {
+    Forward,
+    Serve,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenCheck {
+    Off,
+    /// Says so and lets the call in.
+    Warn,
+    Enforce,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +102,7 @@ pub struct Turn {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vad {
+    Neural,
     Rms,
 }
 
@@ -438,6 +464,16 @@ pub struct HealthCheck {
     pub path: Option<String>,
     /// Zero for never.
     pub interval: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recording {
+    /// Where the tapes are; `None` where calls are not recorded.
+    pub folder: Option<PathBuf>,
+    /// A tape goes this long after its call.
+    pub keep: Duration,
+    /// All tapes together, in bytes; the oldest go first.
+    pub most_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -164,6 +164,12 @@ impl<'a> Table<'_, 'a> {
         })
     }
 
+    /// A folder that need not be there yet, as a path like [`Table::path`]'s; empty for none.
+    pub(super) fn folder(&mut self, key: &'static str) -> Option<Option<PathBuf>> {
+        let folder = self.doc.folder;
+        self.parsed(key, "the path of a folder", |text| Ok((!text.is_empty()).then(|| folder.join(text))))
+    }
+
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
         self.hidden(key, "a string that is not empty", |text| match text {
             "" => Err(Refused::from("is empty")),

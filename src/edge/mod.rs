@@ -12,11 +12,16 @@ mod phrases;
 mod proxy;
 mod pulse;
 mod relay;
+mod respond;
 mod serve;
 mod session;
 mod shutdown;
 mod take_over;
+mod tapes;
+mod tokens;
 mod tunnel;
+mod voice;
 mod websocket;
 
+pub use gateway::settings;
 pub use serve::{StartError, serve};

@@ -20,6 +20,7 @@ use super::patience::Patience;
 use super::phrases::Rendering;
 use super::proxy::{KEEPALIVE_SECONDS, Proxy};
 use super::shutdown::Drain;
+use super::tapes::Sweeping;
 use crate::call::Service as SpeechService;
 use crate::config::{Config, Fallbacks, Mode};
 use crate::observe::Metrics;
@@ -101,6 +102,7 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     server.add_service(admin);
     server.add_service(background_service("phrases", Rendering(gateway.clone())));
     server.add_service(background_service("health", HealthChecks(gateway.clone())));
+    server.add_service(background_service("tapes", Sweeping(gateway.clone())));
     info!(
         listen = %gateway.config.server.listen,
         admin = %gateway.config.admin.listen,

@@ -15,11 +15,12 @@ use super::gateway::Gateway;
 use super::pulse::Pulse;
 use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
-use crate::call::{Call, Event, Input, Job, Mode, Output, StopReason};
+use crate::call::{Event, Input, Job, Mode, Output, StopReason};
 use crate::observe::{CallLabels, CallObserver, Ending};
+use crate::tape::Taped;
 use crate::time::CallTime;
 use crate::turn::State;
-use crate::twilio::{Malformed, Message, Outbound, Reader, Start};
+use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start};
 use crate::upstream::{CallIds, CallServices, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
@@ -41,9 +42,16 @@ pub(super) async fn serve_call(
     subprotocol: Option<String>,
     gateway: Arc<Gateway>,
     place: Place,
+    pass: Option<Pass>,
 ) {
     let mut socket = Socket::new(transport, early, gateway.config.limits.max_message).await;
-    match wait_for_start(&mut socket, &gateway).await {
+    let opened = wait_for_start(&mut socket, &gateway).await.and_then(|opened| {
+        match gateway.tokens.admit_call(pass.as_ref(), &opened.start.call_sid) {
+            Ok(()) => Ok(opened),
+            Err(fault) => Err(refused(POLICY, format!("the token of this stream: {fault}"))),
+        }
+    });
+    match opened {
         Ok(opened) => {
             let (socket, code) = match gateway.bot.clone() {
                 Some(bot) => relay(socket, opened, subprotocol, gateway, bot).await,
@@ -157,7 +165,7 @@ impl Drop for Request {
 
 struct Session {
     socket: Socket,
-    call: Call,
+    call: Taped,
     reader: Reader,
     outbound: Outbound,
     observer: CallObserver,
@@ -192,6 +200,7 @@ impl Session {
             Mode::Dialogue => "dialogue",
         };
         observer.started(subprotocol.as_deref(), &start.account_sid, mode);
+        let call = super::tapes::taped(&gateway, &start, settings);
         let started = Instant::now();
         let (answers, inbox) = mpsc::channel(INBOX);
         let outbound = Outbound::new(&start.stream_sid);
@@ -200,7 +209,7 @@ impl Session {
         let recogniser = gateway.services.recognise(&ids.call_sid, answers.clone());
         Session {
             socket,
-            call: Call::new(Arc::new(settings), CallTime::ZERO),
+            call,
             reader: Reader::default(),
             outbound,
             observer,

@@ -102,6 +102,12 @@ impl CallObserver {
         debug!(call_sid, stream_sid, event, "UNKNOWN_EVENT");
     }
 
+    /// A relayed bot has ended the conversation.
+    pub fn bot_gone(&self, code: u16) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        info!(call_sid, stream_sid, code, "BOT_GONE");
+    }
+
     pub fn ping_sent(&self, pong_missed: bool) {
         let CallLabels { call_sid, stream_sid } = &self.labels;
         if pong_missed {
@@ -229,6 +235,7 @@ impl CallObserver {
                 let code = 31931;
                 warn!(call_sid, stream_sid, code, "BOT_OVERFLOW");
             }
+            Event::BotUnplayable { why } => warn!(call_sid, stream_sid, why, "BOT_UNPLAYABLE"),
             Event::ActionIgnored { action } => {
                 warn!(call_sid, stream_sid, action, "ACTION_IGNORED");
             }

@@ -6,4 +6,4 @@ mod metrics;
 
 pub use call::{CallLabels, CallObserver, Ending};
 pub use log::init as init_log;
-pub use metrics::{HandshakeResult, Metrics, Route};
+pub use metrics::{HandshakeResult, Metrics, Route, TwimlFallback};

@@ -349,7 +349,7 @@ async fn every_kind_with_every_fault_fails_soon_and_names_its_owner() {
         let what = format!("{kind:?} {fault:?}: {how:?} {why}");
         assert!(since.elapsed() < LONG, "{what}");
         assert_eq!(upstream, "troubled", "{what}");
-        let owners = ["your config", "the vendor", "the service", "the network"];
+        let owners = ["your config", "the vendor", "the service", "your bot", "the network"];
         let is_named = owners.iter().any(|owner| why.starts_with(owner));
         // The reason stands behind that it was not asked again.
         let behind = why.split_once("the last: ").map_or("", |(_, why)| why);

@@ -151,7 +151,10 @@ fn a_certificate_that_has_expired_is_told_of_by_every_kind() {
         assert_eq!(told.len(), rows, "{}", probed.text);
         for row in told {
             assert!(
-                row.contains("connect") && (row.contains("the vendor: ") || row.contains("the service: ")),
+                row.contains("connect")
+                    && ["the vendor: ", "the service: ", "your bot: "]
+                        .iter()
+                        .any(|owner| row.contains(owner)),
                 "{row}"
             );
         }

@@ -20,14 +20,19 @@ pub struct Gateway {
 impl Gateway {
     /// Starts the gateway with a configuration, in which `{listen}` and `{admin}` need not stand: the
     /// sections `[server]`, `[log]` and `[admin]` are written here, the rest is `config`, which may
-    /// begin with more keys for `[admin]`.
+    /// begin with more keys for `[admin]`. Its callers are tones, which only loudness takes for speech.
     pub fn start(config: &str) -> Gateway {
         Gateway::start_with(config, "", &[])
     }
 
     /// The same, with more keys for `[server]` and with environment variables.
     pub fn start_with(config: &str, server_keys: &str, env: &[(&str, &str)]) -> Gateway {
-        Gateway::launch(config, server_keys, "transcripts = true", env)
+        Gateway::launch(&told_by_loudness(config), server_keys, "transcripts = true", env)
+    }
+
+    /// One that hears its callers as it is shipped: they have to speak.
+    pub fn hearing_voices(config: &str, env: &[(&str, &str)]) -> Gateway {
+        Gateway::launch(config, "", "transcripts = true", env)
     }
 
     /// A gateway that keeps to itself what was said, as shipped, and tells everything else.
@@ -171,5 +176,12 @@ impl Drop for Gateway {
                 eprintln!("{line}");
             }
         }
+    }
+}
+
+fn told_by_loudness(config: &str) -> String {
+    match config.split_once("[turn]\n") {
+        Some((before, keys)) => format!("{before}[turn]\nvad = \"rms\"\n{keys}"),
+        None => format!("{config}\n[turn]\nvad = \"rms\"\n"),
     }
 }
