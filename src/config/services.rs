@@ -270,6 +270,8 @@ pub(super) fn endpoint(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Endpo
         (Some(url), _) => {
             let mut upstream =
                 Upstream { tls: url.tls, ..Upstream::new(&url.server, vec![url.server.clone()]) };
+            // Somebody else's, as likely as not: who wants it looked at says so in [upstreams].
+            upstream.health.interval = Duration::ZERO;
             if home.is_some() && url.tls {
                 upstream.idle_timeout = VENDORS_IDLE_TIMEOUT;
             }

@@ -18,8 +18,8 @@ use super::tests::ids;
 use super::{Bot, Services};
 use crate::call::{Failure, FailureKind, Input, Question};
 use crate::config::{
-    Agent, DeepgramStt, DeepgramTts, Dialogue, ElevenLabsFormat, ElevenLabsTts, Endpoint, Mode, OpenAiAgent,
-    RelayAgent, Stt, Tts, VoiceSettings, VoskStt,
+    Agent, DeepgramStt, DeepgramTts, Dialogue, ElevenLabsFormat, ElevenLabsTts, Endpoint, Mode, RelayAgent,
+    Stt, Tts, VoiceSettings, VoskStt,
 };
 
 const SOON: Duration = Duration::from_secs(1);
@@ -222,20 +222,7 @@ fn dialogue_with(kind: Kind, server: &str, tls: bool) -> Dialogue {
         }
         K::Vosk => *stt = Stt::Vosk(VoskStt { endpoint: endpoint("/"), phrase_list: Vec::new() }),
         K::WebhookAgent => *agent = Agent::Webhook { endpoint: endpoint("/agent") },
-        K::OpenAiAgent => {
-            *agent = Agent::OpenAi(OpenAiAgent {
-                endpoint: endpoint("/v1"),
-                api_key,
-                model: "m".to_owned(),
-                instructions: None,
-                temperature: None,
-                reasoning_effort: None,
-                max_tokens: None,
-                max_completion_tokens: None,
-                history_turns: 1,
-                tools: Vec::new(),
-            });
-        }
+        K::OpenAiAgent => *agent = super::fake::openai_agent(endpoint("/v1")),
         K::ConversationRelay | K::Bot => {
             let language = "en-US".to_owned();
             *agent = Agent::ConversationRelay(RelayAgent { endpoint: endpoint("/ws"), language });

@@ -14,8 +14,8 @@ use super::{Notice, Observation, Services};
 use crate::audio::mulaw;
 use crate::call::{Failure, Input};
 use crate::config::{
-    Agent, Dialogue, Endpoint, Fallbacks, Mode, OpenAiStt, OpenAiTts, RawAudio, Secret, SpeechFormat, Stt,
-    SttFormat, Tts, Upstream,
+    Agent, Dialogue, Endpoint, Fallbacks, Mode, OpenAiAgent, OpenAiStt, OpenAiTts, RawAudio, Secret,
+    SpeechFormat, Stt, SttFormat, Tts, Upstream,
 };
 
 /// Long enough on the busiest machine; only a test that fails waits for it.
@@ -263,6 +263,21 @@ pub(super) fn openai_stt(endpoint: Endpoint) -> Stt {
         language: None,
         prompt: None,
         temperature: None,
+    })
+}
+
+pub(super) fn openai_agent(endpoint: Endpoint) -> Agent {
+    Agent::OpenAi(OpenAiAgent {
+        endpoint,
+        api_key: None,
+        model: "m".to_owned(),
+        instructions: None,
+        temperature: None,
+        reasoning_effort: None,
+        max_tokens: None,
+        max_completion_tokens: None,
+        history_turns: 9,
+        tools: Vec::new(),
     })
 }
 

@@ -57,6 +57,7 @@ async fn a_service_that_never_answers() {
     let failure = failure(&mut fake, |upstream| upstream.first_byte_timeout = SOON).await;
     let why = "the service: POST http://BOT/stt: no answer within 80 ms".to_owned();
     assert_eq!(failure, (FailureKind::Timeout, why));
+    assert_eq!(fake.more_requests(), 1, "it may be at work on it: not asked again");
 }
 
 #[tokio::test]
@@ -72,6 +73,7 @@ async fn a_service_that_falls_silent() {
         let why = format!(
             "the service: POST http://BOT/stt answered 200 with {came}, then nothing more within 80 ms"
         );
+        assert_eq!(fake.more_requests(), 1, "an answer that was begun is not asked for again");
         assert_eq!(failure, (FailureKind::Timeout, why));
     }
 }
@@ -191,6 +193,7 @@ async fn a_service_that_breaks_off() {
         .await;
         let (kind, why) = failure(&mut fake, |_| {}).await;
         assert_eq!(kind, FailureKind::Protocol);
+        assert!(reset || fake.more_requests() == 1, "an answer that was begun is not asked for again");
         // A reset may overtake the two bytes, and even the head.
         assert!(why.contains(" and broke off: ") || reset && why.contains("no HTTP answer"), "{why}");
     }

@@ -237,7 +237,8 @@ impl Services {
         for (number, tts) in dialogue.voices.all.iter().take(voices).enumerate() {
             let mut watch = Watch::new(&self.tell, tts.upstream(), Service::Tts, PHRASE_TIME);
             let phrase = timeout(PHRASE_TIME, tts.render(text, &mut watch)).await.unwrap_or_else(|_| {
-                let why = format!("a phrase was not complete within {}", answer::seconds(PHRASE_TIME));
+                let why =
+                    format!("the service: a phrase was not complete within {}", answer::seconds(PHRASE_TIME));
                 let upstream = tts.upstream().to_owned();
                 Err(Failure { upstream, kind: FailureKind::Timeout, why })
             });

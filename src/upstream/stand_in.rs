@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::fake::{Fake, dialogue, failed, heard, hum, spoken};
+use super::fake::{Fake, dialogue, failed, heard, hum, openai_agent, spoken};
 use super::tests::ids;
 use super::{Notice, Services};
 use crate::call::{FailureKind, Input, Question, Service};
-use crate::config::{Agent, Dialogue, Endpoint, Mode, OpenAiAgent, Stt, Tool, Tts};
+use crate::config::{Agent, Dialogue, Endpoint, Mode, Stt, Tts};
 
 /// A busy machine is quicker than this, and no test waits so long for anything else.
 const LONG: Duration = Duration::from_secs(20);
@@ -235,18 +235,7 @@ async fn a_model_that_stands_in_knows_what_was_said() {
     let mut second = Fake::answering(head + chunk).await;
     let mut dialogue = dialogue_of(&first.server(), &second.server());
     let endpoint = Endpoint { path: "/v1".to_owned(), ..dialogue.fallbacks.agent[0].endpoint().clone() };
-    dialogue.fallbacks.agent = vec![Agent::OpenAi(OpenAiAgent {
-        endpoint,
-        api_key: None,
-        model: "m".to_owned(),
-        instructions: None,
-        temperature: None,
-        reasoning_effort: None,
-        max_tokens: None,
-        max_completion_tokens: None,
-        history_turns: 9,
-        tools: vec![Tool::Hangup],
-    })];
+    dialogue.fallbacks.agent = vec![openai_agent(endpoint)];
     // The first connection, which works, is not kept.
     if let Mode::Dialogue { agent: Agent::Webhook { endpoint }, .. } = &mut dialogue.mode {
         endpoint.upstream.idle_timeout = Duration::ZERO;
