@@ -105,7 +105,7 @@ impl Kind {
             // A message of 4096 bytes.
             K::DeepgramStt | K::Vosk | K::ConversationRelay | K::Bot => ("", &[0x81, 126, 0x10, 0]),
             K::WebhookTts | K::OpenAiTts | K::ElevenLabs | K::DeepgramTts => {
-                ("audio/wav", b"RIFF\xf0\xff\xff\x7fWAVEJUNK\xf0\xff\xff\x6f")
+                ("audio/wav", b"RIFF\xf0\xff\xff\x7fWAVEfmt \x10\0\0\0")
             }
         }
     }

@@ -48,6 +48,7 @@ pub(super) struct Watch {
     patience: Duration,
     used: Arc<AtomicBool>,
     settled: bool,
+    again: bool,
 }
 
 impl Watch {
@@ -65,7 +66,13 @@ impl Watch {
             patience,
             used: Arc::default(),
             settled: false,
+            again: false,
         }
+    }
+
+    /// The request before this failed as well, and it is made for the same end.
+    pub(super) fn again(&mut self, again: bool) {
+        self.again = again;
     }
 
     /// Which server is asked. Where it takes several requests, the one before went well.
@@ -84,7 +91,7 @@ impl Watch {
     /// The server could not be reached; another will be asked.
     pub(super) fn lost(&mut self, failure: &Failure) {
         if let Some(mut ticket) = self.ticket.take() {
-            ticket.failed(failure.kind, &failure.why);
+            ticket.failed(failure.kind, &failure.why, self.again);
         }
     }
 
@@ -109,7 +116,7 @@ impl Watch {
         self.settled = true;
         self.observation.result = failure.kind.as_str();
         if let Some(ticket) = &mut self.ticket {
-            ticket.failed(failure.kind, &failure.why);
+            ticket.failed(failure.kind, &failure.why, self.again);
         }
     }
 }
@@ -123,7 +130,7 @@ impl Drop for Watch {
             && let Some(ticket) = &mut self.ticket
         {
             let why = format!("nothing of use within {}", seconds(Duration::from_secs(waited.as_secs())));
-            ticket.failed(FailureKind::Timeout, &why);
+            ticket.failed(FailureKind::Timeout, &why, false);
         }
         (self.tell)(&Notice::Done(self.observation.clone()));
     }

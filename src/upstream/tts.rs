@@ -139,7 +139,8 @@ pub(super) fn is_silent(mulaw: &[u8]) -> bool {
 fn asked_for(content_type: &str, format: &str) -> Hint {
     let announced = content_type.to_ascii_lowercase();
     let is_sure = announced.starts_with("audio/") && announced.contains("rate=");
-    Hint::new(Some(if is_sure { content_type } else { format }), RawAudio::default().pcm_rate)
+    let hint = Hint::new(Some(if is_sure { content_type } else { format }), RawAudio::default().pcm_rate);
+    hint.despite(content_type)
 }
 
 /// A sentence as it is spoken.

@@ -64,7 +64,7 @@ fn each_service_says_what_it_answers() {
     probed.says("app", &["ok", "took a connection"]);
     probed.says("stt", &["ok", "understood "]);
     probed.says("agent", &["ok", " ms  ", "said \"Pong.\" and would hang up"]);
-    probed.says("tts", &["ok", "spoke ", "wav 16-bit"]);
+    probed.says("tts", &["ok", "spoke ", " of wav pcm16 "]);
     assert!(!probed.text.contains("hunter2"), "{}", probed.text);
     let [asked] = &agent.asked()[..] else { panic!("once") };
     let body: serde_json::Value = serde_json::from_slice(&asked.body).unwrap();
@@ -125,7 +125,7 @@ fn a_certificate_that_has_expired_is_told_of_by_every_kind() {
     let authority = project().join("tests/certificates/authority.pem");
     let trusts = [("SSL_CERT_FILE", authority.to_str().unwrap())];
     let upstream = format!(
-        "[upstreams.old]\nservers = [\"127.0.0.1:{}\"]\ntls = true\n[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n",
+        "[upstreams.old]\nservers = [\"127.0.0.1:{}\"]\ntls = true\nconnect_timeout = \"12s\"\n[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n",
         expired(),
         app().port
     );

@@ -27,6 +27,8 @@ pub(in crate::upstream) enum Outcome<'a> {
     Ok,
     /// It failed, and it is the server's fault.
     Failed(FailureKind, &'a str),
+    /// It failed as the one before did, to the same caller who tries again and again: told of once.
+    FailedAgain(FailureKind, &'a str),
     /// Nobody waited for its end.
     Unknown,
 }
@@ -97,6 +99,9 @@ impl Breaker {
                 None
             }
             Outcome::Failed(kind, why) => self.failed(now, *kind, why),
+            // As a trial it counts.
+            Outcome::FailedAgain(kind, why) if self.opened.is_some() => self.failed(now, *kind, why),
+            Outcome::FailedAgain(..) => None,
         }
     }
 
@@ -248,6 +253,20 @@ mod tests {
         assert!(!breaker.ask(s(13)), "no caller is the trial of a server that is known to be down");
         assert!(breaker.why(s(13)).unwrap().ends_with("3 failures in a row, the last: still down"));
         assert!(breaker.ask(s(14)));
+    }
+
+    #[test]
+    fn one_caller_who_tries_again_is_one_failure() {
+        let again = Outcome::FailedAgain(FailureKind::Connect, "gone");
+        let mut breaker = breaker(2);
+        assert_eq!(breaker.settle(s(0), &TIMEOUT), None);
+        for second in 0..9 {
+            assert_eq!(breaker.settle(s(second), &again), None);
+        }
+        assert_eq!(breaker.settle(s(9), &TIMEOUT), Some(Change::Opened));
+        assert!(breaker.ask(s(14)));
+        breaker.settle(s(14), &again);
+        assert!(!breaker.ask(s(18)), "a trial that failed is one");
     }
 
     #[test]

@@ -141,11 +141,12 @@ impl Ticket {
     }
 
     /// Counts, unless it is not the server's fault: a 4xx is an answer, and our own bound is ours.
-    pub(super) fn failed(&mut self, kind: FailureKind, why: &str) {
+    /// One who tries again and again counts once.
+    pub(super) fn failed(&mut self, kind: FailureKind, why: &str, again: bool) {
         self.settled = true;
         let outcome = match kind {
             FailureKind::Timeout | FailureKind::Connect | FailureKind::Http5xx | FailureKind::Protocol => {
-                Outcome::Failed(kind, why)
+                if again { Outcome::FailedAgain(kind, why) } else { Outcome::Failed(kind, why) }
             }
             FailureKind::Http4xx => Outcome::Ok,
             FailureKind::Busy | FailureKind::BreakerOpen => Outcome::Unknown,

@@ -82,6 +82,8 @@ pub(super) struct Listener {
     down_since: Instant,
     /// Why the last connection ended, or there was none.
     failure: Option<Failure>,
+    /// Connections in a row of which no answer came.
+    vain: usize,
     /// No recogniser will do for now, and waiting will not help.
     hopeless: bool,
 }
@@ -119,6 +121,7 @@ impl Listener {
             outbox: VecDeque::new(),
             down_since: Instant::now(),
             failure: None,
+            vain: 0,
             hopeless: false,
         }
     }
@@ -173,6 +176,7 @@ impl Listener {
         let (target, patience) = (&source.target, self.streaming.patience);
         loop {
             let mut watch = Watch::new(&self.notices, source.upstream(), Service::Stt, patience.longest);
+            watch.again(self.vain >= self.streaming.sources.len());
             let asked = source.health.turn().map(|ticket| {
                 let server = ticket.server();
                 watch.asks(ticket);
@@ -212,6 +216,7 @@ impl Listener {
                     }
                 }
             };
+            self.vain += 1;
             watch.failed(&failure);
             return Ok(failure);
         }
@@ -282,7 +287,8 @@ impl Listener {
         loop {
             if !works && connection.has_answered() {
                 works = true;
-                self.hopeless = false;
+                (self.vain, self.hopeless) = (0, false);
+                watch.again(false);
                 watch.works();
             }
             if self.take_orders().is_err() {

@@ -36,7 +36,7 @@ impl Relay {
         let connected = self.connect_to(ticket.server()).await;
         match &connected {
             Ok(_) => ticket.ok(),
-            Err(failure) => ticket.failed(failure.kind, &failure.why),
+            Err(failure) => ticket.failed(failure.kind, &failure.why, false),
         }
         connected.map(|socket| (socket, ticket.server()))
     }

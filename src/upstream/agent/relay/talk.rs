@@ -317,7 +317,7 @@ impl Talk {
         if let Some(asking) = self.asking.take() {
             let failure = self.relay.failure(kind, why);
             if let Some(mut ticket) = self.ticket.take() {
-                ticket.failed(kind, &failure.why);
+                ticket.failed(kind, &failure.why, false);
             }
             let _ = asking.done.send(Err(failure));
             self.give_up_reply();
