@@ -32,6 +32,8 @@ pub struct Relay {
     pacer: Pacer,
     line: Line,
     media_timeout: Duration,
+    /// The caller's audio stayed away too long: the call is to end.
+    given_up: bool,
     /// Names of marks that wait in the pacer, in their order.
     names: VecDeque<String>,
     /// Reads a file that the bot sends in pieces, header included.
@@ -52,6 +54,7 @@ impl Relay {
             pacer: Pacer::new(lead),
             line: Line::new(CallTime::ZERO),
             media_timeout,
+            given_up: false,
             names: VecDeque::new(),
             file: None,
             decoded: Vec::new(),
@@ -138,7 +141,11 @@ impl Relay {
         }
         match self.line.check(now, self.media_timeout) {
             Some(LineFault::Stalled) => self.outputs.push_back(Output::Event(Event::MediaStalled)),
-            Some(LineFault::Dead) => self.outputs.push_back(Output::Hangup(StopReason::Timeout)),
+            Some(LineFault::Dead) if self.given_up => {}
+            Some(LineFault::Dead) => {
+                self.given_up = true;
+                self.outputs.push_back(Output::Hangup(StopReason::Timeout));
+            }
             None => {}
         }
     }
@@ -148,7 +155,7 @@ impl Relay {
     }
 
     pub fn poll_timeout(&self) -> Option<CallTime> {
-        let line = Some(self.line.deadline(self.media_timeout));
+        let line = (!self.given_up).then(|| self.line.deadline(self.media_timeout));
         [self.pacer.due(), self.tail_due(), self.spurt_over(), line].into_iter().flatten().min()
     }
 
@@ -232,10 +239,12 @@ mod tests {
         CallTime::from_millis(ms)
     }
 
-    /// Runs the relay until a time; what came out, with the times at which it did.
+    /// Runs the relay until a time; what came out, with the times at which it did. The caller is heard
+    /// at the beginning.
     fn run(relay: &mut Relay, from: u64, until: u64) -> Vec<String> {
         let mut told = Vec::new();
         let mut now = ms(from);
+        relay.heard(now);
         loop {
             while let Some(output) = relay.poll_output() {
                 told.push(match output {
@@ -243,7 +252,7 @@ mod tests {
                     Output::Mark(name) => format!("{} mark {name}", now.as_millis()),
                     Output::Clear => format!("{} clear", now.as_millis()),
                     Output::Event(event) => format!("{} {event:?}", now.as_millis()),
-                    other => format!("{other:?}"),
+                    other => format!("{} {other:?}", now.as_millis()),
                 });
             }
             match relay.poll_timeout().filter(|at| *at <= ms(until)) {
@@ -274,12 +283,68 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_is_filled_up_when_nothing_follows() {
+    fn a_tail_is_filled_up_before_the_carrier_runs_dry_and_not_while_more_may_come() {
         let mut relay = Relay::new(Duration::ZERO, PATIENT);
         relay.audio(&[0x90; 100], ms(1000));
-        relay.audio(&[0x91; 100], ms(1050));
-        // The caller hears a hole between them, and that is told.
-        assert_eq!(run(&mut relay, 1050, 1300), ["1050 play 90", "1150 Underrun", "1150 play 91"]);
+        relay.audio(&[0x91; 100], ms(1030));
+        assert_eq!(run(&mut relay, 1030, 1080), ["1030 play 90", "1070 play 91"]);
+        // With audio ahead at the carrier there is time to wait.
+        let mut relay = Relay::new(Duration::from_millis(100), PATIENT);
+        relay.audio(&[0x90; 700], ms(1000));
+        assert_eq!(run(&mut relay, 1000, 1059).len(), 4);
+        relay.audio(&[0x91; 100], ms(1059));
+        assert_eq!(run(&mut relay, 1059, 1059), ["1059 play 90"], "whole, and no hole in it");
+    }
+
+    #[test]
+    fn a_mark_in_mid_word_leaves_the_word_whole() {
+        let mut relay = Relay::new(Duration::from_millis(200), PATIENT);
+        for part in 0..4 {
+            relay.audio(&[0x90; 100], ms(0));
+            assert!(relay.mark(&part.to_string(), ms(0)));
+        }
+        let mut played = Vec::new();
+        let mut marks = Vec::new();
+        while let Some(output) = relay.poll_output() {
+            match output {
+                Output::Play { frame, .. } => played.extend(frame.0),
+                Output::Mark(name) => marks.push((name, played.len())),
+                _ => {}
+            }
+        }
+        assert_eq!(played, [0x90; 320], "400 bytes, of which the rest waits");
+        assert_eq!(marks, [("0".to_owned(), 160), ("1".to_owned(), 320), ("2".to_owned(), 320)]);
+    }
+
+    #[test]
+    fn more_marks_than_fit_and_names_without_end_are_not_kept() {
+        let mut relay = Relay::new(Duration::ZERO, PATIENT);
+        relay.audio(&[0x90; 320], ms(0));
+        let kept = (0..2_000).filter(|name| relay.mark(&name.to_string(), ms(0))).count();
+        assert_eq!(kept, MOST_MARKS);
+        assert_eq!(relay.clear(ms(0)).len(), MOST_MARKS);
+        assert!(!relay.mark(&"x".repeat(LONGEST_NAME + 1), ms(0)));
+    }
+
+    #[test]
+    fn ten_minutes_are_kept_and_the_excess_is_told_of_once() {
+        let mut relay = Relay::new(Duration::ZERO, PATIENT);
+        for _ in 0..30 {
+            relay.audio(&[0x90; 250_000], ms(0));
+        }
+        assert_eq!(relay.pacer.queued(), MOST_QUEUED);
+        let told = run(&mut relay, 0, 10);
+        assert_eq!(told.iter().filter(|told| told.contains("BotOverflow")).count(), 1, "{told:?}");
+    }
+
+    #[test]
+    fn a_line_without_the_caller_is_told_of_and_then_given_up() {
+        let mut relay = Relay::new(Duration::ZERO, Duration::from_secs(5));
+        let expected = ["3000 MediaStalled", "6000 Hangup(Timeout)"];
+        assert_eq!(run(&mut relay, 1_000, 6_500)[..2], expected);
+        let mut relay = Relay::new(Duration::ZERO, Duration::from_secs(5));
+        run(&mut relay, 0, 2_500);
+        assert_eq!(run(&mut relay, 2_500, 2_600), ["2500 MediaResumed { after: 2.5s }"]);
     }
 
     #[test]
@@ -306,6 +371,37 @@ mod tests {
             let told = run(&mut relay, 0, 100);
             assert_eq!(told, ["0 play 90", "20 play 90", "40 play 90", "40 mark end"], "pieces of {size}");
         }
+    }
+
+    #[test]
+    fn files_and_raw_audio_may_follow_each_other_with_or_without_a_pause() {
+        let wav = crate::audio::wav::wav_pcm16(&[0x90; 160]);
+        let (head, rest) = wav.split_at(100);
+        let mut relay = Relay::new(Duration::ZERO, PATIENT);
+        relay.audio(&[&wav[..], &[0x33; 160]].concat(), ms(0));
+        relay.audio(head, ms(10));
+        let mut told = run(&mut relay, 10, 900);
+        // The file goes on after a pause, and would be noise if it were taken for raw audio.
+        relay.audio(rest, ms(900));
+        told.extend(run(&mut relay, 900, 950));
+        relay.audio(&[0x44; 160], ms(950));
+        told.extend(run(&mut relay, 950, 990));
+        let played: Vec<&str> = told.iter().filter_map(|told| told.split(" play ").nth(1)).collect();
+        assert_eq!(played, ["90", "33", "90", "90", "44"], "{told:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_played_is_told_of_and_not_heard() {
+        let mut wav = crate::audio::wav::wav_pcm16(&[0x90; 160]);
+        wav[20] = 17;
+        let mut relay = Relay::new(Duration::ZERO, PATIENT);
+        for _ in 0..2 {
+            relay.audio(&wav, ms(0));
+        }
+        relay.audio(&[0x33; 160], ms(0));
+        let told = run(&mut relay, 0, 10);
+        assert!(told[0].contains("BotUnplayable { why: \"WAV with codec 17 (IMA ADPCM)"), "{told:?}");
+        assert_eq!(told[1..], ["0 play 33"]);
     }
 
     proptest! {

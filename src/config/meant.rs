@@ -28,8 +28,20 @@ pub struct Server {
     pub public_url: Option<String>,
     pub deploy_id: String,
     pub drain: Duration,
+    /// Spoken to who is still there then; empty for none.
+    pub drain_goodbye: String,
     /// Worker threads; 0 is one a core.
     pub threads: usize,
+    /// `None` where something in front terminates TLS.
+    pub tls: Option<Tls>,
+}
+
+/// Two PEM files; they may change at any time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// The certificate and its chain.
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq)]

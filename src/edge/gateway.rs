@@ -10,6 +10,7 @@ use super::phrases::Phrases;
 use super::serve::StartError;
 use super::tapes;
 use super::tokens::Tokens;
+use super::upgrade::Upgrade;
 use crate::call::{Hearing, Mode, Phrase, Settings};
 use crate::config::{self, Config};
 use crate::observe::Metrics;
@@ -32,9 +33,12 @@ pub(super) struct Gateway {
     draining: AtomicBool,
     /// Requests and tunnels under way.
     pub(super) requests: AtomicUsize,
+    /// Turns true when the last callers are to be told goodbye.
+    goodbye: watch::Sender<bool>,
     /// Turns true when the last calls must go.
     hang_up: watch::Sender<bool>,
     request_ids: RequestIds,
+    pub(super) upgrade: Upgrade,
 }
 
 impl Gateway {
@@ -56,8 +60,10 @@ impl Gateway {
             services,
             draining: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
+            goodbye: watch::Sender::new(false),
             hang_up: watch::Sender::new(false),
             request_ids: RequestIds::new(),
+            upgrade: Upgrade::new(),
             config,
             metrics,
         })
@@ -76,6 +82,14 @@ impl Gateway {
     pub(super) fn under_way(&self) -> usize {
         let tapes = self.tapes.as_ref().map_or(0, Tapes::open);
         self.calls.active() + self.requests.load(Ordering::SeqCst) + tapes
+    }
+
+    pub(super) fn say_goodbye(&self) {
+        self.goodbye.send_replace(true);
+    }
+
+    pub(super) fn goodbye(&self) -> watch::Receiver<bool> {
+        self.goodbye.subscribe()
     }
 
     pub(super) fn hang_up_all(&self) {

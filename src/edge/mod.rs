@@ -18,10 +18,14 @@ mod session;
 mod shutdown;
 mod take_over;
 mod tapes;
+mod tls;
 mod tokens;
 mod tunnel;
+mod upgrade;
 mod voice;
 mod websocket;
 
 pub use gateway::settings;
 pub use serve::{StartError, serve};
+pub use tls::Certificate;
+pub use upgrade::{UPGRADE_SOCKET, is_successor};

@@ -120,7 +120,7 @@ impl Talk {
     }
 
     async fn run(mut self) -> (Socket, u16) {
-        let mut hang_up = self.gateway.hang_up();
+        let (mut hang_up, mut goodbye) = (self.gateway.hang_up(), self.gateway.goodbye());
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -134,6 +134,7 @@ impl Talk {
             }
             let woken = tokio::select! {
                 () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
+                () = told_to_hang_up(&mut goodbye) => Woken::HangUp,
                 received = self.socket.next() => Woken::Carrier(received),
                 received = next_of(&mut self.bot) => Woken::Bot(received),
                 () = &mut timer => Woken::Time,

@@ -15,7 +15,7 @@ use super::gateway::Gateway;
 use super::pulse::Pulse;
 use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
-use crate::call::{Event, Input, Job, Mode, Output, StopReason};
+use crate::call::{Action, Event, Input, Job, Mode, Output, StopReason};
 use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::tape::Taped;
 use crate::time::CallTime;
@@ -93,11 +93,12 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Opened
     let deadline = Instant::now() + limit;
     let dropped = |reason: &str| gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
     let mut reader = Reader::default();
-    let mut hang_up = gateway.hang_up();
+    let (mut hang_up, mut goodbye) = (gateway.hang_up(), gateway.goodbye());
     loop {
         let received = tokio::select! {
             received = timeout_at(deadline, socket.next()) => received,
             () = told_to_hang_up(&mut hang_up) => return Err(refused(GOING_AWAY, "the gateway is going down")),
+            () = told_to_hang_up(&mut goodbye) => return Err(refused(GOING_AWAY, "the gateway is going down")),
         };
         // A peer that never pauses does not stop the clock.
         let (Ok(received), true) = (received, Instant::now() < deadline) else {
@@ -165,6 +166,7 @@ impl Drop for Request {
 
 struct Session {
     socket: Socket,
+    mode: Mode,
     call: Taped,
     reader: Reader,
     outbound: Outbound,
@@ -185,6 +187,7 @@ enum Woken {
     Received(Received),
     Answered(Input<'static>),
     Time,
+    Goodbye,
     HangUp,
 }
 
@@ -195,11 +198,12 @@ impl Session {
         let labels = CallLabels { call_sid: call_sid.clone(), stream_sid: start.stream_sid.clone() };
         let transcripts = gateway.config.log.transcripts;
         let observer = CallObserver::new(gateway.metrics.clone(), labels, transcripts);
-        let mode = match settings.mode {
+        let mode = settings.mode;
+        let mode_name = match mode {
             Mode::Echo => "echo",
             Mode::Dialogue => "dialogue",
         };
-        observer.started(subprotocol.as_deref(), &start.account_sid, mode);
+        observer.started(subprotocol.as_deref(), &start.account_sid, mode_name);
         let call = super::tapes::taped(&gateway, &start, settings);
         let started = Instant::now();
         let (answers, inbox) = mpsc::channel(INBOX);
@@ -209,6 +213,7 @@ impl Session {
         let recogniser = gateway.services.recognise(&ids.call_sid, answers.clone());
         Session {
             socket,
+            mode,
             call,
             reader: Reader::default(),
             outbound,
@@ -227,6 +232,7 @@ impl Session {
     /// Runs the call to its end; the socket is still to be closed, with this code.
     async fn run(mut self) -> (Socket, u16) {
         let mut hang_up = self.gateway.hang_up();
+        let (mut goodbye, mut saying_goodbye) = (self.gateway.goodbye(), false);
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -241,6 +247,7 @@ impl Session {
             let woken = tokio::select! {
                 biased;
                 () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
+                () = told_to_hang_up(&mut goodbye), if !saying_goodbye => Woken::Goodbye,
                 received = self.socket.next() => Woken::Received(received),
                 Some(input) = self.inbox.recv(), if self.call.has_room() => Woken::Answered(input),
                 () = &mut timer => Woken::Time,
@@ -256,6 +263,10 @@ impl Session {
                 }
                 Woken::Answered(input) => self.call.handle(input, now),
                 Woken::Time => self.time_passed(now),
+                Woken::Goodbye => {
+                    saying_goodbye = true;
+                    self.say_goodbye(now);
+                }
                 Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
             }
         }
@@ -407,6 +418,18 @@ impl Session {
             self.ending.carrier_code = Some(31953);
             self.ending.detail = "no audio of the caller came any more".into();
         }
+    }
+
+    /// As the agent would: once nobody is speaking, and the call ends when it was heard.
+    fn say_goodbye(&mut self, now: CallTime) {
+        if self.mode != Mode::Dialogue {
+            return self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down");
+        }
+        self.ending.close_code = Some(GOING_AWAY);
+        self.ending.detail = "the gateway is going down, and has said goodbye".into();
+        let text = self.gateway.config.server.drain_goodbye.clone();
+        self.call.handle(Input::ReplyText { turn: 0, text }, now);
+        self.call.handle(Input::ReplyEnd { turn: 0, action: Action::Hangup }, now);
     }
 
     fn must_fit(&mut self, sent: Result<(), Full>) {

@@ -160,6 +160,7 @@ pub struct Metrics {
     pub recording_bytes: IntCounter,
     pub recording_folder_bytes: IntGauge,
     pub stream_status: IntCounterVec,
+    certificate: IntGaugeVec,
     twiml_findings: IntCounterVec,
     twiml_fallbacks: IntCounterVec,
     stream_tokens: IntCounterVec,
@@ -310,6 +311,11 @@ impl Metrics {
                 "Stream status callbacks of the carrier, by event.",
                 &["event"],
             )?,
+            certificate: new.gauges(
+                "tls_certificate_not_after_timestamp_seconds",
+                "When the certificate of the public listener expires, by its first name.",
+                &["name"],
+            )?,
             twiml_findings: new.counters(
                 "twiml_lint_findings_total",
                 "What was wrong with TwiML of the app, by rule.",
@@ -392,6 +398,12 @@ impl Metrics {
         self.http_duration.with_label_values(&[route.as_str()]).observe(seconds);
     }
 
+    /// The certificate in use, from now on.
+    pub fn certificate(&self, name: &str, not_after: i64) {
+        self.certificate.reset();
+        self.certificate.with_label_values(&[name]).set(not_after);
+    }
+
     pub fn twiml_finding(&self, rule: Rule) {
         self.twiml_findings.with_label_values(&[rule.as_str()]).inc();
     }
@@ -438,6 +450,10 @@ impl New<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         self.register(IntGauge::new(name, help)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {

@@ -38,7 +38,7 @@ pub(super) fn settings(mode: Mode, hearing: Hearing) -> Settings {
     }
 }
 
-fn header(settings: &Settings) -> Header {
+pub(super) fn header(settings: &Settings) -> Header {
     let parameters = BTreeMap::from([("token".to_owned(), "t0p".to_owned())]);
     let ids =
         CallIds { call_sid: "CA1".into(), stream_sid: "MZ1".into(), account_sid: "AC1".into(), parameters };

@@ -5,7 +5,11 @@
 
 mod agents;
 mod app_faults;
+mod audio_quality;
+mod check;
+mod child;
 mod conversation;
+mod doctor;
 mod drain;
 mod events;
 mod grafana;
@@ -18,8 +22,11 @@ mod relay;
 mod relay_bots;
 mod services_fail;
 mod streaming;
+mod tapes;
 mod tidy;
+mod tls;
 mod twiml;
+mod upgrade;
 mod vendors;
 mod wire;
 mod world;

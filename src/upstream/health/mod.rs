@@ -146,7 +146,11 @@ impl Ticket {
         self.settled = true;
         let outcome = match kind {
             FailureKind::Timeout | FailureKind::Connect | FailureKind::Http5xx | FailureKind::Protocol => {
-                if again { Outcome::FailedAgain(kind, why) } else { Outcome::Failed(kind, why) }
+                if again {
+                    Outcome::FailedAgain(kind, why)
+                } else {
+                    Outcome::Failed(kind, why)
+                }
             }
             FailureKind::Http4xx => Outcome::Ok,
             FailureKind::Busy | FailureKind::BreakerOpen => Outcome::Unknown,

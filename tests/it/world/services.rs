@@ -71,6 +71,11 @@ impl Server {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// What the server has been asked.
     pub fn log(&self) -> Vec<Value> {
         get_json(&self.url("/log"))
