@@ -50,6 +50,14 @@ impl Hint {
         }
         hint
     }
+
+    /// The same, where something else was announced than what was asked for: if that is a file format,
+    /// bytes that are neither are suspect.
+    #[must_use]
+    pub fn despite(self, announced: &str) -> Hint {
+        let file = self.file || Hint::new(Some(announced), self.pcm_rate).file;
+        Hint { file, ..self }
+    }
 }
 
 fn coding(name: &str) -> Option<Coding> {
@@ -85,5 +93,8 @@ mod tests {
         assert_eq!(read(";;=;rate"), (None, None));
         assert!(Hint::new(Some("audio/mpeg"), 16_000).mp3);
         assert_eq!(Hint::new(None, 0).pcm_rate, 4_000);
+        let asked = || Hint::new(Some("audio/pcm;rate=24000"), 16_000);
+        assert_eq!(asked().despite("audio/pcm"), asked());
+        assert!(asked().despite("audio/wav").file);
     }
 }

@@ -121,16 +121,19 @@ pub enum FailureKind {
     Protocol,
     /// Our own bound on requests to this upstream is reached.
     Busy,
+    /// It has failed too often of late to be asked.
+    BreakerOpen,
 }
 
 impl FailureKind {
-    pub const ALL: [FailureKind; 6] = [
+    pub const ALL: [FailureKind; 7] = [
         FailureKind::Timeout,
         FailureKind::Connect,
         FailureKind::Http4xx,
         FailureKind::Http5xx,
         FailureKind::Protocol,
         FailureKind::Busy,
+        FailureKind::BreakerOpen,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -141,6 +144,7 @@ impl FailureKind {
             FailureKind::Http5xx => "http_5xx",
             FailureKind::Protocol => "protocol",
             FailureKind::Busy => "busy",
+            FailureKind::BreakerOpen => "breaker_open",
         }
     }
 }

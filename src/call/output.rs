@@ -55,7 +55,7 @@ pub struct ReplyHeard {
 }
 
 /// A caller's turn, put to the agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Question {
     /// Counts the caller's turns from 1.
     pub turn: u64,

@@ -5,6 +5,7 @@ pub mod call;
 mod child;
 mod doctor;
 mod explain;
+mod probe;
 mod replay;
 mod show;
 mod tune;
@@ -51,7 +52,7 @@ enum Command {
     Run(RunArgs),
     /// Read the configuration as `run` would, and name every problem in it
     #[command(
-        after_help = "Exit status: 0 if it is valid, else 1.\n\nExample: voxgate check --config gateway.toml"
+        after_help = "Exit status: 0 if it is valid, else 1.\n\nExample: voxgate check --probe --config gateway.toml"
     )]
     Check(CheckArgs),
     /// Show what holds and where it comes from, or the schema for editors
@@ -103,6 +104,9 @@ struct CheckArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// Ask each service once, and print what it answers
+    #[arg(long, conflicts_with = "json")]
+    probe: bool,
 }
 
 /// Does what the command line says. Wrong usage ends the process with status 2.
@@ -173,6 +177,9 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             let mode = config.dialogue.mode.as_str();
             certificate.iter().for_each(|told| println!("{told}"));
             println!("{name}: valid; mode {mode}, listening on {}", config.server.listen);
+            if args.probe {
+                return probe::run(config);
+            }
         }
         Err(problems) if args.json => println!("{}", explain::as_json(&name, Some(problems))),
         Err(problems) => explain::print(&source, problems),

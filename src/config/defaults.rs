@@ -2,6 +2,7 @@
 //! test holds the two together.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::meant::*;
@@ -78,6 +79,8 @@ impl Default for Config {
                 filler: String::new(),
                 filler_after: Duration::from_millis(1500),
                 reply_deadline: Duration::from_secs(6),
+                fallbacks: Fallbacks::default(),
+                speech_cache: 16 * 1024 * 1024,
             },
             app: Upstream::new("app", vec!["127.0.0.1:5000".to_owned()]),
             recording: Recording {
@@ -109,7 +112,17 @@ impl Upstream {
             // gunicorn closes an unused connection after 2 s, and a request must not meet that.
             idle_timeout: Duration::from_secs(1),
             max_in_flight: 256,
+            breaker: BreakerLimits { failures: NonZeroU32::new(5), cooldown: Duration::from_secs(5) },
+            health: HealthCheck { path: None, interval: Duration::from_secs(5) },
         }
+    }
+}
+
+impl Default for Fallbacks {
+    fn default() -> Fallbacks {
+        let after = Duration::from_secs(2);
+        let (stt, agent, tts) = (Vec::new(), Vec::new(), Vec::new());
+        Fallbacks { stt, stt_after: after, agent, agent_after: after, tts, tts_after: after }
     }
 }
 

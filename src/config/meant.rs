@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -204,6 +205,22 @@ pub struct Dialogue {
     pub filler_after: Duration,
     /// The apology comes this long after the caller has finished, if nothing was heard by then.
     pub reply_deadline: Duration,
+    /// Who is asked when a service of the dialogue has failed.
+    pub fallbacks: Fallbacks,
+    /// Bytes of spoken sentences that are kept for when they are said again; 0 for none.
+    pub speech_cache: usize,
+}
+
+/// For each service those that stand in for it, in their order; and how long the one before has until
+/// something of use has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fallbacks {
+    pub stt: Vec<Stt>,
+    pub stt_after: Duration,
+    pub agent: Vec<Agent>,
+    pub agent_after: Duration,
+    pub tts: Vec<Tts>,
+    pub tts_after: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -507,6 +524,26 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Requests under way at once, over all servers.
     pub max_in_flight: usize,
+    pub breaker: BreakerLimits,
+    pub health: HealthCheck,
+}
+
+/// When a server is not asked any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerLimits {
+    /// So many failures in a row; `None` for never.
+    pub failures: Option<NonZeroU32>,
+    /// Then for this long, and until a request has gone well.
+    pub cooldown: Duration,
+}
+
+/// How servers are looked at between requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// GET this, and a 2xx is well; `None` only connects.
+    pub path: Option<String>,
+    /// Zero for never.
+    pub interval: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -165,7 +165,10 @@ mod tests {
     fn shown(optional: bool) -> BTreeSet<(String, String)> {
         let mut table = String::new();
         let mut shown = BTreeSet::new();
-        for line in SHIPPED.lines() {
+        // Who stands in for a service has the keys of that service.
+        let stands_in = |part: &&str| part.starts_with("# [[");
+        let parts = SHIPPED.split("\n\n").filter(|part| !stands_in(part));
+        for line in parts.flat_map(str::lines) {
             let line = if optional { line.trim_start_matches("# ") } else { line };
             if let Some((name, _)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
                 table = name.to_owned();
@@ -194,6 +197,8 @@ mod tests {
                 None => others.push(line),
             }
         }
+        // Who stands in is no alternative.
+        tables.retain(|table| !table.starts_with("[["));
         (others.join("\n"), tables)
     }
 
@@ -206,9 +211,10 @@ mod tests {
         let tables = ["", "upstreams", "dialogue"];
         let sections = ["stt", "agent", "tts", "bot"];
         let known = doc.known().filter(|(table, key)| {
-            !(tables[..2].contains(table)
+            let is_table = tables[..2].contains(table)
                 || *table == tables[2] && sections.contains(key)
-                || [("twilio", "transfer"), ("server", "tls")].contains(&(*table, *key)))
+                || [("twilio", "transfer"), ("server", "tls")].contains(&(*table, *key));
+            !is_table && *key != "fallback"
         });
         let (_, alternatives) = alternatives();
         let is_alternative = |table: &str, key: &str| {
@@ -230,6 +236,7 @@ mod tests {
             "voice",
             "subprotocol",
             "apology_audio",
+            "health_check",
         ];
         let of_twilio =
             ["account_sid", "api_key_sid", "api_key_secret", "caller_id", "action", "status_callback"];
@@ -271,6 +278,15 @@ mod tests {
             assert_eq!(voice.as_deref(), Some("alice"));
             assert_eq!(config.admin.token, Some(Secret("t".to_owned())));
         }
+    }
+
+    #[test]
+    fn who_stands_in_is_shown() {
+        let part = SHIPPED.split("\n\n").find(|part| part.starts_with("# [[")).unwrap();
+        let part: String = part.lines().map(|line| format!("{}\n", &line[2..])).collect();
+        let config =
+            load(text(&format!("[dialogue.tts]\nurl = \"http://a/\"\n{part}")), &Env::new()).unwrap();
+        assert_eq!(config.dialogue.fallbacks.tts.len(), 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The app and the services of a dialogue: where they are, how long they may take.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::document::Refused;
@@ -38,6 +39,18 @@ pub(super) fn upstream(t: &mut Table<'_, '_>, name: &str, default: Option<Upstre
         stall_timeout: t.duration("stall_timeout", millis(10, 3_600_000)).unwrap_or(default.stall_timeout),
         idle_timeout: t.duration("idle_timeout", secs(0, 3600)).unwrap_or(default.idle_timeout),
         max_in_flight: t.count("max_in_flight", 1..=1_000_000).unwrap_or(default.max_in_flight),
+        breaker: BreakerLimits {
+            failures: t
+                .count("breaker_failures", 0..=1000)
+                .map_or(default.breaker.failures, |n| u32::try_from(n).ok().and_then(NonZeroU32::new)),
+            cooldown: t
+                .duration("breaker_cooldown", millis(100, 3_600_000))
+                .unwrap_or(default.breaker.cooldown),
+        },
+        health: HealthCheck {
+            path: t.hidden("health_check", "a path such as \"/healthz\"", |s| Ok(values::path_and_query(s)?)),
+            interval: t.duration("health_interval", millis(0, 3_600_000)).unwrap_or(default.health.interval),
+        },
     }
 }
 
@@ -79,45 +92,56 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
         endpoint(t, &place).map(|bot| Mode::Relay { bot, subprotocol })
     });
     let place = |name| Place { service: name, needed: on, upstreams, home: None, websocket: false };
+    let mut fallbacks = default.fallbacks;
+    let mut speech_cache = default.speech_cache;
+    let after = |t: &mut Table<'_, '_>, default: Duration| {
+        let after = t.duration("fallback_after", millis(100, 30_000)).unwrap_or(default);
+        if t.has("fallback") && after >= reply_deadline {
+            let why = format!("`fallback_after` in {} is not before `reply_deadline`", t.label());
+            let help = "the caller hears an apology before the fallback is asked: make it shorter".to_owned();
+            t.complain("fallback_after", why, help);
+        }
+        after
+    };
     let stt = t.section("stt", |t| {
-        let place = place("stt");
-        let webhook = |t: &mut Table<'_, '_>| {
-            let formats = [("wav", SttFormat::Wav), ("mulaw", SttFormat::Mulaw)];
-            let format = t.choice("format", &formats, &[]).unwrap_or(SttFormat::Wav);
-            endpoint(t, &place).map(|endpoint| Stt::Webhook { endpoint, format })
-        };
-        let kinds: [(_, Reader<'_, '_, _>); 4] = [
-            ("webhook", &webhook),
-            ("openai", &|t| vendors::openai_stt(t, &place)),
-            ("deepgram", &|t| vendors::deepgram_stt(t, &place)),
-            ("vosk", &|t| vendors::vosk(t, &place)),
-        ];
-        t.kinds(&kinds, &[]).flatten()
+        let stt = read_stt(t, &place("stt"));
+        fallbacks.stt_after = after(t, fallbacks.stt_after);
+        fallbacks.stt = t.tables("fallback", |t| {
+            let other = read_stt(t, &place("stt"));
+            if let (Some(first), Some(other)) = (&stt, &other)
+                && first.is_streaming() != other.is_streaming()
+            {
+                let (hears, then) = match first.is_streaming() {
+                    true => ("the call as it is said", "write kind = \"deepgram\" or \"vosk\""),
+                    false => ("one utterance after the other", "write kind = \"webhook\" or \"openai\""),
+                };
+                let why = format!("{} cannot stand in for a recogniser that hears {hears}", t.label());
+                t.complain("kind", why, then.to_owned());
+            }
+            other
+        });
+        stt
     });
     let agent = t.section("agent", |t| {
-        let place = place("agent");
-        let kinds: [(_, Reader<'_, '_, _>); 3] = [
-            ("webhook", &|t| endpoint(t, &place).map(|endpoint| Agent::Webhook { endpoint })),
-            ("openai", &|t| vendors::openai_agent(t, &place)),
-            ("conversation_relay", &|t| agents::relay(t, &place)),
-        ];
-        t.kinds(&kinds, &[]).flatten()
+        let agent = read_agent(t, &place("agent"));
+        fallbacks.agent_after = after(t, fallbacks.agent_after);
+        fallbacks.agent = t.tables("fallback", |t| {
+            let other = read_agent(t, &place("agent"));
+            if matches!(other, Some(Agent::ConversationRelay(_))) {
+                let why =
+                    format!("{} cannot stand in: such an app is in every call from its start", t.label());
+                t.complain("kind", why, "write kind = \"webhook\" or \"openai\"".to_owned());
+            }
+            other
+        });
+        agent
     });
     let tts = t.section("tts", |t| {
-        let place = place("tts");
-        let webhook = |t: &mut Table<'_, '_>| {
-            let voice = t.text("voice");
-            let pcm_rate = t.whole("pcm_rate", 8000..=48_000).and_then(|rate| u32::try_from(rate).ok());
-            let raw = pcm_rate.map_or_else(RawAudio::default, |pcm_rate| RawAudio { pcm_rate });
-            endpoint(t, &place).map(|endpoint| Tts::Webhook { endpoint, voice, raw })
-        };
-        let kinds: [(_, Reader<'_, '_, _>); 4] = [
-            ("webhook", &webhook),
-            ("openai", &|t| vendors::openai_tts(t, &place)),
-            ("elevenlabs", &|t| vendors::elevenlabs(t, &place)),
-            ("deepgram", &|t| vendors::deepgram(t, &place)),
-        ];
-        t.kinds(&kinds, &[]).flatten()
+        let tts = read_tts(t, &place("tts"));
+        fallbacks.tts_after = after(t, fallbacks.tts_after);
+        fallbacks.tts = t.tables("fallback", |t| read_tts(t, &place("tts")));
+        speech_cache = t.count("cache_mib", 0..=4096).map_or(speech_cache, |mib| mib * 1024 * 1024);
+        tts
     });
     let mode = match (on, stt, agent, tts) {
         (true, Some(stt), Some(agent), Some(tts)) => Mode::Dialogue { stt, agent, tts },
@@ -125,7 +149,47 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
         // Either echo is meant, or a problem was noted and nobody will see this.
         _ => Mode::Echo,
     };
-    Dialogue { mode, apology, apology_audio, filler, filler_after, reply_deadline }
+    Dialogue { mode, apology, apology_audio, filler, filler_after, reply_deadline, fallbacks, speech_cache }
+}
+
+fn read_stt(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Stt> {
+    let webhook = |t: &mut Table<'_, '_>| {
+        let formats = [("wav", SttFormat::Wav), ("mulaw", SttFormat::Mulaw)];
+        let format = t.choice("format", &formats, &[]).unwrap_or(SttFormat::Wav);
+        endpoint(t, place).map(|endpoint| Stt::Webhook { endpoint, format })
+    };
+    let kinds: [(_, Reader<'_, '_, _>); 4] = [
+        ("webhook", &webhook),
+        ("openai", &|t| vendors::openai_stt(t, place)),
+        ("deepgram", &|t| vendors::deepgram_stt(t, place)),
+        ("vosk", &|t| vendors::vosk(t, place)),
+    ];
+    t.kinds(&kinds, &[]).flatten()
+}
+
+fn read_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Agent> {
+    let kinds: [(_, Reader<'_, '_, _>); 3] = [
+        ("webhook", &|t| endpoint(t, place).map(|endpoint| Agent::Webhook { endpoint })),
+        ("openai", &|t| vendors::openai_agent(t, place)),
+        ("conversation_relay", &|t| agents::relay(t, place)),
+    ];
+    t.kinds(&kinds, &[]).flatten()
+}
+
+fn read_tts(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts> {
+    let webhook = |t: &mut Table<'_, '_>| {
+        let voice = t.text("voice");
+        let pcm_rate = t.whole("pcm_rate", 8000..=48_000).and_then(|rate| u32::try_from(rate).ok());
+        let raw = pcm_rate.map_or_else(RawAudio::default, |pcm_rate| RawAudio { pcm_rate });
+        endpoint(t, place).map(|endpoint| Tts::Webhook { endpoint, voice, raw })
+    };
+    let kinds: [(_, Reader<'_, '_, _>); 4] = [
+        ("webhook", &webhook),
+        ("openai", &|t| vendors::openai_tts(t, place)),
+        ("elevenlabs", &|t| vendors::elevenlabs(t, place)),
+        ("deepgram", &|t| vendors::deepgram(t, place)),
+    ];
+    t.kinds(&kinds, &[]).flatten()
 }
 
 /// Which service is read.
@@ -167,7 +231,7 @@ pub(super) fn endpoint(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Endpo
         http::HeaderValue::from_str(value).map_err(|_| "cannot be sent in a header")?;
         Ok(())
     });
-    let table = format!("[dialogue.{service}]");
+    let table = t.label();
     let has = |t: &mut Table<'_, '_>| (t.has("url"), t.has("upstream"), t.has("path"));
     match has(t) {
         (true, true, _) => t.complain(
@@ -206,6 +270,8 @@ pub(super) fn endpoint(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Endpo
         (Some(url), _) => {
             let mut upstream =
                 Upstream { tls: url.tls, ..Upstream::new(&url.server, vec![url.server.clone()]) };
+            // Somebody else's, as likely as not: who wants it looked at says so in [upstreams].
+            upstream.health.interval = Duration::ZERO;
             if home.is_some() && url.tls {
                 upstream.idle_timeout = VENDORS_IDLE_TIMEOUT;
             }
@@ -290,6 +356,104 @@ mod tests {
              add it, with a `url` or an `upstream`\n\
              gateway.toml:4:11: [dialogue.tts] has neither `url` nor `upstream`, and `mode` is \"dialogue\"; \
              add one, such as url = \"http://127.0.0.1:9001/tts\""
+        );
+    }
+
+    /// A dialogue with more to it, which begins on line 6.
+    fn dialogue_with(more: &str) -> Result<Dialogue, String> {
+        let text = format!(
+            "[dialogue]\nmode = \"dialogue\"\nagent.url = \"http://a/\"\n\
+             [upstreams.b]\nservers = [\"b:1\"]\n{more}"
+        );
+        check(&text, &[("OPENAI_API_KEY", "k"), ("DEEPGRAM_API_KEY", "d")]).map(|config| config.dialogue)
+    }
+
+    #[test]
+    fn who_stands_in_is_a_service_like_the_first() {
+        let dialogue = dialogue_with(
+            r#"
+            [dialogue.stt]
+            kind = "deepgram"
+            api_key = "env:DEEPGRAM_API_KEY"
+            [[dialogue.stt.fallback]]
+            kind = "vosk"
+            url = "ws://v:2700"
+            [dialogue.tts]
+            url = "http://a/"
+            fallback_after = "900ms"
+            cache_mib = 3
+            [[dialogue.tts.fallback]]
+            kind = "openai"
+            api_key = "env:OPENAI_API_KEY"
+            [[dialogue.tts.fallback]]
+            upstream = "b"
+            path = "/tts"
+            "#,
+        )
+        .unwrap();
+        let Fallbacks { stt, stt_after, agent, tts, tts_after, .. } = dialogue.fallbacks;
+        assert!(matches!(&*stt, [Stt::Vosk(_)]), "{stt:?}");
+        let names = tts.iter().map(|tts| tts.endpoint().upstream.name.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["api.openai.com:443", "b"]);
+        assert_eq!(
+            (stt_after, agent, tts_after),
+            (Duration::from_secs(2), vec![], Duration::from_millis(900))
+        );
+        assert_eq!(dialogue.speech_cache, 3 << 20);
+    }
+
+    #[test]
+    fn who_cannot_stand_in_is_told() {
+        let tts = "[dialogue.tts]\nurl = \"http://a/\"\n";
+        let stt = "[dialogue.stt]\nurl = \"http://a\"\n";
+        let streams = "[dialogue.stt]\nkind = \"vosk\"\nurl = \"ws://v\"\n";
+        for (more, said) in [
+            (
+                format!("{tts}{streams}[[dialogue.stt.fallback]]\nkind = \"webhook\"\nurl = \"http://a/\""),
+                "12:8: [dialogue.stt.fallback] cannot stand in for a recogniser that hears the call as it is said; \
+                 write kind = \"deepgram\" or \"vosk\"",
+            ),
+            (
+                format!("{tts}{stt}[[dialogue.stt.fallback]]\nkind = \"vosk\"\nurl = \"ws://v\""),
+                "11:8: [dialogue.stt.fallback] cannot stand in for a recogniser that hears one utterance after \
+                 the other; write kind = \"webhook\" or \"openai\"",
+            ),
+            (
+                format!("{stt}{tts}[[dialogue.tts.fallback]]\nurl = \"http://a\"\nvocie = \"x\""),
+                "12:1: unknown key `vocie` in [dialogue.tts.fallback]; did you mean `voice`?",
+            ),
+            (
+                format!("{stt}{tts}fallback = \"x\""),
+                "10:12: `fallback` in [dialogue.tts]: `\"x\"` is a string; \
+                 write tables, each with the header [[dialogue.tts.fallback]]",
+            ),
+            (
+                format!("{stt}{tts}fallback_after = \"6s\"\n[[dialogue.tts.fallback]]\nurl = \"http://a\""),
+                "10:18: `fallback_after` in [dialogue.tts] is not before `reply_deadline`; \
+                 the caller hears an apology before the fallback is asked: make it shorter",
+            ),
+            (
+                format!(
+                    "[upstreams.c]\nservers = [\"c:1\"]\nbreaker_failures = -1\nhealth_check = \"x\"\n{stt}{tts}"
+                ),
+                "8:20: `breaker_failures` in [upstreams.c]: `-1` is too small; write a whole number from 0 to 1000\n\
+                 gateway.toml:9:16: `health_check` in [upstreams.c]: the value does not start with /; \
+                 write a path such as \"/healthz\"",
+            ),
+        ] {
+            assert_eq!(dialogue_with(&more).map(drop), Err(format!("gateway.toml:{said}")), "{more}");
+        }
+        let relay = "[dialogue]\nagent.url = \"http://a/\"\n[[dialogue.agent.fallback]]\n\
+                     kind = \"conversation_relay\"\nurl = \"ws://v\"";
+        let said = "gateway.toml:4:8: [dialogue.agent.fallback] cannot stand in: such an app is in every call from \
+                    its start; write kind = \"webhook\" or \"openai\"";
+        assert_eq!(check(relay, &[]).map(drop), Err(said.to_owned()));
+        // One that is nowhere is told of at its own place.
+        let nowhere =
+            dialogue_with(&format!("{stt}{tts}[[dialogue.tts.fallback]]\nvoice = \"x\"")).unwrap_err();
+        assert!(
+            nowhere.contains(":10:") && nowhere.contains("has neither `url` nor `upstream`"),
+            "{nowhere}"
         );
     }
 

@@ -68,10 +68,10 @@ pub(super) fn openai_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<A
     let max_tokens = t.count("max_tokens", 1..=1_000_000);
     let max_completion_tokens = t.count("max_completion_tokens", 1..=1_000_000);
     if t.has("max_tokens") && t.has("max_completion_tokens") {
+        let label = t.label();
         t.complain(
             "max_tokens",
-            "[dialogue.agent] has both `max_tokens` and `max_completion_tokens`, two names of one limit"
-                .to_owned(),
+            format!("{label} has both `max_tokens` and `max_completion_tokens`, two names of one limit"),
             "keep the one that the model takes: the second is the newer".to_owned(),
         );
     }
@@ -128,7 +128,7 @@ pub(super) fn elevenlabs(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts
         .as_ref()
         .is_some_and(|id| !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)))
     {
-        let why = "`voice_id` in [dialogue.tts] is no ID of a voice: these are letters and digits".to_owned();
+        let why = format!("`voice_id` in {} is no ID of a voice: these are letters and digits", t.label());
         t.complain("voice_id", why, format!("write {wanted}"));
     }
     let wanted = "a model such as \"eleven_flash_v2_5\"";
@@ -196,21 +196,30 @@ impl Account {
         let wanted = format!("a key such as \"env:{}\"", vendor.variable);
         let api_key = t.hidden("api_key", &wanted, |text| match text {
             "" => Err(Refused::from("is empty")),
+            text if text.starts_with("sk-") && vendor.kind != OPENAI.kind => {
+                Err(Refused::from("begins as a key of OpenAI does"))
+            }
             text if text.bytes().all(|b| b.is_ascii_graphic()) => Ok(Secret(text.to_owned())),
             _ => Err(Refused::from("has a space, or what is no key's: was it pasted with more than itself?")),
         });
-        let host = vendor.home.trim_start_matches("https://").split('/').next().unwrap_or_default();
-        let is_host = |server: &String| server.rsplit_once(':').is_some_and(|(name, _)| name == host);
-        let is_vendor = |e: &Endpoint| e.upstream.servers.iter().any(is_host);
+        let is_at = |vendor: &Vendor, e: &Endpoint| {
+            let host = vendor.home.trim_start_matches("https://").split('/').next().unwrap_or_default();
+            let is_host = |server: &String| server.rsplit_once(':').is_some_and(|(name, _)| name == host);
+            e.upstream.servers.iter().any(is_host)
+        };
+        let is_vendor = |e: &Endpoint| is_at(vendor, e);
+        let others = [&OPENAI, &ELEVENLABS, &DEEPGRAM].into_iter().filter(|other| other.kind != vendor.kind);
+        for other in others.filter(|other| endpoint.as_ref().is_some_and(|e| is_at(other, e))) {
+            let why =
+                format!("{} is kind = {:?}, and who answers there is {}", t.label(), vendor.kind, other.name);
+            t.complain("url", why, format!("write kind = {:?}, or the `url` of {}", other.kind, vendor.name));
+        }
         let has_key =
             |e: &Endpoint| e.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(vendor.header));
         let elsewhere = endpoint.as_ref().is_some_and(|e| !is_vendor(e));
         let lacks_key = |e: &Endpoint| is_vendor(e) && !has_key(e);
         if place.needed && !t.has("api_key") && endpoint.as_ref().is_some_and(lacks_key) {
-            let why = format!(
-                "[dialogue.{}] has no `api_key`, and {} answers nobody without",
-                place.service, vendor.name
-            );
+            let why = format!("{} has no `api_key`, and {} answers nobody without", t.label(), vendor.name);
             t.complain("kind", why, format!("add api_key = \"env:{}\"", vendor.variable));
         }
         Account { vendor, service: place.service, endpoint, api_key, elsewhere }
@@ -227,20 +236,28 @@ impl Account {
         let Vendor { kind, name, .. } = self.vendor;
         // Who speaks OpenAI's API may well pass requests on to another vendor, by that one's names.
         let may_be_anyones = *kind == "openai" && self.elsewhere;
-        let given = t.parsed(key, wanted, |text| match whose(text) {
+        let given = t.parsed(key, wanted, |text| match named(text) {
             _ if text.trim().is_empty() => Err(Refused::from("is empty")),
-            Some((other, thing)) if other.kind != *kind && !may_be_anyones => Err(Refused::because(
-                &format!("is a {thing} of {}, and this is {name}", other.name),
-                format!("write {wanted}, or kind = {:?}", other.kind),
+            _ if may_be_anyones => Ok(text.to_owned()),
+            Some(Named { whose, thing, .. }) if whose.kind != *kind => Err(Refused::because(
+                &format!("is a {thing} of {}, and this is {name}", whose.name),
+                format!("write {wanted}, or kind = {:?}", whose.kind),
             )),
-            _ => Ok(text.to_owned()),
+            // A model that both hears and speaks is no model to name here either.
+            Some(Named { thing: "model", service, .. }) if service != self.service => Err(Refused::because(
+                &format!("is a model {}, and here one is wanted {}", does(service), does(self.service)),
+                format!("write {wanted}"),
+            )),
+            Some(Named { thing: "voice", .. }) if key.starts_with("model") => {
+                Err(Refused::because("is a voice, and no model", format!("write {wanted}")))
+            }
+            Some(_) | None => Ok(text.to_owned()),
         });
         if t.has(key) {
             return given;
         }
         if may_be_anyones {
-            let why =
-                format!("[dialogue.{}] has no `{key}`, and who answers there is not {name}", self.service);
+            let why = format!("{} has no `{key}`, and who answers there is not {name}", t.label());
             t.complain("url", why, format!("add the `{key}` by the name that it has there"));
         }
         default.map(str::to_owned)
@@ -252,13 +269,9 @@ pub(super) fn deepgram_stt(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<S
     let account = Account::read(t, &Place { websocket: true, ..*place }, &DEEPGRAM);
     let model = account.name(t, "model", "a model such as \"nova-3\"", Some("nova-3"));
     let begins = |with: &str| model.as_ref().is_some_and(|model| model.starts_with(with));
-    for (with, what) in
-        [("aura-", "is a voice"), ("flux-", "wants /v2/listen, which is not in this version yet")]
-    {
-        if begins(with) {
-            let why = format!("`model` in [dialogue.stt] {what}");
-            t.complain("model", why, "write a model such as \"nova-3\"".to_owned());
-        }
+    if begins("flux-") {
+        let why = format!("`model` in {} wants /v2/listen, which is not in this version yet", t.label());
+        t.complain("model", why, "write a model such as \"nova-3\"".to_owned());
     }
     let language = language(t, "language").or(Some("en".to_owned()));
     let ms = |d: Option<Duration>, default| d.unwrap_or(Duration::from_millis(default));
@@ -266,7 +279,7 @@ pub(super) fn deepgram_stt(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<S
     let endpointing = some(ms(t.millis("endpointing", 0..=5000), 300));
     let utterance_end = some(ms(t.millis("utterance_end_ms", 0..=5000), 1000));
     if utterance_end.is_some_and(|gap| gap < Duration::from_secs(1)) {
-        let why = "`utterance_end_ms` in [dialogue.stt] is less than Deepgram can do".to_owned();
+        let why = format!("`utterance_end_ms` in {} is less than Deepgram can do", t.label());
         t.complain("utterance_end_ms", why, "write 1000 to 5000, or 0 for never".to_owned());
     }
     let smart_format = t.flag("smart_format").unwrap_or(false);
@@ -277,7 +290,7 @@ pub(super) fn deepgram_stt(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<S
     });
     let keyterm = keyterm.unwrap_or_default();
     if !keyterm.is_empty() && !begins("nova-3") {
-        let why = "`keyterm` in [dialogue.stt] is for nova-3, and `model` is another".to_owned();
+        let why = format!("`keyterm` in {} is for nova-3, and `model` is another", t.label());
         t.complain("keyterm", why, "leave it out, or write model = \"nova-3\"".to_owned());
     }
     Some(Stt::Deepgram(DeepgramStt {
@@ -300,8 +313,16 @@ pub(super) fn vosk(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Stt> {
     Some(Stt::Vosk(VoskStt { endpoint: endpoint?, phrase_list: phrase_list.unwrap_or_default() }))
 }
 
-/// Whose this name plainly is, and what it is the name of.
-fn whose(name: &str) -> Option<(&'static Vendor, &'static str)> {
+/// What a name plainly is the name of.
+struct Named {
+    whose: &'static Vendor,
+    thing: &'static str,
+    /// The service that it is for, as [dialogue] has it.
+    service: &'static str,
+}
+
+/// `None` for a name that may be anybody's.
+fn named(name: &str) -> Option<Named> {
     let begins = |with: &[&str]| with.iter().any(|with| name.starts_with(with));
     let has = |of: fn(&u8) -> bool| name.bytes().any(|b| of(&b));
     let is_elevenlabs_id = name.len() == 20
@@ -309,14 +330,32 @@ fn whose(name: &str) -> Option<(&'static Vendor, &'static str)> {
         && has(u8::is_ascii_digit)
         && has(u8::is_ascii_uppercase)
         && has(u8::is_ascii_lowercase);
-    Some(match () {
-        () if OPENAI_VOICES.contains(&name) => (&OPENAI, "voice"),
-        () if begins(&["gpt-", "tts-1", "whisper-1"]) => (&OPENAI, "model"),
-        () if is_elevenlabs_id => (&ELEVENLABS, "voice"),
-        () if begins(&["eleven_", "scribe_"]) => (&ELEVENLABS, "model"),
-        () if begins(&["aura-", "nova-"]) => (&DEEPGRAM, "model"),
-        () => return None,
-    })
+    let is = |whose, thing, service| Some(Named { whose, thing, service });
+    match () {
+        () if OPENAI_VOICES.contains(&name) => is(&OPENAI, "voice", "tts"),
+        () if begins(&["tts-1"]) || begins(&["gpt-"]) && name.contains("-tts") => is(&OPENAI, "model", "tts"),
+        () if begins(&["whisper-1", "gpt-transcribe"])
+            || begins(&["gpt-"]) && name.contains("-transcribe") =>
+        {
+            is(&OPENAI, "model", "stt")
+        }
+        () if begins(&["gpt-"]) => is(&OPENAI, "model", "agent"),
+        () if is_elevenlabs_id => is(&ELEVENLABS, "voice", "tts"),
+        () if begins(&["eleven_"]) => is(&ELEVENLABS, "model", "tts"),
+        () if begins(&["scribe_"]) => is(&ELEVENLABS, "model", "stt"),
+        () if begins(&["aura-"]) => is(&DEEPGRAM, "model", "tts"),
+        () if begins(&["nova-", "flux-"]) => is(&DEEPGRAM, "model", "stt"),
+        () => None,
+    }
+}
+
+/// What a service does, for a name that is in the wrong one.
+fn does(service: &str) -> &'static str {
+    match service {
+        "stt" => "that hears",
+        "tts" => "that speaks",
+        _ => "that answers",
+    }
 }
 
 pub(super) fn language(t: &mut Table<'_, '_>, key: &'static str) -> Option<String> {

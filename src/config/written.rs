@@ -264,6 +264,23 @@ impl<'a> Table<'_, 'a> {
         });
     }
 
+    /// Every table in the list `[[name.key]]`, in its order.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&mut Table<'_, 'a>) -> Option<T>,
+    ) -> Vec<T> {
+        let header = format!("[[{}]]", join(&self.asked().name, key));
+        let list = self.get(key, &format!("tables, each with the header {header}"), |given| match given {
+            Given::Written(value) => value.get_ref().as_array().ok_or_else(|| type_of(value.get_ref())),
+            Given::Environment(..) => Err(Refused::from("cannot be a list")),
+        });
+        let items = list.into_iter().flatten();
+        items
+            .filter_map(|item| read(&mut self.open(Cow::Borrowed(key), vec![Given::Written(item)])))
+            .collect()
+    }
+
     /// Every entry of `[name.key]`: free names, secret values. `check` looks at both.
     pub(super) fn secrets(
         &mut self,
@@ -320,6 +337,11 @@ impl<'a> Table<'_, 'a> {
         self.asked().entries.is_some_and(|entries| entries.contains_key(key))
     }
 
+    /// `[dialogue.stt]`: this table, as messages name it.
+    pub(super) fn label(&mut self) -> String {
+        format!("[{}]", self.asked().name)
+    }
+
     /// Is this table in the file at all?
     pub(super) fn is_written(&mut self) -> bool {
         self.asked().entries.is_some()
@@ -343,6 +365,12 @@ impl<'a> Table<'_, 'a> {
         let name = join(&self.asked().name, &key);
         let header =
             self.asked().entries.and_then(|entries| entries.get_key_value(&*key)).map(|(key, _)| key.span());
+        // One table of a list stands where it stands.
+        let own = given.iter().find_map(|given| match given {
+            Given::Written(value) if value.get_ref().is_table() => Some(value.span()),
+            Given::Written(_) | Given::Environment(..) => None,
+        });
+        let header = if self.is_list(&key) { own } else { header };
         self.asked().keys.push(key.clone());
         let entries =
             self.doc.judge(self.index, &key, given, &format!("a table, [{name}]"), true, |_, given| {
@@ -356,6 +384,11 @@ impl<'a> Table<'_, 'a> {
         let index = self.doc.tables.len();
         self.doc.tables.push(Asked { header, entries, ..Asked::new(name) });
         Table { doc: self.doc, index }
+    }
+
+    fn is_list(&mut self, key: &str) -> bool {
+        let value = self.asked().entries.and_then(|entries| entries.get(key));
+        value.is_some_and(|value| value.get_ref().is_array())
     }
 
     fn get<T>(

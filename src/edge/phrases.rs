@@ -109,13 +109,18 @@ pub(super) async fn render(gateway: Arc<Gateway>) {
         ("idle_hangup", goodbye, &phrases.goodbye),
         ("transfer_apology", transfer_apology, &phrases.transfer_apology),
     ] {
+        // In another voice than the first, until that is back.
+        let mut stands_in = false;
         let mut told = false;
         while !text.is_empty() {
-            match services.render(text).await {
-                Ok(audio) => {
-                    info!(phrase = name, ms = audio.len() / 8, "PHRASE_RENDERED");
+            match services.render(text, !stands_in).await {
+                Ok((audio, first_voice)) => {
+                    info!(phrase = name, ms = audio.len() / 8, first_voice, "PHRASE_RENDERED");
                     place.store(Arc::new(Phrase { text: text.to_owned(), audio: Bytes::from(audio) }));
-                    break;
+                    if first_voice {
+                        break;
+                    }
+                    stands_in = true;
                 }
                 Err(failure) if !told => {
                     told = true;

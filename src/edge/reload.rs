@@ -20,6 +20,7 @@ use super::phrases::{Phrases, render};
 use super::proxy::Proxy;
 use super::serve::{StartError, services};
 use crate::config::{self, Config, Source};
+use crate::upstream::Services;
 
 /// How often the file is looked at. A change counts when two looks have seen the same.
 const LOOK: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ struct Reloading {
     generation: i64,
     /// Gives the phrases of the present configuration a voice.
     rendering: Option<(Arc<Phrases>, JoinHandle<()>)>,
+    /// Looks after the servers of the present configuration's services.
+    probing: Option<(Arc<Services>, JoinHandle<()>)>,
 }
 
 impl Live {
@@ -49,7 +52,7 @@ impl Live {
             proxy: ArcSwap::from_pointee(Proxy::new(Arc::new(gateway)).map_err(StartError::App)?),
             at_start: look(&source),
             source,
-            reloading: Mutex::new(Reloading { generation: 1, rendering: None }),
+            reloading: Mutex::new(Reloading { generation: 1, rendering: None, probing: None }),
         })
     }
 
@@ -72,6 +75,7 @@ impl Live {
                 proxy.gateway.takes_over();
                 self.proxy.store(Arc::new(proxy));
                 self.render(&mut reloading);
+                self.probe(&mut reloading);
                 reloading.generation += 1;
                 let generation = reloading.generation;
                 metrics.config_generation.set(generation);
@@ -118,6 +122,17 @@ impl Live {
         }
         reloading.rendering = Some((phrases, tokio::spawn(render(gateway))));
     }
+
+    fn probe(&self, reloading: &mut Reloading) {
+        let services = self.gateway().services.clone();
+        match &reloading.probing {
+            Some((same, _)) if Arc::ptr_eq(same, &services) => return,
+            Some((_, others)) => others.abort(),
+            None => {}
+        }
+        let probed = services.clone();
+        reloading.probing = Some((services, tokio::spawn(async move { probed.probe().await })));
+    }
 }
 
 fn now() -> i64 {
@@ -143,14 +158,19 @@ fn keep(old: &Config, new: &mut Config) -> Vec<&'static str> {
     kept
 }
 
-/// Reloads on SIGHUP and when the file has changed; gives the phrases their first voice.
+/// Reloads on SIGHUP and when the file has changed; gives the phrases their first voice, and looks
+/// after the services.
 pub(super) struct Watching(pub(super) Arc<Live>);
 
 #[async_trait]
 impl BackgroundService for Watching {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let live = &self.0;
-        live.render(&mut *live.reloading.lock().await);
+        {
+            let mut reloading = live.reloading.lock().await;
+            live.render(&mut reloading);
+            live.probe(&mut reloading);
+        }
         let Ok(mut hup) = signal(SignalKind::hangup()) else {
             return warn!("SIGHUP cannot be received: POST /reload does the same");
         };

@@ -24,9 +24,9 @@ use super::tapes::Sweeping;
 use super::upgrade::is_successor;
 use super::{shutdown, tls};
 use crate::call::Service as SpeechService;
-use crate::config::{Config, Mode, Source};
+use crate::config::{Config, Fallbacks, Mode, Source};
 use crate::observe::Metrics;
-use crate::upstream::{Carrier, Services, Unusable};
+use crate::upstream::{Carrier, Notice, Services, Unusable};
 
 /// The listener's own buffers, for each connection: a call needs no more, and larger reads and
 /// writes go past them.
@@ -132,18 +132,27 @@ pub(super) fn services(config: &Config, metrics: &Arc<Metrics>) -> Result<Servic
     for (name, service) in upstreams(config) {
         metrics.know_upstream(name, service);
     }
-    let observed = metrics.clone();
-    Ok(Services::new(&config.dialogue, move |done| {
-        observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
-    })?)
+    Ok(Services::new(&config.dialogue, count(metrics))?)
+}
+
+/// Counts what the services tell.
+fn count(metrics: &Arc<Metrics>) -> impl Fn(&Notice) + Send + Sync + 'static {
+    let metrics = metrics.clone();
+    move |notice| match notice {
+        Notice::Done(done) => {
+            metrics.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
+        }
+        Notice::FellBack { service } => metrics.fell_back(*service),
+        Notice::Cache { hit } => metrics.speech_cache(*hit),
+        Notice::Health { upstream, breaker_state, healthy } => {
+            metrics.upstream_health(upstream, *breaker_state, *healthy);
+        }
+    }
 }
 
 /// Who ends calls and takes them elsewhere, with its metrics; `None` where it cannot be asked.
 pub(super) fn carrier(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Carrier>>, StartError> {
-    let observed = metrics.clone();
-    let carrier = Carrier::new(config, move |done| {
-        observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
-    })?;
+    let carrier = Carrier::new(config, count(metrics))?;
     if carrier.is_some() {
         metrics.know_upstream(Carrier::NAME, SpeechService::Carrier);
     }
@@ -156,11 +165,13 @@ fn upstreams(config: &Config) -> Vec<(&str, SpeechService)> {
         Mode::Echo => Vec::new(),
         Mode::Relay { bot, .. } => vec![(bot.upstream.name.as_str(), SpeechService::Agent)],
         Mode::Dialogue { stt, agent, tts } => {
-            vec![
-                (stt.endpoint().upstream.name.as_str(), SpeechService::Stt),
-                (agent.endpoint().upstream.name.as_str(), SpeechService::Agent),
-                (tts.endpoint().upstream.name.as_str(), SpeechService::Tts),
-            ]
+            let Fallbacks { stt: stts, agent: agents, tts: ttss, .. } = &config.dialogue.fallbacks;
+            let stts = std::iter::once(stt).chain(stts).map(|stt| (stt.endpoint(), SpeechService::Stt));
+            let agents =
+                std::iter::once(agent).chain(agents).map(|agent| (agent.endpoint(), SpeechService::Agent));
+            let ttss = std::iter::once(tts).chain(ttss).map(|tts| (tts.endpoint(), SpeechService::Tts));
+            let all = stts.chain(agents).chain(ttss);
+            all.map(|(endpoint, service)| (endpoint.upstream.name.as_str(), service)).collect()
         }
     }
 }

@@ -229,6 +229,7 @@ impl Session {
                 (gateway.services.for_call(ids.clone(), answers.clone()), answers, inbox)
             }
         };
+        let recogniser = gateway.services.recognise(&ids.call_sid, answers.clone());
         Session {
             socket,
             mode,
@@ -240,7 +241,7 @@ impl Session {
             ids,
             started,
             requests: Vec::new(),
-            recogniser: gateway.services.recognise(answers.clone()),
+            recogniser,
             answers,
             inbox,
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),

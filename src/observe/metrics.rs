@@ -3,8 +3,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::call::{FailureKind, Service, StopReason, TurnResult};
@@ -149,6 +149,10 @@ pub struct Metrics {
     pub dtmf: IntCounter,
     upstream_requests: IntCounterVec,
     upstream_seconds: HistogramVec,
+    upstream_healthy: GaugeVec,
+    breaker_state: IntGaugeVec,
+    fallbacks: IntCounterVec,
+    speech_cache: IntCounterVec,
     http_requests: IntCounterVec,
     http_duration: HistogramVec,
     pub http_inflight: IntGauge,
@@ -268,6 +272,27 @@ impl Metrics {
                 &["upstream", "kind"],
                 &TURN,
             )?,
+            upstream_healthy: new.register(GaugeVec::new(
+                Opts::new("upstream_healthy", "The part of an upstream's servers that is asked: 1 for all."),
+                &["upstream"],
+            )?)?,
+            breaker_state: new.register(IntGaugeVec::new(
+                Opts::new(
+                    "breaker_state",
+                    "0: an upstream is asked; 1: one request at a time finds out; 2: it is not asked.",
+                ),
+                &["upstream"],
+            )?)?,
+            fallbacks: new.counters(
+                "fallbacks_total",
+                "Times that the next service of a list was asked, since the one before had failed.",
+                &["kind"],
+            )?,
+            speech_cache: new.counters(
+                "speech_cache_total",
+                "Sentences looked for in the cache of what was said before, by result.",
+                &["result"],
+            )?,
             http_requests: new.counters(
                 "http_requests_total",
                 "HTTP requests, by who answers them and the class of the status.",
@@ -334,6 +359,8 @@ impl Metrics {
         BARGE_INS.iter().for_each(|o| drop(self.barge_ins.with_label_values(&[o])));
         STAGES.iter().for_each(|s| drop(self.turn_stage.with_label_values(&[s])));
         DROPPED.iter().for_each(|r| drop(self.frames_dropped.with_label_values(&["in", r])));
+        Service::ALL.iter().for_each(|s| drop(self.fallbacks.with_label_values(&[s.as_str()])));
+        ["hit", "miss"].iter().for_each(|r| drop(self.speech_cache.with_label_values(&[r])));
         for event in ["stream-started", "stream-stopped", "stream-error", "other"] {
             self.stream_status.with_label_values(&[event]);
         }
@@ -354,6 +381,7 @@ impl Metrics {
     pub fn know_upstream(&self, upstream: &str, service: Service) {
         let kind = service.as_str();
         self.upstream_seconds.with_label_values(&[upstream, kind]);
+        self.upstream_health(upstream, 0, 1.0);
         for result in RESULTS.into_iter().chain(FailureKind::ALL.map(FailureKind::as_str)) {
             self.upstream_requests.with_label_values(&[upstream, kind, result]);
         }
@@ -365,6 +393,19 @@ impl Metrics {
         if let Some(seconds) = first_byte {
             self.upstream_seconds.with_label_values(&[upstream, kind]).observe(seconds);
         }
+    }
+
+    pub fn upstream_health(&self, upstream: &str, breaker_state: i64, healthy: f64) {
+        self.breaker_state.with_label_values(&[upstream]).set(breaker_state);
+        self.upstream_healthy.with_label_values(&[upstream]).set(healthy);
+    }
+
+    pub fn fell_back(&self, service: Service) {
+        self.fallbacks.with_label_values(&[service.as_str()]).inc();
+    }
+
+    pub fn speech_cache(&self, hit: bool) {
+        self.speech_cache.with_label_values(&[if hit { "hit" } else { "miss" }]).inc();
     }
 
     pub fn http_done(&self, route: Route, status: u16, seconds: f64) {

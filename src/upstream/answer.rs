@@ -71,8 +71,8 @@ impl Answer {
             self.read_up_to(most, &mut said).await;
             let (owner, said) = match &self.vendor {
                 Some(vendor) => vendor.refusal(status.as_u16(), &self.header(RETRY_AFTER.as_str()), &said),
-                None if said.is_empty() => (Owner::Vendor, "(no body)".to_owned()),
-                None => (Owner::Vendor, quote(&said)),
+                None if said.is_empty() => (Owner::of_status(status.as_u16()), "(no body)".to_owned()),
+                None => (Owner::of_status(status.as_u16()), quote(&said)),
             };
             return Err(self.failure(kind, owner, format!("answered {}: {said}", status.as_u16())));
         }
@@ -179,8 +179,8 @@ impl Answer {
     }
 
     fn failure(&self, kind: FailureKind, owner: Owner, why: String) -> Failure {
-        let owner = self.vendor.as_ref().map(|_| format!("{owner}: ")).unwrap_or_default();
-        Failure { upstream: self.upstream.clone(), kind, why: format!("{owner}{} {why}", self.request) }
+        let owner = owner.named(self.vendor.is_some());
+        Failure { upstream: self.upstream.clone(), kind, why: format!("{owner}: {} {why}", self.request) }
     }
 
     fn so_far(&self) -> String {

@@ -16,6 +16,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use super::Unusable;
 use super::answer::{quote, seconds};
+use super::owner::Owner;
 use crate::call::{Failure, FailureKind};
 use crate::config::Endpoint;
 
@@ -137,10 +138,15 @@ fn refused(error: Error) -> (FailureKind, &'static str, String) {
             let body = answer.body().as_deref().map(quote).unwrap_or_default();
             (kind, owner, format!("answered {status} instead of 101: {body}"))
         }
-        Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            (FailureKind::Connect, "your bot", "connection refused: is it running?".to_owned())
+        Error::Io(error) => {
+            let (owner, why) = Owner::of_io(&error);
+            let owner = match owner {
+                Owner::Config(_) => "your config: url",
+                Owner::Network => "the network",
+                Owner::Vendor | Owner::Refusing | Owner::Failing => "your bot",
+            };
+            (FailureKind::Connect, owner, why)
         }
-        Error::Io(error) => (FailureKind::Connect, "the network", error.to_string()),
         Error::Tls(error) => (FailureKind::Connect, "your bot", format!("no TLS: {error}")),
         other => (FailureKind::Protocol, "your bot", format!("no WebSocket handshake: {other}")),
     }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::answer::{quote, root_cause, seconds};
 use super::http::{Unusable, no_connection};
-use super::observed::{Observation, OnDone, Watch};
+use super::observed::{Notice, Tell, Watch};
 use super::owner::Owner;
 use super::{CallIds, tell};
 use crate::call::{Control, Destination, Failure, FailureKind, Input, Job, Service};
@@ -30,7 +30,7 @@ pub struct Carrier {
     /// Where streams come back to, up to their path, and where their status goes.
     stream: Option<(String, String)>,
     connecting: Upstream,
-    on_done: OnDone,
+    tell: Tell,
 }
 
 impl Carrier {
@@ -40,7 +40,7 @@ impl Carrier {
     /// None where no credentials are configured. Connects nowhere yet.
     pub fn new(
         config: &Config,
-        on_done: impl Fn(&Observation) + Send + Sync + 'static,
+        tell: impl Fn(&Notice) + Send + Sync + 'static,
     ) -> Result<Option<Carrier>, Unusable> {
         let api = config.twilio.api.clone();
         if api.credentials.is_none() {
@@ -69,7 +69,7 @@ impl Carrier {
             // `http` becomes `ws`, and so `https` becomes `wss`.
             (url.replacen("http", "ws", 1), format!("{url}{}", config.twilio.stream_status))
         });
-        Ok(Some(Carrier { client, api, stream, connecting, on_done: Arc::new(on_done) }))
+        Ok(Some(Carrier { client, api, stream, connecting, tell: Arc::new(tell) }))
     }
 
     /// Has this done to a call: one `Controlled`, or `Failed`.
@@ -82,7 +82,7 @@ impl Carrier {
         back: &str,
         to: &Sender<Input<'static>>,
     ) {
-        let mut watch = Watch::new(&self.on_done, Carrier::NAME, Service::Carrier);
+        let mut watch = Watch::new(&self.tell, Carrier::NAME, Service::Carrier, self.api.timeout);
         let done = match self.request(ids, control, back) {
             Ok(request) => {
                 let asked = timeout(self.api.timeout, self.ask(&request, control, &mut watch)).await;
@@ -99,7 +99,7 @@ impl Carrier {
                 Input::Controlled { number }
             }
             Err(failure) => {
-                watch.failed(failure.kind);
+                watch.failed(&failure);
                 Input::Failed { job: Job::Control { number }, failure }
             }
         };

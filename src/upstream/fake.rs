@@ -10,12 +10,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::time::timeout;
 
-use super::{Observation, Services};
+use super::{Notice, Observation, Services};
 use crate::audio::mulaw;
 use crate::call::{Failure, Input};
 use crate::config::{
-    Agent, Dialogue, Endpoint, Mode, OpenAiStt, OpenAiTts, RawAudio, Secret, SpeechFormat, Stt, SttFormat,
-    Tts, Upstream,
+    Agent, Dialogue, Endpoint, Fallbacks, Mode, OpenAiAgent, OpenAiStt, OpenAiTts, RawAudio, Secret,
+    SpeechFormat, Stt, SttFormat, Tts, Upstream,
 };
 
 /// Long enough on the busiest machine; only a test that fails waits for it.
@@ -102,10 +102,7 @@ impl Fake {
             [stt, agent, tts].into_iter().for_each(|endpoint| change(&mut endpoint.upstream));
         }
         let done = self.done.as_ref().unwrap().0.clone();
-        Services::new(&dialogue, move |observation| {
-            let _ = done.send(observation.clone());
-        })
-        .unwrap()
+        Services::new(&dialogue, move |notice| tell_done(&done, notice)).unwrap()
     }
 
     /// The same, with a recogniser and a voice that speak a vendor's API, which begins at `/v1`.
@@ -120,10 +117,7 @@ impl Fake {
             (*old_stt, *old_tts) = (stt(api.clone()), tts(api));
         }
         let done = self.done.as_ref().unwrap().0.clone();
-        Services::new(&dialogue, move |observation| {
-            let _ = done.send(observation.clone());
-        })
-        .unwrap()
+        Services::new(&dialogue, move |notice| tell_done(&done, notice)).unwrap()
     }
 
     /// The same, with an agent of another kind, whose API begins at `/v1`.
@@ -220,18 +214,22 @@ impl Peer {
     }
 }
 
+pub(super) fn tell_done(done: &UnboundedSender<Observation>, notice: &Notice) {
+    if let Notice::Done(observation) = notice {
+        let _ = done.send(observation.clone());
+    }
+}
+
 /// A dialogue all three services of which are these servers, with time-outs that no test waits for.
 pub(super) fn dialogue(servers: &[String]) -> Dialogue {
     let endpoint = |path: &str| Endpoint {
         upstream: Upstream {
-            name: "bot".to_owned(),
-            servers: servers.to_vec(),
-            tls: false,
             connect_timeout: PATIENCE,
             first_byte_timeout: PATIENCE,
             stall_timeout: PATIENCE,
             idle_timeout: PATIENCE,
             max_in_flight: 8,
+            ..Upstream::new("bot", servers.to_vec())
         },
         path: path.to_owned(),
         headers: vec![("Authorization".to_owned(), Secret("Bearer hush".to_owned()))],
@@ -251,6 +249,8 @@ pub(super) fn dialogue(servers: &[String]) -> Dialogue {
         },
         apology: String::new(),
         reply_deadline: PATIENCE,
+        fallbacks: Fallbacks::default(),
+        speech_cache: 0,
     }
 }
 
@@ -263,6 +263,21 @@ pub(super) fn openai_stt(endpoint: Endpoint) -> Stt {
         language: None,
         prompt: None,
         temperature: None,
+    })
+}
+
+pub(super) fn openai_agent(endpoint: Endpoint) -> Agent {
+    Agent::OpenAi(OpenAiAgent {
+        endpoint,
+        api_key: None,
+        model: "m".to_owned(),
+        instructions: None,
+        temperature: None,
+        reasoning_effort: None,
+        max_tokens: None,
+        max_completion_tokens: None,
+        history_turns: 9,
+        tools: Vec::new(),
     })
 }
 

@@ -55,7 +55,9 @@ async fn a_service_that_never_answers() {
     })
     .await;
     let failure = failure(&mut fake, |upstream| upstream.first_byte_timeout = SOON).await;
-    assert_eq!(failure, (FailureKind::Timeout, "POST http://BOT/stt: no answer within 80 ms".to_owned()));
+    let why = "the service: POST http://BOT/stt: no answer within 80 ms".to_owned();
+    assert_eq!(failure, (FailureKind::Timeout, why));
+    assert_eq!(fake.more_requests(), 1, "it may be at work on it: not asked again");
 }
 
 #[tokio::test]
@@ -68,29 +70,52 @@ async fn a_service_that_falls_silent() {
         })
         .await;
         let failure = failure(&mut fake, |upstream| upstream.stall_timeout = SOON).await;
-        let why = format!("POST http://BOT/stt answered 200 with {came}, then nothing more within 80 ms");
+        let why = format!(
+            "the service: POST http://BOT/stt answered 200 with {came}, then nothing more within 80 ms"
+        );
+        assert_eq!(fake.more_requests(), 1, "an answer that was begun is not asked for again");
         assert_eq!(failure, (FailureKind::Timeout, why));
     }
 }
 
 #[tokio::test]
 async fn a_service_that_answers_with_an_error() {
-    for (status, body, kind, why) in [
-        ("500 Oops", "<h1>Internal\r\n Error</h1>", FailureKind::Http5xx, "500: <h1>Internal Error</h1>"),
-        ("503 Full", "", FailureKind::Http5xx, "503: (no body)"),
-        ("404 Not Found", "no such route", FailureKind::Http4xx, "404: no such route"),
-        ("401 Who", "{\"error\": \"key\"}", FailureKind::Http4xx, "401: {\"error\": \"key\"}"),
+    for (status, body, kind, owner, why) in [
+        (
+            "500 Oops",
+            "<h1>Internal\r\n Error</h1>",
+            FailureKind::Http5xx,
+            "the service failed",
+            "500: <h1>Internal Error</h1>",
+        ),
+        ("503 Full", "", FailureKind::Http5xx, "the service failed", "503: (no body)"),
+        ("404 Not Found", "no such route", FailureKind::Http4xx, "your config: url", "404: no such route"),
+        (
+            "401 Who",
+            "{\"error\": \"key\"}",
+            FailureKind::Http4xx,
+            "your config: headers",
+            "401: {\"error\": \"key\"}",
+        ),
+        ("429 Slow", "", FailureKind::Http4xx, "the service refused", "429: (no body)"),
         (
             "302 Found\r\nLocation: /login",
             "",
             FailureKind::Protocol,
+            "the service",
             "302 with a redirect to /login, which is not followed",
         ),
-        ("200 OK\r\nContent-Encoding: gzip", "x", FailureKind::Protocol, "200 with a compressed body (gzip)"),
+        (
+            "200 OK\r\nContent-Encoding: gzip",
+            "x",
+            FailureKind::Protocol,
+            "the service",
+            "200 with a compressed body (gzip)",
+        ),
     ] {
         let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         let mut fake = Fake::answering(answer).await;
-        let expected = (kind, format!("POST http://BOT/stt answered {why}"));
+        let expected = (kind, format!("{owner}: POST http://BOT/stt answered {why}"));
         assert_eq!(failure(&mut fake, |_| {}).await, expected);
         assert_eq!(fake.request().await.connection, 0);
         assert_eq!(fake.more_requests(), 0, "an answer is an answer: not asked again");
@@ -106,7 +131,8 @@ async fn an_error_is_told_of_even_if_its_body_never_ends() {
     })
     .await;
     let failure = failure(&mut fake, |upstream| upstream.stall_timeout = SOON).await;
-    assert_eq!(failure, (FailureKind::Http5xx, "POST http://BOT/stt answered 500: Traceback".to_owned()));
+    let why = "the service failed: POST http://BOT/stt answered 500: Traceback".to_owned();
+    assert_eq!(failure, (FailureKind::Http5xx, why));
 }
 
 #[tokio::test]
@@ -115,7 +141,10 @@ async fn a_service_that_is_not_there() {
     let services = Services::new(&dialogue(std::slice::from_ref(&server)), |_| {}).unwrap();
     let failure = failed(&transcribe(services).await);
     assert_eq!(failure.kind, FailureKind::Connect);
-    assert_eq!(failure.why, format!("POST http://{server}/stt: connection refused: is it running?"));
+    assert_eq!(
+        failure.why,
+        format!("the service: POST http://{server}/stt: connection refused: is it running?")
+    );
 }
 
 #[tokio::test]
@@ -137,7 +166,8 @@ async fn the_next_server_is_tried_once() {
     let servers = [nowhere().await, nowhere().await, fake.server()];
     let services = Services::new(&dialogue(&servers), |_| {}).unwrap();
     let failure = failed(&transcribe(services).await);
-    assert_eq!(failure.why, format!("POST http://{}/stt: connection refused: is it running?", servers[1]));
+    let why = format!("the service: POST http://{}/stt: connection refused: is it running?", servers[1]);
+    assert_eq!(failure.why, why);
 }
 
 #[tokio::test]
@@ -163,6 +193,7 @@ async fn a_service_that_breaks_off() {
         .await;
         let (kind, why) = failure(&mut fake, |_| {}).await;
         assert_eq!(kind, FailureKind::Protocol);
+        assert!(reset || fake.more_requests() == 1, "an answer that was begun is not asked for again");
         // A reset may overtake the two bytes, and even the head.
         assert!(why.contains(" and broke off: ") || reset && why.contains("no HTTP answer"), "{why}");
     }
@@ -178,7 +209,10 @@ async fn a_service_that_speaks_something_else() {
     .await;
     let (kind, why) = failure(&mut fake, |_| {}).await;
     assert_eq!(kind, FailureKind::Protocol);
-    assert!(why.starts_with("POST http://BOT/stt: no HTTP answer, though asked twice: "), "{why}");
+    assert!(
+        why.starts_with("the service: POST http://BOT/stt: no HTTP answer, though asked twice: "),
+        "{why}"
+    );
     assert_eq!(fake.more_requests(), 2);
 }
 
@@ -273,7 +307,7 @@ async fn all_slots_taken() {
     assert_eq!(failure.kind, FailureKind::Busy);
     assert_eq!(
         failure.why,
-        "all 1 requests that max_in_flight allows are under way; none ended within 80 ms"
+        "your config: max_in_flight: all 1 requests that max_in_flight allows are under way; none ended within 80 ms"
     );
     assert_eq!(fake.observation().await.result, "busy");
     // A dropped job gives its slot back.

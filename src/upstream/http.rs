@@ -10,7 +10,6 @@
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -19,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, root_cause, seconds};
+use super::health::{Health, Ticket};
 use super::observed::Watch;
 use super::owner::{Owner, Vendor};
 use crate::call::{Failure, FailureKind};
@@ -34,60 +34,64 @@ pub struct Unusable {
 
 /// The servers of one upstream, shared by all endpoints on it.
 pub(super) struct Pool {
-    upstream: Upstream,
+    health: Arc<Health>,
     /// Keeps its connections.
     client: Client,
     /// Keeps none: for the second try after a kept connection failed, which must not meet another
     /// one that is just as stale.
     fresh: Client,
-    next: AtomicUsize,
     slots: Arc<Semaphore>,
 }
 
+/// A client for an upstream's servers, which keeps so many connections to each.
+pub(super) fn client(upstream: &Upstream, kept: usize) -> Result<Client, Unusable> {
+    // Fails if the program has chosen before: just as well.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let mut builder = Client::builder()
+        .user_agent(concat!("voxgate/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .referer(false)
+        .redirect(redirect::Policy::none())
+        .connect_timeout(upstream.connect_timeout)
+        .pool_idle_timeout(upstream.idle_timeout)
+        .pool_max_idle_per_host(kept);
+    if !upstream.tls {
+        // Plain HTTP must also work on a machine without any CA certificates.
+        builder = builder.tls_certs_only([]);
+    }
+    let unusable = |error: reqwest::Error| Unusable {
+        upstream: upstream.name.clone(),
+        why: root_cause(&error).to_string(),
+    };
+    builder.build().map_err(unusable)
+}
+
 impl Pool {
-    pub(super) fn new(upstream: &Upstream) -> Result<Self, Unusable> {
-        // Fails if the program has chosen before: just as well.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let unusable = |why: String| Unusable { upstream: upstream.name.clone(), why };
+    pub(super) fn new(health: &Arc<Health>) -> Result<Self, Unusable> {
+        let upstream = health.upstream();
         if upstream.servers.is_empty() {
-            return Err(unusable("no servers".to_owned()));
+            return Err(Unusable { upstream: upstream.name.clone(), why: "no servers".to_owned() });
         }
-        let client = |kept| {
-            let mut builder = Client::builder()
-                .user_agent(concat!("voxgate/", env!("CARGO_PKG_VERSION")))
-                .no_proxy()
-                .referer(false)
-                .redirect(redirect::Policy::none())
-                .connect_timeout(upstream.connect_timeout)
-                .pool_idle_timeout(upstream.idle_timeout)
-                .pool_max_idle_per_host(kept);
-            if !upstream.tls {
-                // Plain HTTP must also work on a machine without any CA certificates.
-                builder = builder.tls_certs_only([]);
-            }
-            builder.build().map_err(|e| unusable(root_cause(&e).to_string()))
-        };
         Ok(Self {
-            client: client(upstream.max_in_flight)?,
-            fresh: client(0)?,
-            next: AtomicUsize::new(0),
+            client: client(upstream, upstream.max_in_flight)?,
+            fresh: client(upstream, 0)?,
             slots: Arc::new(Semaphore::new(upstream.max_in_flight.min(Semaphore::MAX_PERMITS))),
-            upstream: upstream.clone(),
+            health: Arc::clone(health),
         })
     }
 
-    pub(super) fn is_for(&self, upstream: &Upstream) -> bool {
-        self.upstream == *upstream
+    pub(super) fn upstream(&self) -> &Upstream {
+        self.health.upstream()
     }
 
     /// A turn to ask, or why there is none.
     async fn slot(&self) -> Result<OwnedSemaphorePermit, String> {
-        let wait = self.upstream.connect_timeout;
+        let wait = self.upstream().connect_timeout;
         match timeout(wait, Arc::clone(&self.slots).acquire_owned()).await {
             Ok(Ok(slot)) => Ok(slot),
             Ok(Err(_)) | Err(_) => Err(format!(
                 "all {} requests that max_in_flight allows are under way; none ended within {}",
-                self.upstream.max_in_flight,
+                self.upstream().max_in_flight,
                 seconds(wait)
             )),
         }
@@ -157,7 +161,7 @@ impl Wire {
     }
 
     pub(super) fn upstream(&self) -> &str {
-        &self.pool.upstream.name
+        &self.pool.upstream().name
     }
 
     /// Posts and waits for the head of the answer, which is a success. The operator's own headers
@@ -168,18 +172,18 @@ impl Wire {
         body: Bytes,
         watch: &mut Watch,
     ) -> Result<Answer, Failure> {
-        let limits = &self.pool.upstream;
+        let limits = self.pool.upstream();
         let failure = |kind, owner: Owner, why: String| {
-            let why = if self.vendor.is_some() { format!("{owner}: {why}") } else { why };
+            let why = format!("{}: {why}", owner.named(self.vendor.is_some()));
             Failure { upstream: limits.name.clone(), kind, why }
         };
         let busy = |why| failure(FailureKind::Busy, Owner::Config("max_in_flight"), why);
+        let mut server = self.asked_next(self.pool.health.turn()?, watch);
         let slot = self.pool.slot().await.map_err(busy)?;
-        let mut server = self.pool.next.fetch_add(1, Ordering::Relaxed);
         let mut deadline = Instant::now() + limits.first_byte_timeout;
         let (mut client, mut other_tried, mut fresh_tried) = (&self.pool.client, false, false);
         loop {
-            let target = &self.targets[server % self.targets.len()];
+            let target = &self.targets[server];
             let request = client
                 .post(target.url.clone())
                 .headers(headers.clone())
@@ -200,12 +204,13 @@ impl Wire {
                 Ok(Err(error)) => error,
             };
             if error.is_connect() {
-                if other_tried || self.targets.len() == 1 {
-                    let (owner, why) = no_connection(&error, limits);
-                    return Err(failed(FailureKind::Connect, owner, why));
-                }
+                let (owner, why) = no_connection(&error, limits);
+                let failure = failed(FailureKind::Connect, owner, why);
+                let other = if other_tried { None } else { self.pool.health.turn_elsewhere(server) };
+                let Some(other) = other else { return Err(failure) };
                 other_tried = true;
-                server = server.wrapping_add(1);
+                watch.lost(&failure);
+                server = self.asked_next(other, watch);
                 deadline = Instant::now() + limits.first_byte_timeout;
             } else if !fresh_tried {
                 fresh_tried = true;
@@ -215,6 +220,14 @@ impl Wire {
                 return Err(failed(FailureKind::Protocol, Owner::Vendor, why));
             }
         }
+    }
+}
+
+impl Wire {
+    fn asked_next(&self, ticket: Ticket, watch: &mut Watch) -> usize {
+        let server = ticket.server();
+        watch.asks(ticket);
+        server
     }
 }
 
@@ -237,21 +250,16 @@ pub(super) fn no_connection(error: &reqwest::Error, limits: &Upstream) -> (Owner
 
 /// What an operator is most likely to have done wrong, where the error's own words do not tell.
 fn likely_mistake(cause: &(dyn Error + 'static)) -> Option<(Owner, String)> {
-    if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
-        return Some((Owner::Vendor, "connection refused: is it running?".to_owned()));
+    if let Some(error) = cause.downcast_ref::<io::Error>() {
+        return Some(Owner::of_io(error));
     }
-    match cause.downcast_ref::<rustls::Error>() {
-        Some(rustls::Error::InvalidMessage(_)) => {
-            let why = "what came is not TLS: does the server speak plain http there?";
-            Some((Owner::Config("url"), why.to_owned()))
-        }
-        _ => None,
-    }
+    cause.downcast_ref::<rustls::Error>().map(Owner::of_tls)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::fake::dialogue;
+    use super::super::observed::Tell;
     use super::*;
     use crate::config::{Agent, Mode};
 
@@ -261,7 +269,8 @@ mod tests {
         else {
             panic!("a dialogue");
         };
-        let pool = Arc::new(Pool::new(&endpoint.upstream).unwrap());
+        let tell: Tell = Arc::new(|_| {});
+        let pool = Arc::new(Pool::new(&Health::new(&endpoint.upstream, &tell)).unwrap());
         let wire = Wire::new(&endpoint, pool).unwrap();
         assert_eq!(format!("{:?}", wire.headers), "{\"authorization\": Sensitive}");
     }
@@ -271,10 +280,11 @@ mod tests {
         let error = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
         // As wrapped as it comes from the HTTP library.
         let error = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
-        let why = "what came is not TLS: does the server speak plain http there?";
+        let why = "what came is not TLS: does the server speak without it there?";
         let told = likely_mistake(root_cause(&error)).unwrap();
         assert_eq!((told.0.to_string().as_str(), told.1.as_str()), ("your config: url", why));
-        assert!(likely_mistake(&io::Error::from(io::ErrorKind::HostUnreachable)).is_none());
+        let told = likely_mistake(&io::Error::from(io::ErrorKind::HostUnreachable)).unwrap();
+        assert_eq!(told, (Owner::Network, "no connection: host unreachable".to_owned()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The wires of the services that a dialogue needs: speech-to-text, the agent, text-to-speech. One
 //! job is one future that asks one service and sends what comes back as [`Input`]s to the loop of
-//! the call: its end, or exactly one [`Input::Failed`]. Dropping the future ends the request.
+//! the call: its end, or exactly one [`Input::Failed`]. Dropping the future ends the request. Where a
+//! service has failed before any of its answer was used, the next of its list is asked in the same job.
 //!
 //! What the caller hears of a failure is not decided here. Every wait and every size has a bound;
 //! the channel is the back-pressure: while it is full, the service is not read.
@@ -8,22 +9,30 @@
 mod agent;
 mod answer;
 mod bot;
+mod cache;
 mod call;
 mod carrier;
+#[cfg(test)]
+mod chaos;
 mod deepgram;
 mod elevenlabs;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod faults;
+mod health;
 mod http;
 mod lines;
 mod multipart;
 mod observed;
 mod openai;
+mod outlet;
 mod owner;
+#[cfg(test)]
+mod stand_in;
 mod stream;
 mod stt;
+mod trial;
 mod tts;
 mod vendor;
 
@@ -38,21 +47,20 @@ pub use self::bot::{Bot, BotStream};
 pub use self::call::CallServices;
 pub use self::carrier::Carrier;
 pub use self::http::Unusable;
-pub use self::observed::Observation;
+pub use self::observed::{Notice, Observation};
 pub use self::stream::Recogniser;
+pub use self::trial::{Trial, try_all};
 
 use self::agent::Agent;
+use self::cache::Cache;
+use self::health::Health;
 use self::http::{Pool, Wire};
-use self::observed::{OnDone, Watch};
+use self::observed::{Tell, Watch};
 use self::stream::Streaming;
 use self::stt::Stt;
 use self::tts::Tts;
-use crate::audio::{FRAME_BYTES, level};
-use crate::call::{Failure, FailureKind, Input, Job, SILENT_RMS, Service};
+use crate::call::{Failure, FailureKind, Input, Job, Service};
 use crate::config::{self, Endpoint};
-
-/// The most μ-law that a phrase rendered in advance may have: more than four minutes.
-const LONGEST_PHRASE: usize = 2 * 1024 * 1024;
 
 /// How long a phrase may take that is rendered in advance. A call has deadlines of its own; here a
 /// service that trickles would hold up the start.
@@ -68,24 +76,65 @@ pub struct CallIds {
     pub parameters: BTreeMap<String, String>,
 }
 
+impl CallIds {
+    /// What goes by this name is no call: somebody tries whether the services answer.
+    pub const PROBE: &str = "probe";
+}
+
 /// The services of a dialogue, as configured. Clones share their connections and bounds.
 #[derive(Clone)]
 pub struct Services {
     /// `None` where calls have no dialogue (`mode = "echo"`): every job then fails.
     dialogue: Option<Arc<Dialogue>>,
-    on_done: OnDone,
+    tell: Tell,
 }
 
 struct Dialogue {
     hearing: Hearing,
-    agent: Agent,
-    tts: Tts,
+    agents: Chain<Agent>,
+    voices: Chain<Tts>,
+    /// Of what each of the voices has said.
+    cache: Cache,
+    /// Who waits this long in vain has met a server that does not work.
+    patience: Duration,
+    healths: Vec<Arc<Health>>,
+}
+
+/// A service, and those that stand in for it, in their order: never empty.
+struct Chain<S> {
+    all: Vec<S>,
+    /// How long one has, until something of use has come, where there is another.
+    after: Duration,
+}
+
+impl<S> Chain<S> {
+    fn new<C>(
+        first: &C,
+        others: &[C],
+        after: Duration,
+        make: impl FnMut(&C) -> Result<S, Unusable>,
+    ) -> Result<Self, Unusable> {
+        let all = std::iter::once(first).chain(others).map(make).collect::<Result<_, _>>()?;
+        Ok(Chain { all, after })
+    }
+
+    fn first(&self) -> Option<&S> {
+        self.all.first()
+    }
+
+    /// Each, how long it has, and who comes next.
+    fn in_turn(&self) -> impl Iterator<Item = (&S, Option<Duration>, Option<&S>)> {
+        self.all.iter().enumerate().map(|(n, service)| {
+            let next = self.all.get(n + 1);
+            (service, next.map(|_| self.after), next)
+        })
+    }
 }
 
 /// How the caller's words are recognised.
 enum Hearing {
     /// Each utterance is a request.
-    Utterances(Stt),
+    Utterances(Chain<Stt>),
     /// The whole call is heard as it is said.
     Stream(Arc<Streaming>),
 }
@@ -93,7 +142,7 @@ enum Hearing {
 impl Hearing {
     fn upstream(&self) -> &str {
         match self {
-            Hearing::Utterances(stt) => stt.wire.upstream(),
+            Hearing::Utterances(chain) => chain.first().map_or("", |stt| stt.wire.upstream()),
             Hearing::Stream(streaming) => streaming.upstream(),
         }
     }
@@ -113,44 +162,66 @@ impl From<Failure> for Ended {
 }
 
 impl Services {
-    /// Connects nowhere yet. `on_done` is called at the end of every request, also of a dropped one,
-    /// on whatever thread it ended: it must be quick.
+    /// Connects nowhere yet. `tell` is called at the end of every request, also of a dropped one, on
+    /// whatever thread it ended, and when something changes: it must be quick.
     pub fn new(
         dialogue: &config::Dialogue,
-        on_done: impl Fn(&Observation) + Send + Sync + 'static,
+        tell: impl Fn(&Notice) + Send + Sync + 'static,
     ) -> Result<Self, Unusable> {
+        let tell: Tell = Arc::new(tell);
+        let config::Dialogue { fallbacks, speech_cache, reply_deadline, .. } = dialogue;
         let dialogue = match &dialogue.mode {
             config::Mode::Echo | config::Mode::Relay { .. } => None,
             config::Mode::Dialogue { stt, agent, tts } => {
-                let mut pools = Pools::default();
-                let hearing = match Streaming::new(stt)? {
-                    Some(streaming) => Hearing::Stream(Arc::new(streaming)),
-                    None => Hearing::Utterances(Stt::new(stt, &mut pools)?),
+                let mut pools = Pools::new(&tell);
+                let hearing = match stt.is_streaming() {
+                    true => {
+                        let all: Vec<_> = std::iter::once(stt).chain(&fallbacks.stt).collect();
+                        Hearing::Stream(Arc::new(Streaming::new(&all, fallbacks.stt_after, &mut pools)?))
+                    }
+                    false => {
+                        Hearing::Utterances(Chain::new(stt, &fallbacks.stt, fallbacks.stt_after, |stt| {
+                            Stt::new(stt, &mut pools)
+                        })?)
+                    }
                 };
-                let agent = Agent::new(agent, &mut pools)?;
-                let tts = Tts::new(tts, &mut pools)?;
-                Some(Arc::new(Dialogue { hearing, agent, tts }))
+                let agents = Chain::new(agent, &fallbacks.agent, fallbacks.agent_after, |agent| {
+                    Agent::new(agent, &mut pools)
+                })?;
+                let voices =
+                    Chain::new(tts, &fallbacks.tts, fallbacks.tts_after, |tts| Tts::new(tts, &mut pools))?;
+                let (cache, patience) = (Cache::new(*speech_cache), *reply_deadline / 2);
+                let healths = pools.healths;
+                Some(Arc::new(Dialogue { hearing, agents, voices, cache, patience, healths }))
             }
         };
-        Ok(Self { dialogue, on_done: Arc::new(on_done) })
+        Ok(Self { dialogue, tell })
+    }
+
+    /// Looks at the servers of all services now and then, for as long as it is polled.
+    pub async fn probe(&self) {
+        let healths = self.dialogue.iter().flat_map(|dialogue| &dialogue.healths);
+        futures_util::future::join_all(healths.map(|health| Arc::clone(health).probe())).await;
     }
 
     /// Begins to listen to a call, if the recogniser is one that hears all of it: `Partial`s and
     /// `SpeechFinal`s as they come, and an answer to each `finalize`. Each connection is observed as
     /// one request, which is `ok` if it lasted until it was not needed any more.
-    pub fn recognise(&self, to: Sender<Input<'static>>) -> Option<Recogniser> {
+    pub fn recognise(&self, call_sid: &str, to: Sender<Input<'static>>) -> Option<Recogniser> {
         match &self.dialogue.as_deref()?.hearing {
             Hearing::Utterances(_) => None,
-            Hearing::Stream(streaming) => Some(Arc::clone(streaming).start(to, Arc::clone(&self.on_done))),
+            Hearing::Stream(streaming) => {
+                Some(Arc::clone(streaming).start(call_sid, to, Arc::clone(&self.tell)))
+            }
         }
     }
 
     /// Who does this service, as the operator named it; empty in calls without a dialogue.
     pub fn upstream(&self, service: Service) -> &str {
-        self.dialogue.as_deref().map_or("", |Dialogue { hearing, agent, tts }| match service {
-            Service::Stt => hearing.upstream(),
-            Service::Agent => agent.upstream(),
-            Service::Tts => tts.wire.upstream(),
+        self.dialogue.as_deref().map_or("", |dialogue| match service {
+            Service::Stt => dialogue.hearing.upstream(),
+            Service::Agent => dialogue.agents.first().map_or("", Agent::upstream),
+            Service::Tts => dialogue.voices.first().map_or("", Tts::upstream),
             // No service of a dialogue's.
             Service::Carrier => "",
         })
@@ -161,52 +232,72 @@ impl Services {
         CallServices::new(self.clone(), ids.into(), to)
     }
 
-    /// Has a phrase spoken in advance, outside any call: its whole μ-law.
-    pub async fn render(&self, text: &str) -> Result<Vec<u8>, Failure> {
-        let Some(Dialogue { tts, .. }) = self.dialogue.as_deref() else {
-            return Err(not_configured(Service::Tts));
-        };
-        let mut watch = Watch::new(&self.on_done, tts.wire.upstream(), Service::Tts);
-        let phrase = async {
-            let mut phrase = Vec::new();
-            let mut speech = tts.say(None, text, &mut watch).await?;
-            while let Some(mulaw) = speech.next().await? {
-                if phrase.len() + mulaw.len() > LONGEST_PHRASE {
-                    return Err(speech.too_long(LONGEST_PHRASE));
+    /// Has a phrase spoken in advance, outside any call: its whole μ-law, and whether it is in the first
+    /// voice of the list. The `others` are asked if that does not work.
+    pub async fn render(&self, text: &str, others: bool) -> Result<(Vec<u8>, bool), Failure> {
+        let mut failed = not_configured(Service::Tts);
+        let Some(dialogue) = self.dialogue.as_deref() else { return Err(failed) };
+        let voices = if others { dialogue.voices.all.len() } else { 1 };
+        for (number, tts) in dialogue.voices.all.iter().take(voices).enumerate() {
+            let mut watch = Watch::new(&self.tell, tts.upstream(), Service::Tts, PHRASE_TIME);
+            let phrase = timeout(PHRASE_TIME, tts.render(text, &mut watch)).await.unwrap_or_else(|_| {
+                let why =
+                    format!("the service: a phrase was not complete within {}", answer::seconds(PHRASE_TIME));
+                let upstream = tts.upstream().to_owned();
+                Err(Failure { upstream, kind: FailureKind::Timeout, why })
+            });
+            match phrase {
+                Ok((phrase, _)) => {
+                    watch.ok();
+                    return Ok((phrase, number == 0));
                 }
-                phrase.extend_from_slice(&mulaw);
+                Err(failure) => {
+                    watch.failed(&failure);
+                    // The first in the list is the one to mend.
+                    failed = if number == 0 { failure } else { failed };
+                }
             }
-            // As a call judges it; an apology that is silence would be worse than the one shipped.
-            if phrase.chunks(FRAME_BYTES).all(|frame| level::rms(frame) <= SILENT_RMS) {
-                return Err(speech.silent());
-            }
-            Ok(phrase)
-        };
-        let phrase = timeout(PHRASE_TIME, phrase).await.unwrap_or_else(|_| {
-            let why = format!("a phrase was not complete within {}", answer::seconds(PHRASE_TIME));
-            let upstream = tts.wire.upstream().to_owned();
-            Err(Failure { upstream, kind: FailureKind::Timeout, why })
-        });
-        match &phrase {
-            Ok(_) => watch.ok(),
-            Err(failure) => watch.failed(failure.kind),
         }
-        phrase
+        Err(failed)
+    }
+
+    /// A service has failed, and the next is asked instead.
+    fn fell_back(&self, call_sid: &str, service: Service, failure: &Failure, to: &str) {
+        let Failure { upstream, kind, why } = failure;
+        let (service_name, kind) = (service.as_str(), kind.as_str());
+        tracing::warn!(call_sid, service = service_name, from = upstream, to, kind, why, "FALLBACK");
+        (self.tell)(&Notice::FellBack { service });
     }
 }
 
-/// Endpoints on one upstream share its connections, its turns and its bound.
-#[derive(Default)]
-struct Pools(Vec<Arc<Pool>>);
+/// Endpoints on one upstream share its connections, its turns, its bound and its breakers.
+struct Pools {
+    tell: Tell,
+    healths: Vec<Arc<Health>>,
+    pools: Vec<Arc<Pool>>,
+}
 
 impl Pools {
+    fn new(tell: &Tell) -> Pools {
+        Pools { tell: Arc::clone(tell), healths: Vec::new(), pools: Vec::new() }
+    }
+
+    fn health(&mut self, upstream: &config::Upstream) -> Arc<Health> {
+        let known = self.healths.iter().find(|health| health.upstream() == upstream).cloned();
+        known.unwrap_or_else(|| {
+            let health = Health::new(upstream, &self.tell);
+            self.healths.push(Arc::clone(&health));
+            health
+        })
+    }
+
     fn wire(&mut self, endpoint: &Endpoint) -> Result<Wire, Unusable> {
-        let known = self.0.iter().find(|pool| pool.is_for(&endpoint.upstream)).cloned();
+        let known = self.pools.iter().find(|pool| *pool.upstream() == endpoint.upstream).cloned();
         let pool = match known {
             Some(pool) => pool,
             None => {
-                let pool = Arc::new(Pool::new(&endpoint.upstream)?);
-                self.0.push(Arc::clone(&pool));
+                let pool = Arc::new(Pool::new(&self.health(&endpoint.upstream))?);
+                self.pools.push(Arc::clone(&pool));
                 pool
             }
         };
@@ -216,15 +307,6 @@ impl Pools {
 
 async fn tell(to: &Sender<Input<'static>>, input: Input<'static>) -> Result<(), Ended> {
     to.send(input).await.map_err(|_| Ended::Unheard)
-}
-
-async fn conclude(job: Job, ended: Result<(), Ended>, mut watch: Watch, to: &Sender<Input<'static>>) {
-    if let Err(Ended::Failed(failure)) = ended {
-        watch.failed(failure.kind);
-        // Told before the channel is waited for: the request itself is over.
-        drop(watch);
-        let _ = tell(to, Input::Failed { job, failure }).await;
-    }
 }
 
 async fn no_service(job: Job, to: &Sender<Input<'static>>) {

@@ -1,10 +1,27 @@
 //! What there is to say about a request once it is over, however it ended: a request that was
-//! dropped in mid-flight is told of too.
+//! dropped in mid-flight is told of too. The server's breaker learns it in the same breath.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::call::{FailureKind, Service};
+use super::answer::seconds;
+use super::health::Ticket;
+use crate::call::{Failure, FailureKind, Service};
+
+/// Something that an operator may want to count.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// A request is over.
+    Done(Observation),
+    /// A service has failed, and the next of its list is asked.
+    FellBack { service: Service },
+    /// A sentence was in the cache, or not.
+    Cache { hit: bool },
+    /// What is known of an upstream's servers: 0 closed, 1 half-open, 2 open, of the best of them; and
+    /// the part of them that is sound.
+    Health { upstream: String, breaker_state: i64, healthy: f64 },
+}
 
 /// How one request to a service ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,19 +35,26 @@ pub struct Observation {
     pub seconds_to_first_byte: Option<f64>,
 }
 
-pub(super) type OnDone = Arc<dyn Fn(&Observation) + Send + Sync>;
+pub(super) type Tell = Arc<dyn Fn(&Notice) + Send + Sync>;
 
 /// Watches one request and tells of it when dropped: cancelled unless settled before.
 pub(super) struct Watch {
-    on_done: OnDone,
+    tell: Tell,
     since: Instant,
     observation: Observation,
+    ticket: Option<Ticket>,
+    /// A request that is dropped after this long without any use counts against its server: whoever
+    /// dropped it is likely to have waited in vain.
+    patience: Duration,
+    used: Arc<AtomicBool>,
+    settled: bool,
+    again: bool,
 }
 
 impl Watch {
-    pub(super) fn new(on_done: &OnDone, upstream: &str, service: Service) -> Self {
+    pub(super) fn new(tell: &Tell, upstream: &str, service: Service, patience: Duration) -> Self {
         Self {
-            on_done: Arc::clone(on_done),
+            tell: Arc::clone(tell),
             since: Instant::now(),
             observation: Observation {
                 upstream: upstream.to_owned(),
@@ -38,7 +62,42 @@ impl Watch {
                 result: "cancelled",
                 seconds_to_first_byte: None,
             },
+            ticket: None,
+            patience,
+            used: Arc::default(),
+            settled: false,
+            again: false,
         }
+    }
+
+    /// The request before this failed as well, and it is made for the same end.
+    pub(super) fn again(&mut self, again: bool) {
+        self.again = again;
+    }
+
+    /// Which server is asked. Where it takes several requests, the one before went well.
+    pub(super) fn asks(&mut self, ticket: Ticket) {
+        self.works();
+        self.ticket = Some(ticket);
+    }
+
+    /// The server does what it should, so far.
+    pub(super) fn works(&mut self) {
+        if let Some(ticket) = &mut self.ticket {
+            ticket.ok();
+        }
+    }
+
+    /// The server could not be reached; another will be asked.
+    pub(super) fn lost(&mut self, failure: &Failure) {
+        if let Some(mut ticket) = self.ticket.take() {
+            ticket.failed(failure.kind, &failure.why, self.again);
+        }
+    }
+
+    /// Where it is noted that some of the answer was of use.
+    pub(super) fn used(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.used)
     }
 
     /// Of the first answer, where it takes several.
@@ -48,16 +107,31 @@ impl Watch {
     }
 
     pub(super) fn ok(&mut self) {
+        self.settled = true;
         self.observation.result = "ok";
+        self.works();
     }
 
-    pub(super) fn failed(&mut self, kind: FailureKind) {
-        self.observation.result = kind.as_str();
+    pub(super) fn failed(&mut self, failure: &Failure) {
+        self.settled = true;
+        self.observation.result = failure.kind.as_str();
+        if let Some(ticket) = &mut self.ticket {
+            ticket.failed(failure.kind, &failure.why, self.again);
+        }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        (self.on_done)(&self.observation);
+        let waited = self.since.elapsed();
+        if !self.settled
+            && waited >= self.patience
+            && !self.used.load(Ordering::Relaxed)
+            && let Some(ticket) = &mut self.ticket
+        {
+            let why = format!("nothing of use within {}", seconds(Duration::from_secs(waited.as_secs())));
+            ticket.failed(FailureKind::Timeout, &why, false);
+        }
+        (self.tell)(&Notice::Done(self.observation.clone()));
     }
 }

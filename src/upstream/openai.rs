@@ -45,7 +45,8 @@ pub(super) fn transcription(
 }
 
 impl Transcription {
-    pub(super) fn request(&self, mut mulaw: Vec<u8>) -> (HeaderMap, Vec<u8>) {
+    pub(super) fn request(&self, mulaw: &[u8]) -> (HeaderMap, Vec<u8>) {
+        let mut mulaw = mulaw.to_vec();
         mulaw.resize(mulaw.len().max(SHORTEST), SILENCE);
         let fields: Vec<_> = self.fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let bytes = &wav_pcm16(&mulaw);

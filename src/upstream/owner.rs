@@ -3,10 +3,11 @@
 //! one sentence without the key that the vendor may repeat in it.
 
 use std::fmt;
+use std::io;
 
 use serde_json::Value;
 
-use super::answer::quote;
+use super::answer::{quote, root_cause};
 use crate::config::Secret;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,61 @@ pub(super) enum Owner {
     /// It could not.
     Failing,
     Network,
+}
+
+impl Owner {
+    /// In front of a sentence. A service of the operator's own is no vendor.
+    pub(super) fn named(self, is_vendor: bool) -> String {
+        let owner = self.to_string();
+        if is_vendor { owner } else { owner.replace("the vendor", "the service") }
+    }
+
+    /// Of an answer that was no success, from a service of the operator's own.
+    pub(super) fn of_status(status: u16) -> Owner {
+        match status {
+            401 | 403 => Owner::Config("headers"),
+            404 | 405 => Owner::Config("url"),
+            500.. => Owner::Failing,
+            _ => Owner::Refusing,
+        }
+    }
+
+    /// Of a connection that did not come about, and why.
+    pub(super) fn of_io(error: &io::Error) -> (Owner, String) {
+        let cause = root_cause(error);
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return Owner::of_tls(tls);
+        }
+        if error.kind() == io::ErrorKind::ConnectionRefused {
+            return (Owner::Vendor, "connection refused: is it running?".to_owned());
+        }
+        (Owner::Network, format!("no connection: {cause}"))
+    }
+
+    /// Of a connection on which no TLS came about, and why.
+    pub(super) fn of_tls(error: &rustls::Error) -> (Owner, String) {
+        use rustls::CertificateError as Certificate;
+        use rustls::Error::{InvalidCertificate, InvalidMessage};
+        let (owner, why) = match error {
+            InvalidMessage(_) => {
+                (Owner::Config("url"), "what came is not TLS: does the server speak without it there?")
+            }
+            InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
+                (Owner::Vendor, "its TLS certificate has expired")
+            }
+            InvalidCertificate(Certificate::NotValidYet | Certificate::NotValidYetContext { .. }) => {
+                (Owner::Vendor, "its TLS certificate is not valid yet: is the clock here right?")
+            }
+            InvalidCertificate(Certificate::NotValidForName | Certificate::NotValidForNameContext { .. }) => {
+                (Owner::Config("url"), "its TLS certificate is for another name")
+            }
+            InvalidCertificate(Certificate::UnknownIssuer) => {
+                (Owner::Vendor, "its TLS certificate is signed by nobody whom this machine trusts")
+            }
+            other => return (Owner::Vendor, format!("no TLS: {other}")),
+        };
+        (owner, why.to_owned())
+    }
 }
 
 impl fmt::Display for Owner {

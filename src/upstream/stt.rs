@@ -49,7 +49,7 @@ impl Stt {
     pub(super) async fn transcribe(
         &self,
         ids: &CallIds,
-        mulaw: Vec<u8>,
+        mulaw: &[u8],
         watch: &mut Watch,
     ) -> Result<String, Failure> {
         let (headers, body) = match &self.kind {
@@ -65,10 +65,10 @@ impl Stt {
     }
 }
 
-fn webhook(format: SttFormat, ids: &CallIds, mulaw: Vec<u8>) -> (HeaderMap, Vec<u8>) {
+fn webhook(format: SttFormat, ids: &CallIds, mulaw: &[u8]) -> (HeaderMap, Vec<u8>) {
     let (content_type, body) = match format {
-        SttFormat::Wav => ("audio/wav", wav_pcm16(&mulaw)),
-        SttFormat::Mulaw => ("audio/basic", mulaw),
+        SttFormat::Wav => ("audio/wav", wav_pcm16(mulaw)),
+        SttFormat::Mulaw => ("audio/basic", mulaw.to_vec()),
     };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

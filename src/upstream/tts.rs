@@ -9,8 +9,8 @@ use super::answer::Answer;
 use super::http::Wire;
 use super::observed::Watch;
 use super::{CallIds, Pools, Unusable, deepgram, elevenlabs, openai};
-use crate::audio::{Hint, NotSpeech, SpeechDecoder};
-use crate::call::Failure;
+use crate::audio::{FRAME_BYTES, Hint, Kind as SoundKind, NotSpeech, SpeechDecoder, level};
+use crate::call::{Failure, SILENT_RMS};
 use crate::config::{self, RawAudio};
 
 /// Bytes that are decoded at a time.
@@ -23,8 +23,11 @@ const LONGEST_SPEECH: usize = 10 * 60 * 8000;
 /// nothing becomes sound.
 const LONGEST_BODY: usize = 10 * 60 * 48_000 * 4;
 
+/// The most μ-law that a phrase rendered in advance may have: more than four minutes.
+const LONGEST_PHRASE: usize = 2 * 1024 * 1024;
+
 pub(super) struct Tts {
-    pub(super) wire: Wire,
+    wire: Wire,
     kind: Kind,
 }
 
@@ -68,6 +71,28 @@ impl Tts {
         })
     }
 
+    pub(super) fn upstream(&self) -> &str {
+        self.wire.upstream()
+    }
+
+    /// Has a phrase spoken in advance, outside any call; and what it came as.
+    pub(super) async fn render(
+        &self,
+        text: &str,
+        watch: &mut Watch,
+    ) -> Result<(Vec<u8>, Option<SoundKind>), Failure> {
+        let mut phrase = Vec::new();
+        let mut speech = self.say(None, text, watch).await?;
+        while let Some(mulaw) = speech.next().await? {
+            if phrase.len() + mulaw.len() > LONGEST_PHRASE {
+                return Err(speech.too_long(LONGEST_PHRASE));
+            }
+            phrase.extend_from_slice(&mulaw);
+        }
+        // As a call judges it; an apology that is silence would be worse than the one shipped.
+        if is_silent(&phrase) { Err(speech.silent()) } else { Ok((phrase, speech.decoder.kind())) }
+    }
+
     /// Has a sentence spoken; its audio is in [`Speech::next`].
     pub(super) async fn say(
         &self,
@@ -104,12 +129,18 @@ impl Tts {
     }
 }
 
+/// There is nothing to hear in this μ-law, as a call judges it.
+pub(super) fn is_silent(mulaw: &[u8]) -> bool {
+    mulaw.chunks(FRAME_BYTES).all(|frame| level::rms(frame) <= SILENT_RMS)
+}
+
 /// What headerless audio is: what was asked for, since vendors announce it as anything, MP3 included.
 /// Only a type with a rate in it has been thought about.
 fn asked_for(content_type: &str, format: &str) -> Hint {
     let announced = content_type.to_ascii_lowercase();
     let is_sure = announced.starts_with("audio/") && announced.contains("rate=");
-    Hint::new(Some(if is_sure { content_type } else { format }), RawAudio::default().pcm_rate)
+    let hint = Hint::new(Some(if is_sure { content_type } else { format }), RawAudio::default().pcm_rate);
+    hint.despite(content_type)
 }
 
 /// A sentence as it is spoken.
@@ -317,7 +348,7 @@ mod tests {
         let answer =
             [HEAD.replace("Connection: close", "Content-Length: 4000").into_bytes(), hum(4000)].concat();
         let mut fake = Fake::answering(answer).await;
-        assert_eq!(fake.services().render("Sorry.").await.unwrap(), hum(4000));
+        assert_eq!(fake.services().render("Sorry.", true).await.unwrap(), (hum(4000), true));
         let expected = json!({"text": "Sorry.", "voice": "anna"});
         assert_eq!(serde_json::from_slice::<Value>(&fake.request().await.body).unwrap(), expected);
         assert_eq!(fake.observation().await.result, "ok");
@@ -327,7 +358,7 @@ mod tests {
     async fn a_phrase_of_nothing_but_silence_is_refused() {
         let head = HEAD.replace("Connection: close", "Content-Length: 4000");
         let mut fake = Fake::answering([head.into_bytes(), vec![0xff; 4000]].concat()).await;
-        let failure = fake.services().render("Sorry.").await.unwrap_err();
+        let failure = fake.services().render("Sorry.", true).await.unwrap_err();
         assert!(failure.why.ends_with("answered 200 with nothing but silence"), "{}", failure.why);
         assert_eq!(fake.observation().await.result, "protocol");
     }
@@ -335,7 +366,7 @@ mod tests {
     #[tokio::test]
     async fn a_phrase_has_a_bound() {
         let mut fake = endless().await;
-        let failure = fake.services().render("Sorry.").await.unwrap_err();
+        let failure = fake.services().render("Sorry.", true).await.unwrap_err();
         assert!(failure.why.ends_with("more than 262 s of audio"), "{}", failure.why);
         assert_eq!(fake.observation().await.result, "protocol");
     }

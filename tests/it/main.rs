@@ -19,6 +19,7 @@ mod handshake;
 mod hostile;
 mod http;
 mod legacy_websocket;
+mod probing;
 mod relay;
 mod relay_bots;
 mod reload;

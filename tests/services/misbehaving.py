@@ -1,4 +1,5 @@
-"""A service that is broken on purpose: `misbehaving.py PORT`; the path of a request picks the fault.
+"""A service that is broken on purpose: `misbehaving.py PORT`; the first part of a path picks the fault,
+so that what a vendor's kind puts behind it does not matter.
 
 It stands in for a recogniser, a voice or an agent on its worst day; see FAULTS for what it can do.
 GET /log tells of each request how long it stayed open and which side ended it, so that a test can
@@ -189,7 +190,7 @@ async def read_request(reader):
         length = int(headers.get("content-length", 0))
         await reader.readexactly(length)
     url = urlsplit(request_line.split(" ")[1])
-    return url.path, dict(parse_qsl(url.query)), length
+    return "/" + url.path.split("/")[1], dict(parse_qsl(url.query)), length
 
 
 async def hung_up(reader):

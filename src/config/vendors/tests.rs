@@ -231,7 +231,7 @@ fn what_a_streaming_recogniser_cannot_do_is_a_problem() {
     let key = "kind = \"deepgram\"\napi_key = \"env:DEEPGRAM_API_KEY\"";
     for (keys, told) in [
         ("kind = \"deepgram\"".to_owned(), "has no `api_key`"),
-        (format!("{key}\nmodel = \"aura-2-thalia-en\""), "is a voice"),
+        (format!("{key}\nmodel = \"aura-2-thalia-en\""), "is a model that speaks"),
         (format!("{key}\nmodel = \"flux-general-en\""), "/v2/listen"),
         (format!("{key}\nmodel = \"whisper-1\""), "OpenAI"),
         (format!("{key}\nmodel = \"nova-2\"\nkeyterm = [\"x\"]"), "is for nova-3"),
@@ -247,4 +247,47 @@ fn what_a_streaming_recogniser_cannot_do_is_a_problem() {
         let said = stt(&keys).expect_err(&keys);
         assert!(said.contains(told), "{keys}\n{said}");
     }
+}
+
+#[test]
+fn a_name_in_the_wrong_service_is_told() {
+    let key = |kind: &str, vendor: &str| format!("kind = {kind:?}\napi_key = \"env:{vendor}_API_KEY\"\n");
+    let (openai, deepgram, eleven) =
+        (key("openai", "OPENAI"), key("deepgram", "DEEPGRAM"), key("elevenlabs", "ELEVENLABS"));
+    let wanted = |name, does, wanted| {
+        format!(
+            "`\"{name}\"` is a model that {does}, and here one is wanted that speaks; write a model such as \"{wanted}\""
+        )
+    };
+    for (tts, said) in [
+        (format!("{deepgram}model = \"nova-3\""), wanted("nova-3", "hears", "aura-2-thalia-en")),
+        (format!("{openai}model = \"whisper-1\""), wanted("whisper-1", "hears", "gpt-4o-mini-tts")),
+        (format!("{openai}model = \"gpt-4.1-mini\""), wanted("gpt-4.1-mini", "answers", "gpt-4o-mini-tts")),
+        (
+            format!("{openai}model = \"alloy\""),
+            "`\"alloy\"` is a voice, and no model; write a model such as \"gpt-4o-mini-tts\"".to_owned(),
+        ),
+    ] {
+        assert_eq!(problem(&tts), format!("9:9: `model` in [dialogue.tts]: {said}"), "{tts}");
+    }
+    assert_eq!(
+        problem(&format!("{openai}voice = \"21m00Tcm4TlvDq8ikWAM\"")),
+        "9:9: `voice` in [dialogue.tts]: `\"21m00Tcm4TlvDq8ikWAM\"` is a voice of ElevenLabs, and this is OpenAI; \
+         write a voice such as \"alloy\", or kind = \"elevenlabs\""
+    );
+    assert_eq!(
+        problem(&format!("{eleven}url = \"https://api.openai.com/v1\"")),
+        "9:7: [dialogue.tts] is kind = \"elevenlabs\", and who answers there is OpenAI; \
+         write kind = \"openai\", or the `url` of ElevenLabs"
+    );
+    assert_eq!(
+        dialogue(&format!("{deepgram}model = \"aura-2-thalia-en\""), STT).map(drop).unwrap_err(),
+        "gateway.toml:7:9: `model` in [dialogue.stt]: `\"aura-2-thalia-en\"` is a model that speaks, and here one \
+         is wanted that hears; write a model such as \"nova-3\""
+    );
+    let told = problem("kind = \"deepgram\"\napi_key = \"sk-1\"");
+    assert!(told.contains("begins as a key of OpenAI does") && !told.contains("sk-1"), "{told}");
+    // Who speaks OpenAI's API may have models of any name.
+    let url = "kind = \"openai\"\nurl = \"http://speaches:8000/v1\"\nvoice = \"nova\"\nmodel = \"whisper-1\"";
+    assert!(tts(url).is_ok());
 }

@@ -10,15 +10,15 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc::Sender;
 
 use super::super::answer::{Answer, quote};
 use super::super::http::{Unusable, Wire};
 use super::super::lines::{Framing, LONGEST, Records};
 use super::super::observed::Watch;
+use super::super::outlet::Outlet;
 use super::super::stt::told;
 use super::super::vendor::Operation;
-use super::super::{Ended, Pools, tell};
+use super::super::{Ended, Pools};
 use super::LONGEST_REPLY;
 use super::history::SharedHistory;
 use super::tools::{CallDelta, Calls, offered};
@@ -100,15 +100,15 @@ impl Chat {
         self.wire.upstream()
     }
 
-    pub(super) fn history(&self) -> SharedHistory {
-        SharedHistory::new(self.config.history_turns)
+    pub(super) fn history_turns(&self) -> usize {
+        self.config.history_turns
     }
 
     pub(super) async fn ask(
         &self,
         history: &SharedHistory,
         question: &Question,
-        to: &Sender<Input<'static>>,
+        to: &Outlet<'_>,
         watch: &mut Watch,
     ) -> Result<(), Ended> {
         let turn = question.turn;
@@ -125,7 +125,7 @@ impl Chat {
             answer.let_end().await;
         };
         watch.ok();
-        tell(to, Input::ReplyEnd { turn, action: reply.action }).await?;
+        to.tell(Input::ReplyEnd { turn, action: reply.action }).await?;
         answer.let_end().await;
         Ok(())
     }
@@ -149,6 +149,10 @@ impl Chat {
     /// Notes what the calls mean; whether the model should go on, knowing what came of them.
     fn carry_out(&self, calls: Calls, reply: &mut Reply<'_>) -> bool {
         let mut again = !calls.is_empty() && reply.said == 0;
+        if !calls.is_empty() {
+            // Another would find them called, and not do what they mean.
+            reply.to.commit();
+        }
         for call in calls.into_calls() {
             let result = match call.meaning(&self.config.tools) {
                 Ok((action, told)) => {
@@ -177,7 +181,7 @@ fn headers() -> HeaderMap {
 /// A reply as it comes in, over all its rounds.
 struct Reply<'a> {
     history: &'a SharedHistory,
-    to: &'a Sender<Input<'static>>,
+    to: &'a Outlet<'a>,
     turn: u64,
     /// Bytes of text so far.
     said: usize,
@@ -299,7 +303,7 @@ impl Reply<'_> {
             return Err(answer.wrong(format!("more than {LONGEST_REPLY} bytes of text")).into());
         }
         self.history.lock().written(self.turn, &text);
-        tell(self.to, Input::ReplyText { turn: self.turn, text }).await
+        self.to.tell(Input::ReplyText { turn: self.turn, text }).await
     }
 }
 

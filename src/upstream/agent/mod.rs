@@ -18,6 +18,7 @@ use self::relay::{Line, Relay};
 use self::webhook::Webhook;
 use super::http::Unusable;
 use super::observed::Watch;
+use super::outlet::Outlet;
 use super::{CallIds, Ended, Pools};
 use crate::call::{Input, Question, ReplyHeard};
 use crate::config;
@@ -31,13 +32,12 @@ pub(super) enum Agent {
     Relay(Arc<Relay>),
 }
 
-/// What is between one call and its agent.
-#[derive(Clone)]
-pub(super) enum Conversation {
-    /// Every question says all there is to know.
-    Nothing,
-    History(SharedHistory),
-    Line(Line),
+/// What is between one call and its agents: nothing, where every question says all there is to know.
+#[derive(Clone, Default)]
+pub(super) struct Conversation {
+    /// Of all models in the list: who stands in for another knows what was said.
+    history: Option<SharedHistory>,
+    line: Option<Line>,
 }
 
 impl Agent {
@@ -45,7 +45,7 @@ impl Agent {
         Ok(match agent {
             config::Agent::Webhook { endpoint } => Agent::Webhook(Webhook { wire: pools.wire(endpoint)? }),
             config::Agent::OpenAi(chat) => Agent::Chat(Arc::new(Chat::new(chat, pools)?)),
-            config::Agent::ConversationRelay(relay) => Agent::Relay(Arc::new(Relay::new(relay)?)),
+            config::Agent::ConversationRelay(relay) => Agent::Relay(Arc::new(Relay::new(relay, pools)?)),
         })
     }
 
@@ -58,12 +58,20 @@ impl Agent {
     }
 
     /// A call begins. What it says unasked goes `to` the call.
-    pub(super) fn converse(&self, ids: &Arc<CallIds>, to: &Sender<Input<'static>>) -> Conversation {
-        match self {
-            Agent::Webhook(_) => Conversation::Nothing,
-            Agent::Chat(chat) => Conversation::History(chat.history()),
-            Agent::Relay(relay) => Conversation::Line(relay.open(ids, to)),
-        }
+    pub(super) fn converse(
+        agents: &[Agent],
+        ids: &Arc<CallIds>,
+        to: &Sender<Input<'static>>,
+    ) -> Conversation {
+        let turns = agents.iter().filter_map(|agent| match agent {
+            Agent::Chat(chat) => Some(chat.history_turns()),
+            Agent::Webhook(_) | Agent::Relay(_) => None,
+        });
+        let line = agents.iter().find_map(|agent| match agent {
+            Agent::Relay(relay) => Some(relay.open(ids, to)),
+            Agent::Webhook(_) | Agent::Chat(_) => None,
+        });
+        Conversation { history: turns.max().map(SharedHistory::new), line }
     }
 
     /// Puts a turn: sends the reply as it comes, up to and with its end.
@@ -72,16 +80,16 @@ impl Agent {
         conversation: &Conversation,
         ids: &CallIds,
         question: &Question,
-        to: &Sender<Input<'static>>,
+        to: &Outlet<'_>,
         watch: &mut Watch,
     ) -> Result<(), Ended> {
         match (self, conversation) {
-            (Agent::Chat(chat), Conversation::History(history)) => {
+            (Agent::Chat(chat), Conversation { history: Some(history), .. }) => {
                 chat.ask(history, question, to, watch).await
             }
-            (Agent::Relay(_), Conversation::Line(line)) => line.ask(question, watch).await,
+            (Agent::Relay(_), Conversation { line: Some(line), .. }) => line.ask(question, to, watch).await,
             (Agent::Webhook(webhook), _) => webhook.ask(ids, question, to, watch).await,
-            // A conversation is always made by the agent that it is with.
+            // A conversation is always made by the agents that it is with.
             (Agent::Chat(_) | Agent::Relay(_), _) => Err(Ended::Unheard),
         }
     }
@@ -90,16 +98,17 @@ impl Agent {
 impl Conversation {
     /// A question is about to be asked, whatever becomes of the request.
     pub(super) fn asked(&self, question: &Question) {
-        if let Conversation::History(history) = self {
+        if let Some(history) = &self.history {
             history.lock().asked(question);
         }
     }
 
     pub(super) fn heard(&self, reply: ReplyHeard) {
-        match self {
-            Conversation::Nothing => {}
-            Conversation::History(history) => history.lock().heard(reply),
-            Conversation::Line(line) => line.heard(reply),
+        if let Some(line) = &self.line {
+            line.heard(reply.clone());
+        }
+        if let Some(history) = &self.history {
+            history.lock().heard(reply);
         }
     }
 }

@@ -10,16 +10,17 @@ mod socket;
 mod talk;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
 
 use self::talk::Talk;
+use super::super::health::Health;
 use super::super::http::Unusable;
 use super::super::observed::Watch;
-use super::super::{CallIds, Ended};
+use super::super::outlet::Outlet;
+use super::super::{CallIds, Ended, Pools};
 use crate::call::{Failure, Input, Question, ReplyHeard};
 use crate::config::RelayAgent;
 
@@ -29,7 +30,7 @@ const MOST_COMMANDS: usize = 32;
 pub(in crate::upstream) struct Relay {
     config: RelayAgent,
     headers: HeaderMap,
-    next: AtomicUsize,
+    health: Arc<Health>,
 }
 
 /// One call's line to the app. The socket is closed once the last clone is dropped.
@@ -54,7 +55,7 @@ struct Asking {
 }
 
 impl Relay {
-    pub(super) fn new(config: &RelayAgent) -> Result<Self, Unusable> {
+    pub(super) fn new(config: &RelayAgent, pools: &mut Pools) -> Result<Self, Unusable> {
         // Fails if the program has chosen before: just as well.
         rustls::crypto::ring::default_provider().install_default().ok();
         let upstream = &config.endpoint.upstream;
@@ -71,11 +72,18 @@ impl Relay {
             value.set_sensitive(true);
             headers.append(key, value);
         }
-        Ok(Self { config: config.clone(), headers, next: AtomicUsize::new(0) })
+        Ok(Self { config: config.clone(), headers, health: pools.health(upstream) })
     }
 
     pub(super) fn upstream(&self) -> &str {
         &self.config.endpoint.upstream.name
+    }
+
+    /// Opens a socket, only to close it.
+    pub(in crate::upstream) async fn try_handshake(&self) -> Result<(), Failure> {
+        let (socket, _) = self.connect().await?;
+        socket.close(1000, "").await;
+        Ok(())
     }
 
     /// Opens a call's socket, in the background.
@@ -89,13 +97,19 @@ impl Relay {
 
 impl Line {
     /// The reply goes to the call by itself; this waits until it has ended.
-    pub(super) async fn ask(&self, question: &Question, watch: &mut Watch) -> Result<(), Ended> {
+    pub(super) async fn ask(
+        &self,
+        question: &Question,
+        to: &Outlet<'_>,
+        watch: &mut Watch,
+    ) -> Result<(), Ended> {
         let (first, came) = oneshot::channel();
         let (done, ended) = oneshot::channel();
         let asking = Asking { turn: question.turn, first: Some(first), done };
         let command = Command::Ask(question.clone(), asking);
         self.commands.send(command).await.map_err(|_| Ended::Unheard)?;
         if came.await.is_ok() {
+            to.commit();
             watch.first_byte();
         }
         match ended.await {

@@ -11,14 +11,14 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc::Sender;
 
 use super::super::answer::{Answer, quote};
 use super::super::http::{Wire, header};
 use super::super::lines::{Framing, LONGEST, Records, Utf8};
 use super::super::observed::Watch;
+use super::super::outlet::Outlet;
 use super::super::stt::told;
-use super::super::{CallIds, Ended, tell};
+use super::super::{CallIds, Ended};
 use super::LONGEST_REPLY;
 use super::actions::{Details, planned};
 use crate::call::{Action, Input, Question};
@@ -45,6 +45,9 @@ struct Turn<'a> {
     action_failed: Option<&'static str>,
     parameters: &'a BTreeMap<String, String>,
     deadline_ms: u64,
+    /// Nobody is on the line: whether the app answers is tried.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    probe: bool,
 }
 
 /// A whole reply, or a piece of one. What else is in it is for others.
@@ -73,7 +76,7 @@ impl Webhook {
         &self,
         ids: &CallIds,
         question: &Question,
-        to: &Sender<Input<'static>>,
+        to: &Outlet<'_>,
         watch: &mut Watch,
     ) -> Result<(), Ended> {
         let turn = Turn {
@@ -87,6 +90,7 @@ impl Webhook {
             action_failed: question.action_failed,
             parameters: &ids.parameters,
             deadline_ms: question.deadline_ms,
+            probe: ids.call_sid == CallIds::PROBE,
         };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -101,7 +105,7 @@ impl Webhook {
             reply.read().await?;
         }
         watch.ok();
-        tell(to, Input::ReplyEnd { turn, action: reply.action }).await?;
+        to.tell(Input::ReplyEnd { turn, action: reply.action }).await?;
         reply.answer.let_end().await;
         Ok(())
     }
@@ -110,7 +114,7 @@ impl Webhook {
 /// A reply as it comes in.
 struct Reply<'a> {
     answer: Answer,
-    to: &'a Sender<Input<'static>>,
+    to: &'a Outlet<'a>,
     turn: u64,
     /// Bytes of text so far.
     said: usize,
@@ -256,7 +260,7 @@ impl Reply<'_> {
         if self.said > LONGEST_REPLY {
             return Err(self.too_long());
         }
-        tell(self.to, Input::ReplyText { turn: self.turn, text }).await
+        self.to.tell(Input::ReplyText { turn: self.turn, text }).await
     }
 
     /// The last action that makes sense counts. One that does not is no reason to leave the caller

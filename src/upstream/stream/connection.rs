@@ -88,7 +88,7 @@ impl Connection {
         if self.socket.unwritten.is_some() || self.asked.is_some() {
             return;
         }
-        let wire = &listener.streaming.wire;
+        let wire = &listener.source.wire;
         let now = Instant::now();
         let (start, end) = listener.tape.span();
         if self.cursor < start {
@@ -123,7 +123,8 @@ impl Connection {
     /// When something will have taken too long.
     pub(super) fn due(&self, listener: &Listener) -> Instant {
         let streaming = &listener.streaming;
-        let keep_alive = streaming.wire.keep_alive().map(|_| self.sent_at + streaming.patience.keep_alive);
+        let keep_alive =
+            listener.source.wire.keep_alive().map(|_| self.sent_at + streaming.patience.keep_alive);
         let keep_alive = keep_alive.filter(|_| self.asked.is_none() && self.socket.unwritten.is_none());
         [keep_alive, self.question_due(listener), Some(self.stalled_at(listener))]
             .into_iter()
@@ -145,8 +146,8 @@ impl Connection {
     }
 
     fn stalled_at(&self, listener: &Listener) -> Instant {
-        let target = &listener.streaming.target;
-        let patience = if self.heard_at.is_some() { target.stall() } else { target.first_answer() };
+        let target = &listener.source.target;
+        let patience = if self.heard_at.is_some() { target.stall() } else { listener.first_answer() };
         let far = Instant::now() + Duration::from_secs(3600);
         let waiting = self.waiting.map_or(far, |since| since + patience);
         waiting.min(self.socket.unwritten.map_or(far, |since| since + target.stall()))
@@ -155,7 +156,7 @@ impl Connection {
     /// Time has passed: perhaps too much.
     pub(super) fn overdue(&mut self, listener: &mut Listener) -> Option<Left> {
         let now = Instant::now();
-        let target = &listener.streaming.target;
+        let target = &listener.source.target;
         if self.stalled_at(listener) <= now {
             let failure = match (self.socket.unwritten, self.heard_at) {
                 (Some(_), _) => {
@@ -167,8 +168,10 @@ impl Connection {
                     target.failure(&self.socket.shown, FailureKind::Timeout, "the vendor", &why)
                 }
                 (None, None) => {
-                    let why =
-                        format!("said nothing within {} of the first audio", seconds(target.first_answer()));
+                    let why = format!(
+                        "said nothing within {} of the first audio",
+                        seconds(listener.first_answer())
+                    );
                     target.failure(&self.socket.shown, FailureKind::Timeout, "the vendor", &why)
                 }
             };
@@ -187,20 +190,22 @@ impl Connection {
             listener.answer();
             return Some(Left::Lost(failure));
         }
-        if alive && self.asked.is_some() && !listener.streaming.wire.answers_each() {
+        if alive && self.asked.is_some() && !listener.source.wire.answers_each() {
             // Nothing was said, and there is nothing to say of it.
             self.given_up = self.cursor;
             self.asked = None;
             listener.answer();
             return None;
         }
-        listener.fail(failure.clone());
+        if !listener.pass_on() {
+            listener.fail(failure.clone());
+        }
         Some(Left::Lost(failure))
     }
 
     /// What the socket told.
     pub(super) fn happened(&mut self, event: Event, listener: &mut Listener) -> Option<Left> {
-        let target = &listener.streaming.target;
+        let target = &listener.source.target;
         let text = match event {
             Event::Written => return None,
             Event::Closed(code, why) => {
@@ -225,14 +230,14 @@ impl Connection {
         if !self.in_flight.is_empty() {
             self.waiting = self.heard_at;
         }
-        match listener.streaming.wire.understand(&text) {
+        match listener.source.wire.understand(&text) {
             Ok(Said::Nothing) => None,
             Ok(Said::Ended) => {
                 listener.tell_end();
                 None
             }
             Ok(Said::Words { text, is_final, ended, settles, from, until }) => {
-                let last = listener.streaming.wire.answers_each() && place.is_none();
+                let last = listener.source.wire.answers_each() && place.is_none();
                 let until = place.or(until.map(|until| (self.base + until).min(self.cursor)));
                 let from = from.map(|from| self.base + from);
                 let words = Heard { text, is_final, ended, settles: settles || last, from, until };
@@ -279,11 +284,11 @@ impl Connection {
             heard.is_final && heard.until.zip(place).is_some_and(|(until, place)| until + SLACK >= place);
         if self.asked.is_some()
             && !given_up
-            && (heard.settles || covers && !listener.streaming.wire.answers_each())
+            && (heard.settles || covers && !listener.source.wire.answers_each())
         {
             self.asked = None;
             listener.answer();
-            return listener.streaming.wire.answers_each().then_some(Left::Done);
+            return listener.source.wire.answers_each().then_some(Left::Done);
         }
         if heard.is_final && heard.ended {
             listener.tell_end();

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::super::answer::seconds;
 use super::connection::{Connection, Left};
 use super::socket::Socket;
 use super::tape::{Order, Position, Tape};
 use super::words::Words;
-use super::{Server, Streaming, Target};
+use super::{Server, Source, Streaming, Target};
 use crate::audio::BYTES_PER_MS;
 use crate::call::{Failure, FailureKind, Input, Job, Service};
-use crate::upstream::observed::{OnDone, Watch};
+use crate::upstream::observed::{Notice, Tell, Watch};
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,9 @@ impl Default for Patience {
 /// before this much more audio: the question follows from the statement.
 const AT_ONCE: u64 = 300 * BYTES_PER_MS as u64;
 
+/// Between two looks at a breaker that is open.
+const SHORT_PAUSE: Duration = Duration::from_millis(500);
+
 /// What waits for a call that does not listen; the oldest that is no answer goes first.
 const MOST_WAITING: usize = 32;
 
@@ -66,9 +69,12 @@ pub(super) const SLACK: u64 = 100 * BYTES_PER_MS as u64;
 
 pub(super) struct Listener {
     pub(super) streaming: Arc<Streaming>,
+    /// Who is asked.
+    pub(super) source: Arc<Source>,
     pub(super) tape: Arc<Tape>,
+    call_sid: String,
     to: Sender<Input<'static>>,
-    on_done: OnDone,
+    notices: Tell,
     pub(super) words: Words,
     pub(super) questions: VecDeque<Question>,
     outbox: VecDeque<Input<'static>>,
@@ -76,6 +82,10 @@ pub(super) struct Listener {
     down_since: Instant,
     /// Why the last connection ended, or there was none.
     failure: Option<Failure>,
+    /// Connections in a row of which no answer came.
+    vain: usize,
+    /// No recogniser will do for now, and waiting will not help.
+    hopeless: bool,
 }
 
 /// An order of the call, and since when it waits.
@@ -83,6 +93,8 @@ pub(super) struct Listener {
 pub(super) struct Question {
     pub(super) order: Order,
     pub(super) since: Instant,
+    /// How many recognisers have had it in vain, and were not the last.
+    pub(super) passed_on: usize,
 }
 
 /// Nobody listens any more.
@@ -91,20 +103,26 @@ pub(super) struct Over;
 impl Listener {
     pub(super) fn new(
         streaming: Arc<Streaming>,
+        source: Arc<Source>,
         tape: Arc<Tape>,
+        call_sid: String,
         to: Sender<Input<'static>>,
-        on_done: OnDone,
+        notices: Tell,
     ) -> Self {
         Self {
             streaming,
+            source,
             tape,
+            call_sid,
             to,
-            on_done,
+            notices,
             words: Words::default(),
             questions: VecDeque::new(),
             outbox: VecDeque::new(),
             down_since: Instant::now(),
             failure: None,
+            vain: 0,
+            hopeless: false,
         }
     }
 
@@ -116,41 +134,113 @@ impl Listener {
         let streaming = Arc::clone(&self.streaming);
         let (first_pause, longest_pause) = streaming.patience.pauses;
         let mut pause = first_pause;
+        let mut hopeless = true;
+        for turn in streaming.sources.iter().enumerate().cycle() {
+            let (number, source) = turn;
+            self.source = Arc::clone(source);
+            let failure = self.connection(&mut pause).await?;
+            hopeless &= matches!(failure.kind, FailureKind::Http4xx | FailureKind::BreakerOpen);
+            let next = streaming.sources.get(number + 1);
+            self.hopeless = next.is_none() && hopeless;
+            if let Some(next) = next {
+                let Failure { upstream, kind, why } = &failure;
+                let (call_sid, service, kind) = (&self.call_sid, Service::Stt.as_str(), kind.as_str());
+                tracing::warn!(
+                    call_sid,
+                    service,
+                    from = upstream,
+                    to = next.upstream(),
+                    kind,
+                    why,
+                    "FALLBACK"
+                );
+                (self.notices)(&Notice::FellBack { service: Service::Stt });
+                self.failure = Some(failure);
+                continue;
+            }
+            self.failure = Some(failure);
+            hopeless = true;
+            self.meanwhile(sleep(pause.mul_f64(spread()))).await?;
+            // To look at a breaker costs nothing: who waits for one is back soon after it has closed.
+            let by_breaker =
+                self.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::BreakerOpen);
+            let longest = if by_breaker { longest_pause.min(SHORT_PAUSE) } else { longest_pause };
+            pause = (pause * 2).min(longest);
+        }
+        Ok(())
+    }
+
+    /// Keeps a connection to one recogniser for as long as it works.
+    async fn connection(&mut self, pause: &mut Duration) -> Result<Failure, Over> {
+        let source = Arc::clone(&self.source);
+        let (target, patience) = (&source.target, self.streaming.patience);
         loop {
-            let mut watch = Watch::new(&self.on_done, &streaming.target.upstream.name, Service::Stt);
-            let server = streaming.target.server(streaming.turn());
-            let connecting = Socket::connect(&streaming.target, server);
+            let mut watch = Watch::new(&self.notices, source.upstream(), Service::Stt, patience.longest);
+            watch.again(self.vain >= self.streaming.sources.len());
+            let asked = source.health.turn().map(|ticket| {
+                let server = ticket.server();
+                watch.asks(ticket);
+                target.server(server)
+            });
+            let limit = self.limit();
+            let connecting = async {
+                let server = asked?;
+                let within = limit.unwrap_or(Duration::MAX);
+                timeout(within, Socket::connect(target, server)).await.unwrap_or_else(|_| {
+                    let why = format!("no WebSocket within fallback_after = {}", seconds(within));
+                    Err(target.failure(&server.shown, FailureKind::Timeout, "the vendor", &why))
+                })
+            };
             let failure = match self.meanwhile(connecting).await? {
                 Err(failure) => failure,
                 Ok(socket) => {
                     watch.first_byte();
-                    let mut connection = Connection::new(socket, &streaming.wire, self.tape.span().0);
-                    let left = self.listen(&mut connection).await;
+                    let mut connection = Connection::new(socket, &source.wire, self.tape.span().0);
+                    let left = self.listen(&mut connection, &mut watch).await;
                     self.down_since = Instant::now();
                     if connection.has_answered() {
-                        pause = first_pause;
+                        *pause = patience.pauses.0;
                     }
                     match left {
                         Left::Over => {
                             watch.ok();
-                            connection.close(Some(streaming.wire.close()), streaming.patience.goodbye).await;
+                            connection.close(Some(source.wire.close()), patience.goodbye).await;
                             return Err(Over);
                         }
                         Left::Done => {
                             watch.ok();
-                            tokio::spawn(connection.close(None, streaming.patience.goodbye));
+                            tokio::spawn(connection.close(None, patience.goodbye));
                             continue;
                         }
                         Left::Lost(failure) => failure,
                     }
                 }
             };
-            watch.failed(failure.kind);
-            drop(watch);
-            self.failure = Some(failure);
-            self.meanwhile(sleep(pause.mul_f64(spread()))).await?;
-            pause = (pause * 2).min(longest_pause);
+            self.vain += 1;
+            watch.failed(&failure);
+            return Ok(failure);
         }
+    }
+
+    /// How long a recogniser has to say anything, where there is another.
+    fn limit(&self) -> Option<Duration> {
+        (self.streaming.sources.len() > 1).then_some(self.streaming.after)
+    }
+
+    /// How long the first answer may take.
+    pub(super) fn first_answer(&self) -> Duration {
+        let usual = self.source.target.first_answer();
+        self.limit().map_or(usual, |limit| usual.min(limit))
+    }
+
+    /// The first question goes to another recogniser, if there is one that it has not been put to.
+    pub(super) fn pass_on(&mut self) -> bool {
+        let others = self.streaming.sources.len() - 1;
+        let Some(question) = self.questions.front_mut().filter(|question| question.passed_on < others) else {
+            return false;
+        };
+        question.passed_on += 1;
+        true
     }
 
     /// Waits for something while there is no connection.
@@ -173,17 +263,15 @@ impl Listener {
         loop {
             self.answer_what_is_known();
             let question = *self.questions.front()?;
-            let will_not_mend =
-                self.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Http4xx);
             // However often the connection comes and goes meanwhile, a question waits only once.
             let down_since = self.down_since.min(question.since);
             let due = question.since.max(down_since + self.streaming.patience.while_down);
             if question.order.utterance.is_none() {
                 self.answer();
-            } else if will_not_mend || due <= Instant::now() {
+            } else if self.hopeless || due <= Instant::now() {
                 let failure = self.failure.clone().unwrap_or_else(|| {
                     let why = format!("no connection within {}", seconds(self.streaming.patience.while_down));
-                    let target = &self.streaming.target;
+                    let target = &self.source.target;
                     target.failure(&target.server(0).shown, FailureKind::Connect, "the network", &why)
                 });
                 self.fail(failure);
@@ -194,8 +282,15 @@ impl Listener {
     }
 
     /// Serves the call over a connection.
-    async fn listen(&mut self, connection: &mut Connection) -> Left {
+    async fn listen(&mut self, connection: &mut Connection, watch: &mut Watch) -> Left {
+        let mut works = false;
         loop {
+            if !works && connection.has_answered() {
+                works = true;
+                (self.vain, self.hopeless) = (0, false);
+                watch.again(false);
+                watch.works();
+            }
             if self.take_orders().is_err() {
                 return Left::Over;
             }
@@ -227,7 +322,7 @@ impl Listener {
 
     fn take_orders(&mut self) -> Result<(), Over> {
         while let Some(order) = self.tape.next_order() {
-            self.questions.push_back(Question { order, since: Instant::now() });
+            self.questions.push_back(Question { order, since: Instant::now(), passed_on: 0 });
         }
         if self.tape.is_over() { Err(Over) } else { Ok(()) }
     }

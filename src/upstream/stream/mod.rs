@@ -2,8 +2,9 @@
 //! that the call's loop holds never waits; a task of its own does, and ends when the handle goes.
 //!
 //! A connection that breaks in mid-call is made again, and the audio that the recogniser was not done
-//! with is sent again: its words are said once, by whichever connection finishes them. Only when that
-//! takes too long, or what is wrong will not mend itself, does a question fail.
+//! with is sent again: its words are said once, by whichever connection finishes them. Where there is
+//! another recogniser, it is the next to hear them, at once. Only when that takes too long, or what is
+//! wrong will not mend itself, does a question fail.
 
 mod connection;
 mod deepgram;
@@ -16,7 +17,6 @@ mod vosk;
 mod words;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
@@ -24,10 +24,12 @@ use tokio_tungstenite::tungstenite::Message;
 
 use self::listener::{Listener, Patience};
 use self::tape::Tape;
+use super::Pools;
+use super::health::Health;
 use super::http::Unusable;
-use super::observed::OnDone;
+use super::observed::Tell;
 use crate::call::Input;
-use crate::config::{DeepgramStt, Endpoint, Secret, Stt, Upstream, VoskStt};
+use crate::config::{Endpoint, OpenAiStt, Secret, Stt, Upstream};
 
 /// The longest wait for a first answer and between two, whatever an upstream made for requests may
 /// allow: a caller is on the line.
@@ -68,12 +70,20 @@ impl Drop for Recogniser {
     }
 }
 
-/// A recogniser as configured, shared by all calls.
+/// The recognisers as configured, in the order in which they are asked; shared by all calls.
 pub(super) struct Streaming {
+    /// Never empty.
+    sources: Vec<Arc<Source>>,
+    /// How long one has until it has said anything, where there is another.
+    after: Duration,
+    patience: Patience,
+}
+
+/// A recogniser.
+struct Source {
     target: Target,
     wire: Wire,
-    next: AtomicUsize,
-    patience: Patience,
+    health: Arc<Health>,
 }
 
 /// Where a recogniser is.
@@ -121,46 +131,57 @@ enum Said {
 }
 
 impl Streaming {
-    /// `None` if this kind of recogniser is asked about one utterance after the other.
-    pub(super) fn new(stt: &Stt) -> Result<Option<Self>, Unusable> {
-        match stt {
-            Stt::Webhook { .. } | Stt::OpenAi(_) => Ok(None),
-            Stt::Deepgram(stt) => Self::deepgram(stt).map(Some),
-            Stt::Vosk(stt) => Self::vosk(stt).map(Some),
-        }
-    }
-
-    fn deepgram(stt: &DeepgramStt) -> Result<Self, Unusable> {
-        let authorization =
-            stt.api_key.as_ref().map(|key| ("Authorization".to_owned(), Secret(format!("Token {}", key.0))));
-        let target = Target::new(&stt.endpoint, "/listen", &deepgram::query(stt), authorization)?;
-        Ok(Self { target, wire: Wire::Deepgram, next: AtomicUsize::new(0), patience: Patience::default() })
-    }
-
-    fn vosk(stt: &VoskStt) -> Result<Self, Unusable> {
-        let target = Target::new(&stt.endpoint, "", "", None)?;
-        Ok(Self {
-            target,
-            wire: Wire::Vosk { opening: vosk::opening(stt) },
-            next: AtomicUsize::new(0),
-            patience: Patience::default(),
-        })
+    pub(super) fn new(all: &[&Stt], after: Duration, pools: &mut Pools) -> Result<Self, Unusable> {
+        let sources =
+            all.iter().map(|stt| Source::new(stt, pools).map(Arc::new)).collect::<Result<_, _>>()?;
+        Ok(Streaming { sources, after, patience: Patience::default() })
     }
 
     /// Begins to listen to a call.
-    pub(super) fn start(self: Arc<Self>, to: Sender<Input<'static>>, on_done: OnDone) -> Recogniser {
+    pub(super) fn start(
+        self: Arc<Self>,
+        call_sid: &str,
+        to: Sender<Input<'static>>,
+        tell: Tell,
+    ) -> Recogniser {
         let tape = Arc::<Tape>::default();
-        tokio::spawn(Listener::new(self, Arc::clone(&tape), to, on_done).run());
+        if let Some(source) = self.sources.first().cloned() {
+            let listener = Listener::new(self, source, Arc::clone(&tape), call_sid.to_owned(), to, tell);
+            tokio::spawn(listener.run());
+        }
         Recogniser { tape }
     }
 
     pub(super) fn upstream(&self) -> &str {
-        &self.target.upstream.name
+        self.sources.first().map_or("", |source| source.upstream())
+    }
+}
+
+impl Source {
+    fn new(stt: &Stt, pools: &mut Pools) -> Result<Self, Unusable> {
+        let health = pools.health(&stt.endpoint().upstream);
+        let (target, wire) = match stt {
+            Stt::Deepgram(stt) => {
+                let authorization = stt.api_key.as_ref();
+                let authorization =
+                    authorization.map(|key| ("Authorization".to_owned(), Secret(format!("Token {}", key.0))));
+                let target = Target::new(&stt.endpoint, "/listen", &deepgram::query(stt), authorization)?;
+                (target, Wire::Deepgram)
+            }
+            Stt::Vosk(stt) => {
+                let target = Target::new(&stt.endpoint, "", "", None)?;
+                (target, Wire::Vosk { opening: vosk::opening(stt) })
+            }
+            Stt::Webhook { endpoint, .. } | Stt::OpenAi(OpenAiStt { endpoint, .. }) => {
+                let upstream = endpoint.upstream.name.clone();
+                return Err(Unusable { upstream, why: "hears utterances, not calls".to_owned() });
+            }
+        };
+        Ok(Source { target, wire, health })
     }
 
-    /// The server for the next connection.
-    fn turn(&self) -> usize {
-        self.next.fetch_add(1, Ordering::Relaxed)
+    fn upstream(&self) -> &str {
+        &self.target.upstream.name
     }
 }
 

@@ -2,7 +2,6 @@
 //! while writing waits, and never more than one message that waits to be written.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,6 +17,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use super::super::answer::{quote, seconds};
+use super::super::owner::Owner;
 use super::{Server, Target};
 use crate::call::{Failure, FailureKind};
 
@@ -52,7 +52,8 @@ impl Socket {
         let tcp = match timeout(within, TcpStream::connect(&server.address)).await {
             Ok(Ok(tcp)) => tcp,
             Ok(Err(error)) => {
-                return Err(failed(FailureKind::Connect, "the network", no_connection(&error)));
+                let (owner, why) = Owner::of_io(&error);
+                return Err(failed(FailureKind::Connect, &owner.to_string(), why));
             }
             Err(_) => {
                 let why = format!("no connection within {}", seconds(within));
@@ -76,7 +77,7 @@ impl Socket {
             Ok(Ok((ws, _))) => Ok(Socket { ws, unwritten: None, shown: server.shown.clone() }),
             Ok(Err(error)) => {
                 let (kind, owner, why) = refused(error, target.secret());
-                Err(failed(kind, owner, why))
+                Err(failed(kind, &owner, why))
             }
             Err(_) => {
                 let why = format!("no answer to the handshake within {}", seconds(within));
@@ -164,31 +165,26 @@ fn request(
     Ok(request)
 }
 
-fn no_connection(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused: is it running?".to_owned(),
-        _ => format!("no connection: {error}"),
-    }
-}
-
 /// Whose a failed handshake is to mend, and why it failed.
-fn refused(error: Error, secret: Option<&str>) -> (FailureKind, &'static str, String) {
+fn refused(error: Error, secret: Option<&str>) -> (FailureKind, String, String) {
     let response = match error {
         Error::Http(response) => response,
         Error::Io(error) => {
             let tls = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
             return match tls {
-                Some(rustls::Error::InvalidMessage(_)) => {
-                    let why = "what came is not TLS: does the server speak plain ws there?".to_owned();
-                    (FailureKind::Connect, "your config: url", why)
+                Some(tls) => {
+                    let (owner, why) = Owner::of_tls(tls);
+                    (FailureKind::Connect, owner.to_string(), why)
                 }
-                Some(tls) => (FailureKind::Connect, "the vendor", format!("no TLS: {tls}")),
-                None => (FailureKind::Connect, "the network", format!("the handshake broke off: {error}")),
+                None => {
+                    let why = format!("the handshake broke off: {error}");
+                    (FailureKind::Connect, Owner::Network.to_string(), why)
+                }
             };
         }
         other => {
             let why = format!("no WebSocket handshake: {}", quote(other.to_string().as_bytes()));
-            return (FailureKind::Protocol, "the vendor", why);
+            return (FailureKind::Protocol, Owner::Vendor.to_string(), why);
         }
     };
     let status = response.status().as_u16();
@@ -208,5 +204,5 @@ fn refused(error: Error, secret: Option<&str>) -> (FailureKind, &'static str, St
         500.. => (FailureKind::Http5xx, "the vendor failed"),
         _ => (FailureKind::Protocol, "your config: url"),
     };
-    (kind, owner, format!("answered {status} instead of 101: {said}"))
+    (kind, owner.to_owned(), format!("answered {status} instead of 101: {said}"))
 }

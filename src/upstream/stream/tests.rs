@@ -16,8 +16,10 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::{Recogniser, Streaming, tape};
 use crate::call::Input;
-use crate::config::{DeepgramStt, Endpoint, Secret, Stt, Upstream, VoskStt};
-use crate::upstream::Observation;
+use crate::config::{BreakerLimits, DeepgramStt, Endpoint, Secret, Stt, Upstream, VoskStt};
+use crate::upstream::fake::tell_done;
+use crate::upstream::observed::Tell;
+use crate::upstream::{Observation, Pools};
 
 mod deepgram_wire;
 mod faults;
@@ -29,6 +31,18 @@ mod deepgram {
     pub(super) const CLOSE: &str = r#"{"type":"CloseStream"}"#;
     pub(super) const KEEP_ALIVE: &str = r#"{"type":"KeepAlive"}"#;
 }
+
+/// A result about audio from one time to another, in ms.
+fn results(text: &str, from: u32, until: u32, flags: &str) -> String {
+    format!(
+        r#"{{"type":"Results","start":{},"duration":{},{flags}"channel":{{"alternatives":[{{"transcript":"{text}"}}]}}}}"#,
+        f64::from(from) / 1000.0,
+        f64::from(until - from) / 1000.0
+    )
+}
+
+/// The answer to a question.
+const ANSWER: &str = r#""is_final":true,"from_finalize":true,"#;
 
 /// Long enough on the busiest machine; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -159,17 +173,25 @@ impl Fake {
         stt: &Stt,
         change: impl FnOnce(&mut Streaming),
     ) -> (Recogniser, Receiver<Input<'static>>) {
-        let mut streaming = Streaming::new(stt).unwrap().unwrap();
+        self.start_all(&[stt], PATIENCE, change)
+    }
+
+    /// With others that stand in for the first.
+    fn start_all(
+        &self,
+        stts: &[&Stt],
+        after: Duration,
+        change: impl FnOnce(&mut Streaming),
+    ) -> (Recogniser, Receiver<Input<'static>>) {
+        let done = self.done.0.clone();
+        let tell: Tell = Arc::new(move |notice| tell_done(&done, notice));
+        let mut streaming = Streaming::new(stts, after, &mut Pools::new(&tell)).unwrap();
         // Small, so that a fault is told soon; no test waits for one of these that does not fail.
         streaming.patience.while_down = Duration::from_secs(1);
         streaming.patience.pauses = (Duration::from_millis(1), SOON);
         change(&mut streaming);
         let (to, inputs) = channel(4);
-        let done = self.done.0.clone();
-        let on_done = Arc::new(move |observation: &Observation| {
-            let _ = done.send(observation.clone());
-        });
-        (Arc::new(streaming).start(to, on_done), inputs)
+        (Arc::new(streaming).start("CA1", to, tell), inputs)
     }
 
     /// What came next, and over which connection.
@@ -200,7 +222,11 @@ impl Fake {
 
 fn endpoint(server: &str, path: &str) -> Endpoint {
     Endpoint {
-        upstream: Upstream { name: "ears".to_owned(), ..Upstream::new("ears", vec![server.to_owned()]) },
+        // Never open: a test sees each failure for itself.
+        upstream: Upstream {
+            breaker: BreakerLimits { failures: None, cooldown: PATIENCE },
+            ..Upstream::new("ears", vec![server.to_owned()])
+        },
         path: path.to_owned(),
         headers: vec![("X-Team".to_owned(), Secret("blue".to_owned()))],
     }

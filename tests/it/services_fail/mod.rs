@@ -4,8 +4,10 @@
 mod agent;
 mod lets_go;
 mod some;
+mod stand_in;
 mod stt;
 mod tts;
+mod vendors;
 
 use std::time::Duration;
 

@@ -83,11 +83,13 @@ impl Bot {
 
     pub fn config(&self) -> String {
         let Bot { app, dialogue, stt, agent, tts, lead_ms, more, tones: _ } = self;
+        let kind = |keys: &str| if keys.starts_with("kind") { "" } else { "kind = \"webhook\"\n" };
+        let (agent_kind, tts_kind) = (kind(agent), kind(tts));
         format!(
             "{more}\n[playout]\nlead_ms = {lead_ms}\n[dialogue]\nmode = \"dialogue\"\n{dialogue}\n\
              [dialogue.stt]\n{stt}\n\
-             [dialogue.agent]\nkind = \"webhook\"\n{agent}\n\
-             [dialogue.tts]\nkind = \"webhook\"\n{tts}\n\
+             [dialogue.agent]\n{agent_kind}{agent}\n\
+             [dialogue.tts]\n{tts_kind}{tts}\n\
              [upstreams.app]\nservers = [\"127.0.0.1:{app}\"]\n"
         )
     }

@@ -1,9 +1,5 @@
 //! The socket to a ConversationRelay app: how it is opened, and what a failure to do so means.
 
-use std::error::Error as _;
-use std::io;
-use std::sync::atomic::Ordering;
-
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use super::super::super::answer::{quote, root_cause, seconds};
+use super::super::super::answer::{quote, seconds};
 use super::super::super::owner::Owner;
 use super::Relay;
 use crate::call::{Failure, FailureKind};
@@ -34,10 +30,19 @@ pub(super) enum Received {
 }
 
 impl Relay {
-    /// The next server's socket.
-    pub(super) async fn connect(&self) -> Result<Socket, Failure> {
+    /// The next server's socket, and which server that is.
+    pub(super) async fn connect(&self) -> Result<(Socket, usize), Failure> {
+        let mut ticket = self.health.turn()?;
+        let connected = self.connect_to(ticket.server()).await;
+        match &connected {
+            Ok(_) => ticket.ok(),
+            Err(failure) => ticket.failed(failure.kind, &failure.why, false),
+        }
+        connected.map(|socket| (socket, ticket.server()))
+    }
+
+    async fn connect_to(&self, server: usize) -> Result<Socket, Failure> {
         let upstream = &self.config.endpoint.upstream;
-        let server = self.next.fetch_add(1, Ordering::Relaxed) % upstream.servers.len().max(1);
         let server = upstream.servers.get(server).map_or("", String::as_str);
         let scheme = if upstream.tls { "wss" } else { "ws" };
         let url = format!("{scheme}://{server}{}", self.config.endpoint.path);
@@ -94,14 +99,11 @@ fn no_socket(error: &Error) -> (FailureKind, Owner, String) {
             let said = if body.is_empty() { "(no body)".to_owned() } else { quote(body) };
             (kind, owner, format!("answered {status}, and not with a WebSocket: {said}"))
         }
-        Error::Io(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
-            (FailureKind::Connect, Owner::Vendor, "connection refused: is it running?".to_owned())
+        Error::Io(cause) => {
+            let (owner, why) = Owner::of_io(cause);
+            (FailureKind::Connect, owner, why)
         }
-        Error::Io(_) | Error::Tls(_) => {
-            let cause =
-                error.source().map_or_else(|| error.to_string(), |cause| root_cause(cause).to_string());
-            (FailureKind::Connect, Owner::Network, format!("no connection: {cause}"))
-        }
+        Error::Tls(tls) => (FailureKind::Connect, Owner::Network, format!("no TLS: {tls}")),
         _ => (FailureKind::Protocol, Owner::Vendor, format!("no sound handshake: {error}")),
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::super::CallIds;
 use super::super::super::answer::{quote, seconds};
+use super::super::super::health::Ticket;
 use super::super::LONGEST_REPLY;
 use super::message::{FromApp, ToApp};
 use super::socket::{Received, Socket};
@@ -28,6 +29,9 @@ pub(super) struct Talk {
     ids: Arc<CallIds>,
     to: Sender<Input<'static>>,
     socket: Option<Socket>,
+    /// Of the server that the socket is with, while a reply of it is awaited.
+    ticket: Option<Ticket>,
+    server: usize,
     asking: Option<Asking>,
     /// When the reply under way must have gone on.
     deadline: Option<Instant>,
@@ -52,6 +56,8 @@ impl Talk {
             ids,
             to,
             socket: None,
+            ticket: None,
+            server: 0,
             asking: None,
             deadline: None,
             unasked: false,
@@ -127,6 +133,7 @@ impl Talk {
         let relay = Arc::clone(&self.relay);
         let lang = &relay.config.language;
         self.asking = Some(asking);
+        self.ticket = Some(self.relay.health.ticket(self.server));
         self.deadline = Some(Instant::now() + relay.config.endpoint.upstream.first_byte_timeout);
         self.tell(&ToApp::Prompt { voice_prompt: &question.text, lang, last: true }).await;
     }
@@ -168,6 +175,10 @@ impl Talk {
     // ---- the app speaks ---------------------------------------------------------------------------
 
     async fn message(&mut self, text: &str) {
+        // Given up since the socket was read last: another agent may answer in its place by now.
+        if self.asking.as_ref().is_some_and(|asking| asking.done.is_closed()) {
+            self.give_up_reply();
+        }
         let message = match FromApp::read(text) {
             Ok(message) => message,
             Err(why) => return self.not_understood(text, why).await,
@@ -235,6 +246,9 @@ impl Talk {
         self.deadline = None;
         if let Some(asking) = self.asking.take() {
             self.pending.push_back(Input::ReplyEnd { turn: asking.turn, action: Action::None });
+            if let Some(mut ticket) = self.ticket.take() {
+                ticket.ok();
+            }
             let _ = asking.done.send(Ok(()));
         }
     }
@@ -259,7 +273,8 @@ impl Talk {
     // ---- the socket -------------------------------------------------------------------------------
 
     async fn connect(&mut self) -> Result<(), Failure> {
-        self.socket = Some(self.relay.connect().await?);
+        let (socket, server) = self.relay.connect().await?;
+        (self.socket, self.server) = (Some(socket), server);
         (self.stale, self.malformed) = (false, 0);
         let ids = Arc::clone(&self.ids);
         self.tell(&ToApp::setup(&ids)).await;
@@ -303,7 +318,11 @@ impl Talk {
     /// Ends the reply under way, if there is one.
     fn fail(&mut self, kind: FailureKind, why: &str) {
         if let Some(asking) = self.asking.take() {
-            let _ = asking.done.send(Err(self.relay.failure(kind, why)));
+            let failure = self.relay.failure(kind, why);
+            if let Some(mut ticket) = self.ticket.take() {
+                ticket.failed(kind, &failure.why, false);
+            }
+            let _ = asking.done.send(Err(failure));
             self.give_up_reply();
         }
     }

@@ -40,7 +40,7 @@ fn told(inputs: &[Input<'static>]) -> Told {
             let failure = failed(inputs);
             assert_eq!((failure.kind, &*failure.upstream), (FailureKind::Protocol, "bot"));
             let (request, why) = failure.why.split_once("/agent answered 200 with ").expect(&failure.why);
-            assert!(request.starts_with("POST http://127.0.0.1:"), "{request}");
+            assert!(request.starts_with("the service: POST http://127.0.0.1:"), "{request}");
             Err(why.to_owned())
         }
     };

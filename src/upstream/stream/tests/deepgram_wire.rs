@@ -2,18 +2,8 @@
 
 use super::*;
 
-/// A result about audio from one time to another, in ms.
-fn results(text: &str, from: u32, until: u32, flags: &str) -> String {
-    format!(
-        r#"{{"type":"Results","start":{},"duration":{},{flags}"channel":{{"alternatives":[{{"transcript":"{text}"}}]}}}}"#,
-        f64::from(from) / 1000.0,
-        f64::from(until - from) / 1000.0
-    )
-}
-
 const FINAL: &str = r#""is_final":true,"#;
 const END: &str = r#""is_final":true,"speech_final":true,"#;
-const ANSWER: &str = r#""is_final":true,"from_finalize":true,"#;
 
 #[tokio::test]
 async fn a_handshake_says_what_comes_and_who_asks() {

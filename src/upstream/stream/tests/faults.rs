@@ -86,7 +86,7 @@ async fn nobody_there() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
     let fake = Fake { server: gone.clone(), ..answering("").await };
     let told = failure(&fake, &Stt::Deepgram(deepgram_stt(&gone)), |_| {}).await;
-    let why = "connect: the network: GET ws://IT/v1/listen: connection refused: is it running?";
+    let why = "connect: the vendor: GET ws://IT/v1/listen: connection refused: is it running?";
     assert_eq!(told, why);
 }
 
@@ -96,7 +96,7 @@ async fn a_server_that_speaks_no_tls() {
     let mut stt = deepgram_stt(&fake.server);
     stt.endpoint.upstream.tls = true;
     let told = failure(&fake, &Stt::Deepgram(stt), |_| {}).await;
-    let why = "connect: your config: url: GET wss://IT/v1/listen: what came is not TLS: does the server speak plain ws there?";
+    let why = "connect: your config: url: GET wss://IT/v1/listen: what came is not TLS: does the server speak without it there?";
     assert_eq!(told, why);
 }
 
@@ -247,4 +247,72 @@ async fn a_recogniser_that_is_dropped_lets_go_of_everything() {
     let mut inputs = inputs;
     assert!(timeout(PATIENCE, inputs.recv()).await.unwrap().is_none(), "the task has ended");
     assert!(tape.upgrade().is_none());
+}
+
+// ---- with another that stands in ------------------------------------------------------------------
+
+/// A recogniser that hears until it is asked, and then knows what was said.
+async fn who_knows(text: &'static str) -> Fake {
+    Fake::serving(move |_, mut peer| async move {
+        loop {
+            match peer.next().await {
+                Got::Text(asked) if asked == deepgram::FINALIZE => {
+                    peer.send(results(text, 0, 1000, ANSWER)).await;
+                }
+                Got::Closed => return,
+                Got::Audio(_) | Got::Text(_) => {}
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn another_recogniser_hears_what_the_first_did_not() {
+    let refuses = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let hangs = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let breaks = Fake::serving(|_, mut peer| async move { peer.until_heard(640).await }).await;
+    let is_mute = Fake::serving(|_, mut peer| async move { peer.until_closed().await }).await;
+    let hung = hangs.local_addr().unwrap().to_string();
+    for server in [&refuses, &hung, &breaks.server, &is_mute.server] {
+        let mut second = who_knows("book a table").await;
+        let stts = [server, &second.server].map(|server| Stt::Deepgram(deepgram_stt(server)));
+        let patient = |streaming: &mut Streaming| streaming.patience.while_down = PATIENCE;
+        let (mut recogniser, mut inputs) = second.start_all(&[&stts[0], &stts[1]], 5 * SOON, patient);
+        let audio = frames(1, 50);
+        hear(&mut recogniser, &audio);
+        recogniser.finalize(1);
+        assert_eq!(told(&mut inputs).await, "partial: book a table", "{server}");
+        assert_eq!(told(&mut inputs).await, "1: book a table", "{server}");
+        assert_eq!(second.audio_until(0, deepgram::FINALIZE).await, audio, "{server}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_is_put_to_each_of_them_once() {
+    let first = Fake::serving(|_, mut peer| async move { peer.until_closed().await }).await;
+    let second = Fake::serving(|_, mut peer| async move { peer.until_closed().await }).await;
+    let stts = [&first.server, &second.server].map(|server| Stt::Deepgram(deepgram_stt(server)));
+    let quick = |streaming: &mut Streaming| streaming.patience.answer = SOON;
+    let (mut recogniser, mut inputs) = second.start_all(&[&stts[0], &stts[1]], PATIENCE, quick);
+    hear(&mut recogniser, &frames(0, 50));
+    recogniser.finalize(1);
+    let told = told(&mut inputs).await;
+    let why =
+        format!("timeout: the vendor: GET ws://{}/v1/listen: no transcript within 80 ms", second.server);
+    assert_eq!(told, why, "the last one's failure");
+}
+
+#[tokio::test]
+async fn a_breaker_that_is_open_fails_a_question_at_once() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let fake = Fake { server: gone.clone(), ..answering("").await };
+    let mut stt = deepgram_stt(&gone);
+    stt.endpoint.upstream.breaker.failures = std::num::NonZeroU32::new(1);
+    let since = Instant::now();
+    let told =
+        failure(&fake, &Stt::Deepgram(stt), |streaming| streaming.patience.while_down = PATIENCE).await;
+    assert!(told.starts_with("breaker_open: IT was not asked: its breaker opened 0 s ago"), "{told}");
+    assert!(told.ends_with("GET ws://IT/v1/listen: connection refused: is it running?"), "{told}");
+    assert!(since.elapsed() < PATIENCE / 2);
 }
