@@ -17,6 +17,7 @@ mod input;
 mod line;
 mod output;
 mod pacer;
+pub mod realtime;
 mod recording;
 mod relay;
 mod reply;

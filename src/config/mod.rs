@@ -13,6 +13,7 @@ mod defaults;
 mod document;
 mod meant;
 mod problem;
+mod realtime;
 mod resolve;
 mod services;
 mod values;
@@ -247,7 +248,7 @@ mod tests {
             match load(text(&all), &env).unwrap_or_else(|problems| panic!("{all}\n{problems}")).dialogue.mode
             {
                 Mode::Dialogue { stt, agent, tts } => (stt, agent, tts),
-                Mode::Echo | Mode::Relay { .. } => panic!("no dialogue"),
+                Mode::Echo | Mode::Relay { .. } | Mode::Realtime(_) => panic!("no dialogue"),
             }
         };
         let (_, tables) = alternatives();

@@ -58,7 +58,7 @@ pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
         let read = upstream(t, name, upstreams.remove(name));
         upstreams.insert(name.to_owned(), read);
     });
-    let dialogue = root.section("dialogue", |t| dialogue(t, default.dialogue, &upstreams));
+    let dialogue = root.section("dialogue", |t| dialogue(t, default.dialogue, &upstreams, turn.barge_in));
     let limits = root.section("limits", |t| limits(t, default.limits));
     let app = upstreams.remove("app").unwrap_or(Config::default().app);
     Config { server, admin, log, twilio, turn, playout, dialogue, app, limits }
@@ -275,8 +275,9 @@ pub(super) mod tests {
                 "2:9: `twiml` in [twilio]: `\"serve\"` is not in this version yet; write \"forward\"",
             ),
             (
-                "[dialogue]\nmode = \"realtime\"",
-                "2:8: `mode` in [dialogue]: `\"realtime\"` is not in this version yet; write \"echo\" or \"dialogue\" or \"relay\"",
+                "[dialogue]\nmode = \"speech\"",
+                "2:8: `mode` in [dialogue]: `\"speech\"` is not one of its words; \
+                 write \"echo\" or \"dialogue\" or \"relay\" or \"realtime\"",
             ),
             // Addresses and paths.
             (
