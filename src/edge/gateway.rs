@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use super::calls::Calls;
 use super::phrases::Phrases;
 use super::serve::StartError;
+use crate::call::realtime::{Ears, Manner};
 use crate::call::{Hearing, Mode, Settings};
-use crate::config::{self, Config};
+use crate::config::{self, Config, TurnDetection};
 use crate::observe::Metrics;
 use crate::turn::Endpointing;
 use crate::upstream::{Bot, Services};
@@ -42,7 +43,7 @@ impl Gateway {
             calls: Calls::new(config.limits.max_calls, metrics.calls_active.clone()),
             bot: match &config.dialogue.mode {
                 config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
-                config::Mode::Echo | config::Mode::Dialogue { .. } => None,
+                config::Mode::Echo | config::Mode::Dialogue { .. } | config::Mode::Realtime(_) => None,
             },
             phrases: Phrases::new(&config)?,
             services,
@@ -85,7 +86,9 @@ impl Gateway {
     pub(super) fn call_settings(&self, call_sid: &str) -> Settings {
         let Config { turn, playout, dialogue, limits, .. } = &self.config;
         let (mode, hearing) = match &dialogue.mode {
-            config::Mode::Echo | config::Mode::Relay { .. } => (Mode::Echo, Hearing::Utterances),
+            config::Mode::Echo | config::Mode::Relay { .. } | config::Mode::Realtime(_) => {
+                (Mode::Echo, Hearing::Utterances)
+            }
             config::Mode::Dialogue { stt, .. } if stt.is_streaming() => (Mode::Dialogue, Hearing::Stream),
             config::Mode::Dialogue { .. } => (Mode::Dialogue, Hearing::Utterances),
         };
@@ -106,6 +109,23 @@ impl Gateway {
             lead: playout.lead,
             media_timeout: limits.media_timeout,
         }
+    }
+}
+
+impl Gateway {
+    /// How a model conducts a call that starts now; `None` where none does.
+    pub(super) fn manner(&self, call_sid: &str) -> Option<Manner> {
+        let config::Mode::Realtime(realtime) = &self.config.dialogue.mode else { return None };
+        let greeting = &self.config.turn.greeting;
+        let speaks_first = realtime.speaks_first || !greeting.is_empty();
+        Some(Manner {
+            ears: match &realtime.turn_detection {
+                TurnDetection::ServerVad { .. } | TurnDetection::SemanticVad { .. } => Ears::Models,
+                TurnDetection::None { .. } => Ears::Ours,
+            },
+            interrupts: realtime.turn_detection.interrupts(),
+            opening: (speaks_first && self.calls.greet(call_sid)).then(|| greeting.clone()),
+        })
     }
 }
 

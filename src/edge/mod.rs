@@ -3,6 +3,7 @@
 
 mod admin;
 mod calls;
+mod carrier;
 mod clock;
 mod gateway;
 mod handshake;
@@ -10,6 +11,7 @@ mod patience;
 mod phrases;
 mod proxy;
 mod pulse;
+mod realtime;
 mod relay;
 mod serve;
 mod session;

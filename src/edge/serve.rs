@@ -114,6 +114,11 @@ fn upstreams(config: &Config) -> Vec<(&str, SpeechService)> {
     match &config.dialogue.mode {
         Mode::Echo => Vec::new(),
         Mode::Relay { bot, .. } => vec![(bot.upstream.name.as_str(), SpeechService::Agent)],
+        Mode::Realtime(realtime) => {
+            let app = realtime.app.iter().map(|app| &app.upstream);
+            let all = std::iter::once(&realtime.endpoint.upstream).chain(app);
+            all.map(|upstream| (upstream.name.as_str(), SpeechService::Agent)).collect()
+        }
         Mode::Dialogue { stt, agent, tts } => {
             vec![
                 (stt.endpoint().upstream.name.as_str(), SpeechService::Stt),

@@ -13,6 +13,7 @@ use super::calls::Place;
 use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
+use super::realtime::realtime;
 use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
 use crate::call::{Call, Event, Input, Job, Mode, Output, StopReason};
@@ -45,9 +46,14 @@ pub(super) async fn serve_call(
     let mut socket = Socket::new(transport, early, gateway.config.limits.max_message).await;
     match wait_for_start(&mut socket, &gateway).await {
         Ok(opened) => {
-            let (socket, code) = match gateway.bot.clone() {
-                Some(bot) => relay(socket, opened, subprotocol, gateway, bot).await,
-                None => Session::new(socket, opened.start, subprotocol, gateway).run().await,
+            let model = gateway.services.model().cloned();
+            let model = model.zip(gateway.manner(opened.start.known_as()));
+            let (socket, code) = match (gateway.bot.clone(), model) {
+                (Some(bot), _) => relay(socket, opened, subprotocol, gateway, bot).await,
+                (None, Some((model, manner))) => {
+                    realtime(socket, opened, subprotocol, gateway, model, manner).await
+                }
+                (None, None) => Session::new(socket, opened.start, subprotocol, gateway).run().await,
             };
             socket.close(code).await;
         }

@@ -102,6 +102,12 @@ impl CallObserver {
         debug!(call_sid, stream_sid, event, "UNKNOWN_EVENT");
     }
 
+    /// A limit of the operator's account with a vendor is used up.
+    pub fn limit_reached(&self, limit: &str, reset_seconds: f64) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        warn!(call_sid, stream_sid, limit, reset_seconds, "LIMIT_REACHED");
+    }
+
     pub fn ping_sent(&self, pong_missed: bool) {
         let CallLabels { call_sid, stream_sid } = &self.labels;
         if pong_missed {

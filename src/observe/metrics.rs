@@ -77,8 +77,16 @@ const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const STAGES: [&str; 6] = ["endpoint", "stt", "agent_ttfb", "tts_ttfb", "first_frame", "total"];
 
 /// Why a message of the carrier was of no use.
-const DROPPED: [&str; 7] =
-    ["before_start", "base64", "malformed", "binary", "other_track", "bot_slow", "bot_malformed"];
+const DROPPED: [&str; 8] = [
+    "before_start",
+    "base64",
+    "malformed",
+    "binary",
+    "other_track",
+    "bot_slow",
+    "bot_malformed",
+    "model_malformed",
+];
 
 /// The result of a request to a service: a failure's kind, or one of these.
 const RESULTS: [&str; 2] = ["ok", "cancelled"];

@@ -21,6 +21,7 @@ mod multipart;
 mod observed;
 mod openai;
 mod owner;
+mod realtime;
 mod stream;
 mod stt;
 mod tts;
@@ -36,12 +37,13 @@ use tokio::time::timeout;
 pub use self::bot::{Bot, BotStream};
 pub use self::call::CallServices;
 pub use self::http::Unusable;
-pub use self::observed::Observation;
+pub use self::observed::{Observation, Watch};
+pub use self::realtime::{Limit, Model, ModelLink, ModelReader, Read};
 pub use self::stream::Recogniser;
 
 use self::agent::Agent;
 use self::http::{Pool, Wire};
-use self::observed::{OnDone, Watch};
+use self::observed::OnDone;
 use self::stream::Streaming;
 use self::stt::Stt;
 use self::tts::Tts;
@@ -71,6 +73,8 @@ pub struct CallIds {
 pub struct Services {
     /// `None` where calls have no dialogue (`mode = "echo"`): every job then fails.
     dialogue: Option<Arc<Dialogue>>,
+    /// Who conducts the calls, where a model does.
+    model: Option<Arc<Model>>,
     on_done: OnDone,
 }
 
@@ -117,8 +121,15 @@ impl Services {
         dialogue: &config::Dialogue,
         on_done: impl Fn(&Observation) + Send + Sync + 'static,
     ) -> Result<Self, Unusable> {
+        let on_done: OnDone = Arc::new(on_done);
+        let model = match &dialogue.mode {
+            config::Mode::Realtime(realtime) => {
+                Some(Arc::new(Model::new(realtime, &mut Pools::default(), Arc::clone(&on_done))?))
+            }
+            config::Mode::Echo | config::Mode::Relay { .. } | config::Mode::Dialogue { .. } => None,
+        };
         let dialogue = match &dialogue.mode {
-            config::Mode::Echo | config::Mode::Relay { .. } => None,
+            config::Mode::Echo | config::Mode::Relay { .. } | config::Mode::Realtime(_) => None,
             config::Mode::Dialogue { stt, agent, tts } => {
                 let mut pools = Pools::default();
                 let hearing = match Streaming::new(stt)? {
@@ -130,7 +141,12 @@ impl Services {
                 Some(Arc::new(Dialogue { hearing, agent, tts }))
             }
         };
-        Ok(Self { dialogue, on_done: Arc::new(on_done) })
+        Ok(Self { dialogue, model, on_done })
+    }
+
+    /// Who conducts the calls, where a model does.
+    pub fn model(&self) -> Option<&Arc<Model>> {
+        self.model.as_ref()
     }
 
     /// Begins to listen to a call, if the recogniser is one that hears all of it: `Partial`s and

@@ -21,7 +21,7 @@ pub struct Observation {
 pub(super) type OnDone = Arc<dyn Fn(&Observation) + Send + Sync>;
 
 /// Watches one request and tells of it when dropped: cancelled unless settled before.
-pub(super) struct Watch {
+pub struct Watch {
     on_done: OnDone,
     since: Instant,
     observation: Observation,
@@ -42,16 +42,16 @@ impl Watch {
     }
 
     /// Of the first answer, where it takes several.
-    pub(super) fn first_byte(&mut self) {
+    pub fn first_byte(&mut self) {
         let seconds = self.since.elapsed().as_secs_f64();
         self.observation.seconds_to_first_byte.get_or_insert(seconds);
     }
 
-    pub(super) fn ok(&mut self) {
+    pub fn ok(&mut self) {
         self.observation.result = "ok";
     }
 
-    pub(super) fn failed(&mut self, kind: FailureKind) {
+    pub fn failed(&mut self, kind: FailureKind) {
         self.observation.result = kind.as_str();
     }
 }

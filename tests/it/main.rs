@@ -13,6 +13,7 @@ mod handshake;
 mod hostile;
 mod http;
 mod legacy_websocket;
+mod realtime;
 mod relay;
 mod services_fail;
 mod streaming;

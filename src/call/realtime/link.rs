@@ -115,6 +115,7 @@ impl Realtime {
             return;
         }
         self.link = Link::Up;
+        self.ready = false;
         let remembered = self.history.0.iter().cloned();
         self.requests.extend(remembered.map(|(role, text)| Request::Remember { role, text }));
         let Backlog { audio, commit } = std::mem::take(&mut self.backlog);

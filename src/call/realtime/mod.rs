@@ -83,6 +83,8 @@ pub struct Realtime {
     finished_at: CallTime,
     // The model.
     link: Link,
+    /// The model has said that the session is as it shall be.
+    ready: bool,
     /// Links that could not be had, or were lost, since the model last said something whole.
     failures: u32,
     backlog: Backlog,
@@ -133,6 +135,7 @@ impl Realtime {
             last_voiced: now,
             finished_at: now,
             link: Link::Dialling,
+            ready: false,
             failures: 0,
             backlog: Backlog::default(),
             history: History::default(),

@@ -114,7 +114,7 @@ pub enum Request {
     /// What came of a function call.
     Answer { call: String, output: String },
     /// Have the app do what a function call wants. Answer: `FunctionAnswered`.
-    Function(FunctionCall),
+    Function { turn: u64, call: FunctionCall, deadline: Duration },
     /// Nobody waits for the app any more.
     DropFunction { call: String },
 }

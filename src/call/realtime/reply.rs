@@ -91,6 +91,7 @@ impl Realtime {
     pub(super) fn told(&mut self, told: Told, now: CallTime) {
         match told {
             Told::Ready { audio } => {
+                self.ready = true;
                 if audio.is_some() {
                     self.hint = Hint::new(audio.as_deref(), PCM_RATE);
                 }
@@ -360,11 +361,15 @@ impl Realtime {
                 }
                 self.respond_if_wanted(now);
             }
-            Some(About::Session) => {
+            None if self.ready || failure.kind != FailureKind::Http4xx => {
+                self.tell(Event::UpstreamFailed { service: Service::Agent, failure });
+            }
+            // What is wrong before there is a session will not mend itself.
+            Some(About::Session) | None => {
                 self.tell(Event::UpstreamFailed { service: Service::Agent, failure });
                 self.give_up(now);
             }
-            Some(About::Other) | None => {
+            Some(About::Other) => {
                 self.tell(Event::UpstreamFailed { service: Service::Agent, failure });
             }
         }
@@ -393,7 +398,8 @@ impl Realtime {
                 self.waited_from = now;
                 let due = now + self.settings.reply_deadline;
                 self.functions.push(Pending { id, due, stale: false });
-                return self.requests.push_back(Request::Function(call));
+                let deadline = self.settings.reply_deadline;
+                return self.requests.push_back(Request::Function { turn: self.turns, call, deadline });
             }
         };
         self.request(Request::Answer { call: id, output });

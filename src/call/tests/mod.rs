@@ -3,4 +3,4 @@
 mod properties;
 mod stories;
 mod unasked;
-mod world;
+pub(in crate::call) mod world;

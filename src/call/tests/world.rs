@@ -12,7 +12,7 @@ use super::super::*;
 use crate::audio::{FRAME_BYTES, mulaw};
 use crate::turn::Endpointing;
 
-pub(super) fn settings() -> Settings {
+pub(in crate::call) fn settings() -> Settings {
     Settings {
         mode: Mode::Dialogue,
         hearing: Hearing::Utterances,

@@ -4,8 +4,8 @@
 mod chat;
 mod history;
 mod relay;
-mod tools;
-mod webhook;
+pub(super) mod tools;
+pub(super) mod webhook;
 
 use std::sync::Arc;
 

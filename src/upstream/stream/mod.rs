@@ -76,20 +76,20 @@ pub(super) struct Streaming {
     patience: Patience,
 }
 
-/// Where a recogniser is.
-struct Target {
-    upstream: Upstream,
-    servers: Vec<Server>,
+/// Where a recogniser is, or a model that hears by itself.
+pub(super) struct Target {
+    pub(super) upstream: Upstream,
+    pub(super) servers: Vec<Server>,
     headers: Vec<(String, Secret)>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
-struct Server {
+pub(super) struct Server {
     /// `host:port`.
     address: String,
     url: String,
     /// The URL as failures name it: without the query.
-    shown: String,
+    pub(super) shown: String,
 }
 
 /// What the vendors' wires have apart.
@@ -166,7 +166,7 @@ impl Streaming {
 
 impl Target {
     /// `path` is what the endpoint's own must end in.
-    fn new(
+    pub(super) fn new(
         endpoint: &Endpoint,
         path: &str,
         query: &str,

@@ -1,1 +1,5 @@
-//! Stories and properties of calls that a model conducts.
+//! Calls that a model conducts: what callers live through, and what holds whatever happens.
+
+mod properties;
+mod stories;
+mod world;
