@@ -124,7 +124,8 @@ fn functions(t: &mut Table<'_, '_>, has_app: bool) -> Vec<Function> {
         let is_name = |c: u8| c.is_ascii_alphanumeric() || c == b'_' || c == b'-';
         let sound = (1..=64).contains(&name.len()) && name.bytes().all(is_name);
         if !sound || Tool::ALL.iter().any(|tool| tool.name() == name) {
-            let why = format!("{:?} cannot be the name of a function of yours", name.escape_debug().to_string());
+            let why =
+                format!("{:?} cannot be the name of a function of yours", name.escape_debug().to_string());
             t.complain("", why, "use letters, digits, _ and -, and no name of [tools]".to_owned());
         }
         let description = t.text("description");
@@ -133,8 +134,7 @@ fn functions(t: &mut Table<'_, '_>, has_app: bool) -> Vec<Function> {
             let schema: serde_json::Value = serde_json::from_str(text).map_err(|_| "is not JSON")?;
             if schema["type"] == "object" { Ok(text.to_owned()) } else { Err("is not of an object".into()) }
         });
-        let parameters =
-            parameters.unwrap_or_else(|| "{\"type\":\"object\",\"properties\":{}}".to_owned());
+        let parameters = parameters.unwrap_or_else(|| "{\"type\":\"object\",\"properties\":{}}".to_owned());
         functions.push(Function { name: name.to_owned(), description, parameters });
     });
     if !functions.is_empty() && !has_app {
@@ -148,11 +148,13 @@ fn functions(t: &mut Table<'_, '_>, has_app: bool) -> Vec<Function> {
 }
 
 fn ask_agent() -> Function {
-    let text = "{\"type\": \"string\", \"description\": \"The question or the wish, in the caller's words.\"}";
+    let text =
+        "{\"type\": \"string\", \"description\": \"The question or the wish, in the caller's words.\"}";
     Function {
         name: ASK_AGENT.to_owned(),
         description: Some(
-            "Ask the company's own system, which knows what you do not and can do what you cannot.".to_owned(),
+            "Ask the company's own system, which knows what you do not and can do what you cannot."
+                .to_owned(),
         ),
         parameters: format!(
             "{{\"type\": \"object\", \"properties\": {{\"text\": {text}}}, \"required\": [\"text\"]}}"
@@ -167,9 +169,8 @@ mod tests {
 
     /// The model of a call with these keys, the first of them on line 4.
     fn realtime(keys: &str) -> Result<Realtime, String> {
-        let text = format!(
-            "[dialogue]\nmode = \"realtime\"\n[dialogue.realtime]\n{keys}\n[turn]\nbarge_in = false"
-        );
+        let text =
+            format!("[dialogue]\nmode = \"realtime\"\n[dialogue.realtime]\n{keys}\n[turn]\nbarge_in = false");
         match check(&text, &[("KEY", "sk-1")])?.dialogue.mode {
             Mode::Realtime(realtime) => Ok(realtime),
             other => panic!("{other:?}"),
@@ -182,12 +183,44 @@ mod tests {
         assert_eq!(least.endpoint.upstream.servers, ["api.openai.com:443"]);
         assert_eq!((least.endpoint.path.as_str(), least.endpoint.upstream.tls), ("/v1/realtime", true));
         assert_eq!((&*least.model, least.voice.as_deref()), ("gpt-realtime", Some("marin")));
-        assert_eq!((least.dialect, least.speaks_first, least.tools), (Dialect::Ga, false, Tool::ALL.to_vec()));
+        assert_eq!(
+            (least.dialect, least.speaks_first, least.tools),
+            (Dialect::Ga, false, Tool::ALL.to_vec())
+        );
         assert_eq!((least.functions, least.app, least.transcription), (vec![], None, None));
-        let TurnDetection::ServerVad { threshold: None, interrupt_response: false, .. } = least.turn_detection
+        let TurnDetection::ServerVad { threshold: None, interrupt_response: false, .. } =
+            least.turn_detection
         else {
             panic!("{:?}", least.turn_detection);
         };
+    }
+
+    #[test]
+    fn the_shipped_file_shows_the_defaults() {
+        let shown =
+            crate::config::SHIPPED.lines().skip_while(|line| !line.starts_with("[dialogue.realtime]"));
+        let shown: Vec<&str> = shown.skip(1).take_while(|line| !line.is_empty()).collect();
+        let defaults = ["url", "dialect", "model", "voice", "turn_detection", "speaks_first", "tools"];
+        let is_default = |line: &&&str| {
+            let key = line.trim_start_matches("# ").split('=').next().unwrap_or_default().trim();
+            defaults.contains(&key)
+        };
+        let lines: Vec<&str> = shown.iter().filter(is_default).map(|line| &line[2..]).collect();
+        assert_eq!(lines.len(), defaults.len(), "{shown:?}");
+        let least = "api_key = \"env:KEY\"";
+        assert_eq!(realtime(&format!("{least}\n{}", lines.join("\n"))), realtime(least));
+        // The others are examples, which are sound where they do not exclude each other.
+        let others =
+            shown.iter().filter(|line| !is_default(line) && line.contains(" = ")).map(|line| &line[2..]);
+        let sound = others.filter(|line| {
+            !["temperature", "eagerness", "headers"].iter().any(|key| line.starts_with(key))
+                && !line.starts_with(' ')
+        });
+        let app = "[dialogue.agent]\nurl = \"http://app/agent\"";
+        let sound: Vec<&str> =
+            sound.map(|line| line.replace("env:OPENAI_API_KEY", "env:KEY").leak() as &str).collect();
+        let all = realtime(&format!("{}\n{app}", sound.join("\n"))).unwrap();
+        assert_eq!((all.functions.len(), all.transcription.is_some()), (1, true));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use super::carrier::Carrier;
 use super::gateway::Gateway;
 use super::session::{Opened, ending_of, told_to_hang_up};
 use super::websocket::{self, Close, Received, Socket};
-use crate::call::realtime::{Input, Manner, Realtime, Request};
-use crate::call::{Action, Event, Failure, FailureKind, Output, StopReason};
+use crate::call::realtime::{Answered, Input, Manner, Realtime, Request};
+use crate::call::{Event, Failure, FailureKind, Output, StopReason};
 use crate::time::CallTime;
 use crate::twilio::{Malformed, Message, Reader, Start};
 use crate::upstream::{BotStream, CallIds, Model, ModelLink, ModelReader, Watch};
@@ -64,7 +64,7 @@ struct Talk {
     from_carrier: Reader,
     line: Line,
     /// What the app was asked for; all of it ends with the call.
-    functions: JoinSet<(String, Answer)>,
+    functions: JoinSet<(String, Answered)>,
     handles: HashMap<String, AbortHandle>,
     /// Why there is no model any more, for the last line of the log.
     last_failure: String,
@@ -73,12 +73,12 @@ struct Talk {
     gateway: Arc<Gateway>,
 }
 
-type Answer = Result<(String, Action), Failure>;
+type Linked = Result<Box<ModelLink>, Failure>;
 
 /// The line to the model.
 enum Line {
     Down,
-    Dialling(Pin<Box<dyn Future<Output = Result<ModelLink, Failure>> + Send>>),
+    Dialling(Pin<Box<dyn Future<Output = Linked> + Send>>),
     Up(Box<Connected>),
 }
 
@@ -91,14 +91,14 @@ struct Connected {
 }
 
 enum FromModel {
-    Linked(Result<ModelLink, Failure>),
+    Linked(Linked),
     Received(Received),
 }
 
 enum Woken {
     Carrier(Received),
     Model(FromModel),
-    App(String, Answer),
+    App(String, Answered),
     Time,
     HangUp,
 }
@@ -220,9 +220,10 @@ impl Talk {
 
     // ---- from the model ---------------------------------------------------------------------------
 
-    fn linked(&mut self, linked: Result<ModelLink, Failure>, now: CallTime) {
+    fn linked(&mut self, linked: Linked, now: CallTime) {
         match linked {
-            Ok(ModelLink { ws, watch }) => {
+            Ok(link) => {
+                let ModelLink { ws, watch } = *link;
                 let mut socket = Socket::over(ws);
                 // The first message of an empty socket fits.
                 let _ = socket.send_text(Bytes::from(self.model.opening()));
@@ -250,8 +251,10 @@ impl Talk {
             Received::Closed(close) => {
                 let (owner, why) = match &close {
                     Close::ByPeer(code) => ("the vendor", format!("closed the connection with {code}")),
-                    Close::Lost(_) => ("the network", format!("was lost: {}", ending_of(&close).1)),
-                    Close::TooLong => ("the vendor", format!("sent more than {LONGEST_MESSAGE} bytes at once")),
+                    Close::Lost(why) => ("the network", format!("was lost: {why}")),
+                    Close::TooLong => {
+                        ("the vendor", format!("sent more than {LONGEST_MESSAGE} bytes at once"))
+                    }
                     Close::NotUtf8 | Close::Protocol(_) => ("the vendor", ending_of(&close).1),
                 };
                 return self.lost(FailureKind::Protocol, owner, &why);

@@ -34,7 +34,6 @@ MANNERS = {
     "incomplete": "its first response ends before its words do",
     "garbage": "says between its words what is no event",
     "mute": "accepts everything and never replies",
-    "hang": "never answers a handshake",
     "runs_on": "does not stop by itself when the caller speaks",
 }
 CHUNK = 200  # ms of speech in a delta
@@ -376,8 +375,6 @@ async def main(port, manner=""):
             for other in list(live):
                 other.transport.abort()
             return ws.respond(200, json.dumps(len(live)))
-        if manner == "hang":
-            await asyncio.get_running_loop().create_future()
         if url.path != "/v1/realtime":
             return ws.respond(404, json.dumps({"error": {"message": f"Invalid URL (GET {url.path})"}}))
         try:

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::super::event::Event;
 use super::super::input::{Action, Failure, FailureKind, Service};
+use super::Realtime;
 use super::model::{Request, Role};
 use super::reply::{Reply, Response};
-use super::Realtime;
 use crate::audio::BYTES_PER_MS;
 use crate::time::CallTime;
 use crate::turn::{State, Why};
@@ -118,6 +118,11 @@ impl Realtime {
         self.ready = false;
         let remembered = self.history.0.iter().cloned();
         self.requests.extend(remembered.map(|(role, text)| Request::Remember { role, text }));
+        // What the caller is hearing at the moment.
+        let text = self.playback.heard(u64::MAX);
+        if !text.is_empty() {
+            self.requests.push_back(Request::Remember { role: Role::Model, text });
+        }
         let Backlog { audio, commit } = std::mem::take(&mut self.backlog);
         if !audio.is_empty() {
             self.requests.push_back(Request::Hear(audio));

@@ -14,7 +14,7 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-pub use model::{About, FunctionCall, Input, Meaning, Request, ResponseEnd, Role, Told};
+pub use model::{About, Answered, FunctionCall, Input, Meaning, Request, ResponseEnd, Role, Told};
 
 use std::collections::VecDeque;
 use std::sync::Arc;

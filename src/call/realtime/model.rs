@@ -7,11 +7,18 @@ use bytes::Bytes;
 
 use super::super::input::{Action, Failure, StopReason};
 
+/// What an app makes of a function call: what the model is told, and what is to be done once the caller has
+/// heard the reply.
+pub type Answered = Result<(String, Action), Failure>;
+
 /// One thing that happened to a call that a model conducts.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
     /// Audio of the caller: μ-law, 8 kHz, mono, of any length.
-    Media { payload: &'a [u8], timestamp_ms: Option<u64> },
+    Media {
+        payload: &'a [u8],
+        timestamp_ms: Option<u64>,
+    },
     Dtmf(char),
     /// The carrier has played (or cleared) everything before this mark.
     Mark(&'a str),
@@ -21,7 +28,10 @@ pub enum Input<'a> {
     Unlinked(Failure),
     Told(Told),
     /// The app has answered a function call; with an action for after the reply, where it has one.
-    FunctionAnswered { call: String, answer: Result<(String, Action), Failure> },
+    FunctionAnswered {
+        call: String,
+        answer: Answered,
+    },
     /// The carrier says that the call is over, or its socket is gone.
     Stop(StopReason),
 }
@@ -31,24 +41,54 @@ pub enum Input<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
     /// The session is as it was asked for; what kind of audio it says that it will send.
-    Ready { audio: Option<String> },
+    Ready {
+        audio: Option<String>,
+    },
     /// Its own ear hears the caller begin, or finish.
     SpeechStarted,
     SpeechStopped,
-    ResponseStarted { response: String },
+    ResponseStarted {
+        response: String,
+    },
     /// The next audio of an item, as it came: perhaps not what was asked for.
-    Audio { response: String, item: String, content: u64, audio: Bytes },
+    Audio {
+        response: String,
+        item: String,
+        content: u64,
+        audio: Bytes,
+    },
     /// There is no more audio of this item.
-    AudioEnded { response: String, item: String },
+    AudioEnded {
+        response: String,
+        item: String,
+    },
     /// Words of an item, as they are spoken.
-    Words { response: String, item: String, content: u64, text: String },
-    FunctionCalled { response: String, call: FunctionCall },
-    ResponseEnded { response: String, end: ResponseEnd },
+    Words {
+        response: String,
+        item: String,
+        content: u64,
+        text: String,
+    },
+    FunctionCalled {
+        response: String,
+        call: FunctionCall,
+    },
+    ResponseEnded {
+        response: String,
+        end: ResponseEnd,
+    },
     /// What the caller said, as it is understood so far, and in the end.
-    Partial { text: String },
-    Transcript { text: String },
+    Partial {
+        text: String,
+    },
+    Transcript {
+        text: String,
+    },
     /// Something that was asked of it was refused; or, where it says about nothing, something is wrong.
-    Refused { about: Option<About>, failure: Failure },
+    Refused {
+        about: Option<About>,
+        failure: Failure,
+    },
 }
 
 /// Which request was refused.

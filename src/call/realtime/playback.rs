@@ -86,8 +86,7 @@ impl Playback {
     /// to the last one only; words may come behind the audio that they are about, and behind its end.
     fn part(&mut self, place: (&str, &str, u64), audio: bool, pacer: &mut Pacer) -> Option<&mut Part> {
         let (response, item, content) = place;
-        let is_it =
-            |part: &Part| part.item == item && part.content == content && part.response == response;
+        let is_it = |part: &Part| part.item == item && part.content == content && part.response == response;
         let last = self.parts.len().saturating_sub(1);
         if let Some(known) = self.parts.iter().rposition(is_it)
             && (!audio || known == last && !self.parts[known].ended)
@@ -194,15 +193,25 @@ impl Playback {
 
     /// The items of which the caller has not heard all, if the carrier has played up to `position`.
     pub(super) fn cuts(&self, position: u64) -> Vec<Cut> {
-        let unheard = |part: &&Part| {
-            part.begun && !part.item.is_empty() && !part.heard && !(part.ended && part.to <= position)
-        };
-        let cut = |part: &Part| {
-            let bytes = position.clamp(part.from, part.to) - part.from;
-            let heard = Duration::from_millis(bytes / BYTES_PER_MS as u64);
-            Cut { item: part.item.clone(), content: part.content, heard }
-        };
-        self.parts.iter().filter(unheard).map(cut).collect()
+        let mut cuts: Vec<(Cut, bool)> = Vec::new();
+        for part in self.parts.iter().filter(|part| part.begun && !part.item.is_empty()) {
+            let unheard = !(part.heard || part.ended && part.to <= position);
+            let upto = if part.heard { part.to } else { position.clamp(part.from, part.to) };
+            let heard = Duration::from_millis((upto - part.from) / BYTES_PER_MS as u64);
+            let same = |(cut, _): &&mut (Cut, bool)| cut.item == part.item && cut.content == part.content;
+            // An item may go on after it was said to have ended.
+            match cuts.iter_mut().find(same) {
+                Some((cut, cut_short)) => {
+                    cut.heard += heard;
+                    *cut_short |= unheard;
+                }
+                None => {
+                    cuts.push((Cut { item: part.item.clone(), content: part.content, heard }, unheard));
+                }
+            }
+        }
+        cuts.retain(|(_, cut_short)| *cut_short);
+        cuts.into_iter().map(|(cut, _)| cut).collect()
     }
 
     pub(super) fn forget(&mut self) {
@@ -217,7 +226,8 @@ mod tests {
 
     /// Something like a voice: what it is coded as can be told.
     fn hum(rate: usize, ms: usize) -> Vec<i16> {
-        let sample = |i: usize| (6_000.0 * (i as f32 * 180.0 * std::f32::consts::TAU / rate as f32).sin()) as i16;
+        let sample =
+            |i: usize| (6_000.0 * (i as f32 * 180.0 * std::f32::consts::TAU / rate as f32).sin()) as i16;
         (0..rate * ms / 1_000).map(sample).collect()
     }
 
@@ -252,7 +262,11 @@ mod tests {
             // More of it may come.
             (16_000, "one two three four five six", vec![cut("b", 1_000)]),
         ] {
-            assert_eq!((playback.heard(position).as_str(), playback.cuts(position)), (heard, cuts), "{position}");
+            assert_eq!(
+                (playback.heard(position).as_str(), playback.cuts(position)),
+                (heard, cuts),
+                "{position}"
+            );
         }
         playback.end_part(&mut pacer);
         assert_eq!(playback.cuts(16_000), []);
@@ -269,7 +283,11 @@ mod tests {
             for piece in pcm.chunks(size) {
                 playback.push(("r", "a", 0), piece, &mulaw_hint(), &mut pacer).unwrap();
             }
-            assert_eq!(playback.surprise().as_deref(), Some("raw pcm16 24000 Hz, announced as μ-law"), "{size}");
+            assert_eq!(
+                playback.surprise().as_deref(),
+                Some("raw pcm16 24000 Hz, announced as μ-law"),
+                "{size}"
+            );
             playback.end_part(&mut pacer);
             assert_eq!(ms(playback.bytes_of("r")), 1_000, "pieces of {size}");
         }

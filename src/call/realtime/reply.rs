@@ -7,7 +7,7 @@ use super::super::event::{Event, TurnResult};
 use super::super::input::{Action, Failure, FailureKind, Service, StopReason};
 use super::super::pacer::Mark;
 use super::link::Link;
-use super::model::{About, FunctionCall, Meaning, Request, ResponseEnd, Role, Told};
+use super::model::{About, Answered, FunctionCall, Meaning, Request, ResponseEnd, Role, Told};
 use super::playback::Cut;
 use super::{LONGEST_REPLY, PCM_RATE, Realtime};
 use crate::audio::{BYTES_PER_MS, Hint};
@@ -272,7 +272,7 @@ impl Realtime {
             ResponseEnd::Completed => {
                 self.failures = 0;
                 let unsaid = self.action != Action::None && bytes == 0;
-                if follows || unsaid && !self.reply.as_ref().is_some_and(|reply| reply.rounds > 0) {
+                if follows || unsaid && self.reply.as_ref().is_none_or(|reply| reply.rounds == 0) {
                     self.ask_again(now);
                 }
             }
@@ -290,7 +290,8 @@ impl Realtime {
         let Some(reply) = &mut self.reply else { return };
         reply.rounds += 1;
         if reply.rounds > MOST_ROUNDS {
-            let why = format!("the vendor: the model has called functions {MOST_ROUNDS} times without an end");
+            let why =
+                format!("the vendor: the model has called functions {MOST_ROUNDS} times without an end");
             self.failed(FailureKind::Protocol, why);
             return self.apologise(now);
         }
@@ -405,12 +406,7 @@ impl Realtime {
         self.request(Request::Answer { call: id, output });
     }
 
-    pub(super) fn function_answered(
-        &mut self,
-        call: &str,
-        answer: Result<(String, Action), Failure>,
-        now: CallTime,
-    ) {
+    pub(super) fn function_answered(&mut self, call: &str, answer: Answered, now: CallTime) {
         let Some(place) = self.functions.iter().position(|function| function.id == call) else { return };
         let function = self.functions.remove(place);
         let output = match answer {

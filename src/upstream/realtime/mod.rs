@@ -4,6 +4,8 @@
 
 mod read;
 mod session;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::future::Future;
@@ -24,7 +26,7 @@ use super::observed::{OnDone, Watch};
 use super::owner::Vendor;
 use super::stream::Target;
 use super::{CallIds, Ended, Pools};
-use crate::call::realtime::{FunctionCall, Request};
+use crate::call::realtime::{Answered, FunctionCall, Request};
 use crate::call::{Action, Failure, FailureKind, Input, Question, Service};
 use crate::config::{Dialect, Realtime, Secret, Tool};
 
@@ -122,7 +124,7 @@ impl Model {
     pub fn connect(
         self: &Arc<Self>,
         config: WebSocketConfig,
-    ) -> impl Future<Output = Result<ModelLink, Failure>> + Send + use<> + 'static {
+    ) -> impl Future<Output = Result<Box<ModelLink>, Failure>> + Send + use<> + 'static {
         let model = Arc::clone(self);
         async move {
             let mut watch = Watch::new(&model.on_done, model.upstream(), Service::Agent);
@@ -133,7 +135,7 @@ impl Model {
             match model.target.open(server, config).await {
                 Ok(ws) => {
                     watch.first_byte();
-                    Ok(ModelLink { ws, watch })
+                    Ok(Box::new(ModelLink { ws, watch }))
                 }
                 Err(failure) => {
                     watch.failed(failure.kind);
@@ -166,7 +168,7 @@ impl Model {
         turn: u64,
         call: FunctionCall,
         deadline_ms: u64,
-    ) -> impl Future<Output = Result<(String, Action), Failure>> + Send + use<> + 'static {
+    ) -> impl Future<Output = Answered> + Send + use<> + 'static {
         let (model, ids) = (Arc::clone(self), Arc::clone(ids));
         async move {
             let Some(app) = &model.app else {

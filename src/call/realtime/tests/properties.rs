@@ -35,7 +35,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let off = || prop_oneof![8 => Just(0u64), 1 => 1u64..3, 1 => Just(u64::MAX)];
-    let kind = prop_oneof![Just(FailureKind::Connect), Just(FailureKind::Timeout), Just(FailureKind::Http4xx)];
+    let kind =
+        prop_oneof![Just(FailureKind::Connect), Just(FailureKind::Timeout), Just(FailureKind::Http4xx)];
     prop_oneof![
         4 => (0u64..3000).prop_map(Step::Wait),
         6 => (1usize..60, any::<bool>()).prop_map(|(frames, voiced)| Step::Caller { frames, voiced }),
@@ -149,7 +150,8 @@ impl Check {
             } else if let Some(request) = self.call.poll_request() {
                 match request {
                     Request::Truncate { item, heard, .. } => {
-                        let response: u64 = item.strip_prefix('i').and_then(|n| n.parse().ok()).expect("an item");
+                        let response: u64 =
+                            item.strip_prefix('i').and_then(|n| n.parse().ok()).expect("an item");
                         truncated.push((response, heard));
                     }
                     Request::Function { call, .. } => self.functions.push(call.id),

@@ -47,7 +47,7 @@ pub(super) struct World {
     pub(super) speech: Vec<(u64, u64)>,
     pub(super) replies: VecDeque<Reply>,
     /// How the app answers, after how many ms.
-    pub(super) app: VecDeque<(u64, Result<(String, Action), Failure>)>,
+    pub(super) app: VecDeque<(u64, Answered)>,
     /// What becomes of each dial; `Ok` where nothing is said.
     pub(super) dials: VecDeque<Result<(), Failure>>,
     /// Whether the model's ear stops a reply by itself, and whether marks come back.
@@ -230,7 +230,10 @@ impl World {
                     arguments: "{}".into(),
                     meaning,
                 };
-                self.schedule(begin, Given::Of(number, Told::FunctionCalled { response: response.clone(), call }));
+                self.schedule(
+                    begin,
+                    Given::Of(number, Told::FunctionCalled { response: response.clone(), call }),
+                );
                 (ResponseEnd::Completed, begin)
             }
             Reply::Fails => (ResponseEnd::Broken(failure(FailureKind::Http5xx, "the vendor failed")), begin),
