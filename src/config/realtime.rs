@@ -213,7 +213,9 @@ mod tests {
         let others =
             shown.iter().filter(|line| !is_default(line) && line.contains(" = ")).map(|line| &line[2..]);
         let sound = others.filter(|line| {
-            !["temperature", "eagerness", "headers"].iter().any(|key| line.starts_with(key))
+            !["temperature", "eagerness", "headers", "upstream", "path"]
+                .iter()
+                .any(|key| line.starts_with(key))
                 && !line.starts_with(' ')
         });
         let app = "[dialogue.agent]\nurl = \"http://app/agent\"";

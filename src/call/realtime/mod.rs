@@ -206,8 +206,10 @@ impl Realtime {
             self.dial();
         }
         self.functions_overdue(now);
-        if self.state_deadline().is_some_and(|at| at <= now) {
+        // What is overdue may bring on what is overdue too: the end of what was played long ago.
+        while self.state_deadline().is_some_and(|at| at <= now) {
             self.state_overdue(now);
+            self.pump(now);
         }
         self.respond_if_wanted(now);
         self.take_digits(now);
