@@ -9,18 +9,24 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use voxgate::audio::{FRAME_BYTES, mulaw};
+use voxgate::audio::{FRAME_BYTES, Frame, mulaw};
 use voxgate::call::{Call, Hearing, Input, Mode, Output, Phrase, Settings};
+use voxgate::cli::call::sound;
 use voxgate::time::{CallTime, FRAME};
-use voxgate::turn::Endpointing;
+use voxgate::turn::{Endpointing, FrontEnd, Vad};
 use voxgate::twilio::{Message, Outbound, Reader};
 
-fn settings() -> Arc<Settings> {
+fn settings(vad: Vad) -> Arc<Settings> {
     Arc::new(Settings {
         mode: Mode::Echo,
         hearing: Hearing::Utterances,
+        vad,
         vad_rms: 210.0,
-        endpointing: Endpointing { eou: Duration::from_millis(450), max_utterance: Duration::from_secs(30) },
+        endpointing: Endpointing {
+            eou: Duration::from_millis(450),
+            tail: vad.tail(),
+            max_utterance: Duration::from_secs(30),
+        },
         barge_in: true,
         dedup_window: Duration::from_secs(8),
         greeting: None,
@@ -52,14 +58,17 @@ fn media(frame: &[u8], chunk: u64) -> String {
 fn inbound(c: &mut Criterion) {
     let mut group = c.benchmark_group("frame in");
     group.throughput(Throughput::Elements(1));
-    // A quiet line; and speech with pauses too short to end an utterance, which is recorded.
-    for (name, peaks) in [("quiet line", [40.0, 30.0]), ("speech", [6_000.0, 4_000.0])] {
-        let frames = peaks.map(frame);
-        let texts: Vec<String> = (0..1_000).map(|i| media(&frames[i as usize % 2], i)).collect();
+    for (name, vad, frames) in [
+        ("quiet line", Vad::Neural, quiet_line()),
+        ("speech", Vad::Neural, speech()),
+        ("quiet line, rms", Vad::Rms, quiet_line()),
+        ("speech, rms", Vad::Rms, speech()),
+    ] {
+        let texts: Vec<String> = (0..1_000).map(|i| media(&frames[i as usize % frames.len()], i)).collect();
         group.bench_function(name, |b| {
             b.iter_custom(|iterations| {
                 let mut reader = Reader::default();
-                let mut call = Call::new(settings(), CallTime::ZERO);
+                let mut call = Call::new(settings(vad), CallTime::ZERO);
                 let started = Instant::now();
                 for i in 0..iterations {
                     // The carrier's clock starts anew each 20 s; that is no gap.
@@ -76,6 +85,38 @@ fn inbound(c: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// What turn-taking asks of a frame, and nothing else: the share of a call's audio front end.
+fn front_end(c: &mut Criterion) {
+    let mut group = c.benchmark_group("front end");
+    group.throughput(Throughput::Elements(1));
+    // The bot speaks in the last: its echo is looked for.
+    for (name, vad, frames, far_db) in [
+        ("quiet line", Vad::Neural, quiet_line(), 0.0),
+        ("speech", Vad::Neural, speech(), 0.0),
+        ("speech while the bot speaks", Vad::Neural, speech(), 70.0),
+        ("speech, rms", Vad::Rms, speech(), 0.0),
+    ] {
+        let frames: Vec<Frame> = frames.into_iter().map(Frame).collect();
+        let mut front = FrontEnd::new(vad, 210.0);
+        let mut all = frames.iter().cycle();
+        group.bench_function(name, |b| {
+            b.iter(|| all.next().map(|frame| front.hear(black_box(frame), far_db)));
+        });
+    }
+    group.finish();
+}
+
+/// A line with a little noise on it.
+fn quiet_line() -> Vec<[u8; FRAME_BYTES]> {
+    vec![frame(40.0), frame(30.0)]
+}
+
+/// Speech with pauses too short to end an utterance, which is recorded.
+fn speech() -> Vec<[u8; FRAME_BYTES]> {
+    let frames = sound::utterance();
+    frames.as_chunks::<FRAME_BYTES>().0.to_vec()
 }
 
 fn outbound(c: &mut Criterion) {
@@ -100,7 +141,7 @@ fn outbound(c: &mut Criterion) {
 fn reply_of(frames: u64) -> Duration {
     let audio = Bytes::from(frame(6_000.0).repeat(frames as usize));
     let greeting = Some(Phrase { text: "Hello.".into(), audio });
-    let settings = Arc::new(Settings { greeting, ..Settings::clone(&settings()) });
+    let settings = Arc::new(Settings { greeting, ..Settings::clone(&settings(Vad::Neural)) });
     let mut outbound = Outbound::new("MZ18ad3ab5a668481ce02b83e7395059f0");
     let mut call = Call::new(settings, CallTime::ZERO);
     let started = Instant::now();
@@ -117,5 +158,5 @@ fn reply_of(frames: u64) -> Duration {
     started.elapsed()
 }
 
-criterion_group!(benches, inbound, outbound);
+criterion_group!(benches, inbound, front_end, outbound);
 criterion_main!(benches);

@@ -14,6 +14,7 @@
 //! | [`turn`] | is the caller speaking, has the caller finished | know what the bot says, or how |
 //! | [`call`] | one call: LISTENING → THINKING → SPEAKING, pacing, marks, deadlines | know Twilio, read a clock, fail |
 //! | [`config`] | `gateway.toml` and the environment: as written, then as meant | start anything |
+//! | [`tape`] | calls written down as they happen, read back, and run again in virtual time | make a call wait |
 //! | [`upstream`] | the wires of speech-to-text, agent and text-to-speech services | decide what the caller hears |
 //! | [`observe`] | one event type → log line and metric | decide anything |
 //! | [`edge`] | Pingora: listener, dispatch, proxy, WebSocket, the loop of a call | hold a call's logic |
@@ -28,6 +29,7 @@
 //!   the time) → `call` → `turn` → an [`call::Output`] → `edge/session` → `upstream`.
 //! - A frame out: `upstream` (chunk) → `audio` (decode, resample) → `call/pacer` →
 //!   `Output::Play` → `twilio/outbound` → `edge/websocket`.
+//! - A call again: `edge/session` → `tape/recorder` → a file → `tape/replay` → `call` → `cli/replay`.
 //! - An HTTP request: `edge/proxy` → the app → `observe`.
 
 pub mod audio;
@@ -36,6 +38,7 @@ pub mod cli;
 pub mod config;
 pub mod edge;
 pub mod observe;
+pub mod tape;
 pub mod time;
 pub mod turn;
 pub mod twilio;

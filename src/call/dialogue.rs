@@ -444,6 +444,7 @@ impl Call {
     /// Has the carrier forget what it has not played. Marks that come back from now on are stale.
     fn clear(&mut self, now: CallTime) -> Duration {
         let unheard = self.pacer.clear(now);
+        self.playback.clear(now);
         self.filler_end = 0;
         self.outputs.push_back(Output::Clear);
         self.epoch += 1;

@@ -91,6 +91,10 @@ pub enum Event {
     },
     /// A relayed bot has sent more than the carrier would queue; the rest is dropped.
     BotOverflow,
+    /// A relayed bot sends a file that cannot be played.
+    BotUnplayable {
+        why: String,
+    },
     /// The agent asked for something that this gateway cannot do.
     ActionIgnored {
         action: &'static str,

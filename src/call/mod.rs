@@ -13,10 +13,12 @@
 mod dialogue;
 mod digits;
 mod event;
+mod file;
 mod input;
 mod line;
 mod output;
 mod pacer;
+mod playback;
 pub mod realtime;
 mod recording;
 mod relay;
@@ -38,12 +40,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audio::{BYTES_PER_MS, FRAME_BYTES, Frame, level};
+use crate::audio::{BYTES_PER_MS, FRAME_BYTES, Frame};
 use crate::time::{CallTime, FRAME};
-use crate::turn::{Ear, Ended, Heard, Interruption, Machine, State, Transition};
+use crate::turn::{
+    Ear, Ended, FrontEnd, Heard, Interruption, Machine, Measured, State, Transition, decibels,
+};
 use digits::Digits;
 use line::{Line, LineFault};
 use pacer::{Mark, Pacer, Sent};
+use playback::Playback;
 use recording::Recording;
 use reply::Reply;
 use unasked::Unasked;
@@ -61,6 +66,10 @@ pub struct Call {
     settings: Arc<Settings>,
     machine: Machine,
     line: Line,
+    front: FrontEnd,
+    /// The latest frame of the caller's.
+    measured: Measured,
+    playback: Playback,
     ear: Ear,
     interruption: Interruption,
     recording: Recording,
@@ -128,6 +137,9 @@ impl Call {
         let mut call = Call {
             machine: Machine::default(),
             line: Line::new(now),
+            front: FrontEnd::new(settings.vad, settings.vad_rms),
+            measured: Measured::default(),
+            playback: Playback::default(),
             ear: Ear::new(settings.endpointing),
             interruption: Interruption::default(),
             recording: Recording::new(longest),
@@ -161,6 +173,11 @@ impl Call {
 
     pub fn state(&self) -> State {
         self.machine.state()
+    }
+
+    /// What the latest frame of the caller's told.
+    pub fn measured(&self) -> Measured {
+        self.measured
     }
 
     /// Whether speech from a service can be taken; if not, it should wait where it is.
@@ -254,9 +271,10 @@ impl Call {
     }
 
     fn frame(&mut self, frame: &Frame, now: CallTime) {
-        let voiced = level::rms(&frame.0) >= self.settings.vad_rms;
+        let measured = self.front.hear(frame, self.playback.level_db(now));
+        self.measured = measured;
         self.recording.push(frame);
-        let heard = self.ear.hear(voiced);
+        let heard = self.ear.hear(measured.is_speech());
         self.heard(heard, now);
         let may_interrupt = match self.state() {
             State::Thinking => true,
@@ -265,7 +283,8 @@ impl Call {
         };
         if !may_interrupt {
             self.interruption.forget();
-        } else if let Some(ago) = self.interruption.hear(voiced) {
+        } else if let Some(ago) = self.interruption.hear(measured.interrupts(decibels(self.settings.vad_rms)))
+        {
             match self.state() {
                 State::Thinking => self.caller_went_on(now),
                 State::Listening | State::Speaking | State::Ended => self.barge_in(ago, now),
@@ -344,6 +363,7 @@ impl Call {
                     if underrun && !self.reply.as_ref().is_some_and(|reply| reply.begins_at(position)) {
                         self.tell(Event::Underrun);
                     }
+                    self.playback.sent(&frame, self.pacer.playout_end());
                     self.outputs.push_back(Output::Play { frame, due });
                     if self.state() == State::Thinking && position >= self.filler_end {
                         self.first_frame(now);

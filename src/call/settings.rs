@@ -1,16 +1,20 @@
-//! What a call needs to know of the configuration. A call keeps the settings it started with.
+//! What a call needs to know of the configuration. A call keeps the settings it started with,
+//! and a tape of it keeps them too.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
-use crate::turn::Endpointing;
+use crate::turn::{Endpointing, Vad};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
     pub mode: Mode,
     pub hearing: Hearing,
-    /// RMS from which a frame counts as voiced, on the 16-bit scale.
+    pub vad: Vad,
+    /// RMS on the 16-bit scale: with [`Vad::Rms`] a frame counts as speech from here on, and nothing
+    /// softer interrupts the bot.
     pub vad_rms: f32,
     pub endpointing: Endpointing,
     /// Whether the caller may interrupt the bot.
@@ -33,7 +37,7 @@ pub struct Settings {
 }
 
 /// How the caller's words are recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hearing {
     /// Each utterance is put to a service when it is over.
     Utterances,
@@ -41,7 +45,7 @@ pub enum Hearing {
     Stream,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// The caller hears each utterance back.
     Echo,
@@ -49,9 +53,27 @@ pub enum Mode {
 }
 
 /// A fixed text, and its voice where that is known before the call.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Phrase {
     pub text: String,
     /// μ-law, 8 kHz, mono; empty if a service has to speak it.
+    #[serde(with = "base64_audio")]
     pub audio: Bytes,
+}
+
+/// Sound in JSON: a list of numbers would be four times as long.
+mod base64_audio {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use bytes::Bytes;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(audio: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(audio))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(from)?;
+        STANDARD.decode(text).map(Bytes::from).map_err(serde::de::Error::custom)
+    }
 }

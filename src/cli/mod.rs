@@ -1,13 +1,19 @@
 //! The commands. The only room that prints, and the only one where `anyhow` is at home.
 
+mod admin;
 pub mod call;
+mod child;
+mod replay;
+mod tune;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
+use self::child::{Child, Recipe};
 use crate::config::{self, Config};
 use crate::{edge, observe};
 
@@ -37,18 +43,36 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway (the default)
-    #[command(after_help = "Example: PORT=8080 voxgate run --config gateway.toml")]
+    /// Run the gateway (the default), and with it the app, if a command is given
+    #[command(after_help = "Example: PORT=8080 voxgate run -- gunicorn -k gthread --threads 16 app:app")]
     Run(RunArgs),
     /// Read the configuration as `run` would, and name every problem in it
     #[command(after_help = "Example: voxgate check --config gateway.toml")]
-    Check(RunArgs),
+    Check(ConfigArgs),
+    /// Hand the running gateway's listeners to a new process; the old one ends with its last call
+    #[command(after_help = "Example: install -m 755 voxgate-new /usr/bin/voxgate && voxgate upgrade")]
+    Upgrade(ConfigArgs),
     /// Play Twilio against a media URL
     Call(Box<call::CallArgs>),
+    /// Run recorded calls again: what happened, or what would have with another configuration
+    #[command(after_help = replay::EXAMPLE)]
+    Replay(replay::ReplayArgs),
+    /// Draw what the gateway heard and decided, and suggest better values
+    #[command(after_help = tune::EXAMPLE)]
+    Tune(tune::TuneArgs),
+}
+
+#[derive(Args, Debug)]
+struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Starts the app: PORT tells it where the gateway expects it; it is started again when it dies
+    #[arg(last = true, value_name = "COMMAND")]
+    app: Vec<OsString>,
 }
 
 #[derive(Args, Debug, Default)]
-struct RunArgs {
+struct ConfigArgs {
     /// The configuration; else $VOXGATE_CONFIG, else ./gateway.toml, else the built-in defaults
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -58,9 +82,12 @@ struct RunArgs {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(args) => run(&args),
+        Command::Run(args) => run(args),
         Command::Check(args) => check(&args),
+        Command::Upgrade(args) => upgrade(&args),
         Command::Call(args) => call::run(*args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Tune(args) => tune::run(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("voxgate: {error:#}");
@@ -68,23 +95,59 @@ pub fn main() -> ExitCode {
     })
 }
 
-fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let (config, source) = load(args)?;
+fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let (config, source) = load(&args.config)?;
     observe::init_log(config.log.format);
     tracing::info!(config = source, "CONFIG");
-    edge::serve(config).context("cannot start")?;
-    Ok(ExitCode::SUCCESS)
+    let child = match args.app {
+        command if command.is_empty() => None,
+        command => Some(Child::start(recipe(command, &config)?).context("the app")?),
+    };
+    let served = edge::serve(config).context("cannot start");
+    // Last of all: callers may have needed it to the end.
+    if let Some(child) = child {
+        child.stop();
+    }
+    served.map(|()| ExitCode::SUCCESS)
 }
 
-fn check(args: &RunArgs) -> anyhow::Result<ExitCode> {
+/// How the app is started for this configuration.
+fn recipe(command: Vec<OsString>, config: &Config) -> anyhow::Result<Recipe> {
+    let port = config.app.servers.first().and_then(|server| server.rsplit_once(':')?.1.parse().ok());
+    let port: u16 = port.context("[upstreams.app] servers: the app needs a port to listen on")?;
+    anyhow::ensure!(
+        port != config.server.listen.port(),
+        "[upstreams.app] servers: the app would listen on port {port}, where the gateway does; \
+         choose another port for one of them"
+    );
+    Ok(Recipe { command, port, log: config.log.format })
+}
+
+fn check(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let (config, source) = load(args)?;
     let mode = config.dialogue.mode.as_str();
+    if let Some(tls) = &config.server.tls {
+        let certificate = edge::Certificate::load(tls).map_err(anyhow::Error::msg)?;
+        let (name, until) = (&certificate.name, &certificate.until);
+        let file = tls.cert.display();
+        anyhow::ensure!(
+            !certificate.is_expired(),
+            "[server.tls] cert = {file}: expired on {until}; renew it"
+        );
+        println!("{file}: for {name} until {until}");
+    }
     println!("{source}: valid; mode {mode}, listening on {}", config.server.listen);
     Ok(ExitCode::SUCCESS)
 }
 
+fn upgrade(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    let (config, _) = load(args)?;
+    println!("{}", admin::post(&config, "/upgrade")?);
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The configuration, and what it was read from. All its problems are one error.
-fn load(args: &RunArgs) -> anyhow::Result<(Config, String)> {
+fn load(args: &ConfigArgs) -> anyhow::Result<(Config, String)> {
     let env = config::process_env();
     let source = config::find(args.config.as_deref(), &env);
     let name = source.name();

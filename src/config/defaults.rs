@@ -14,7 +14,9 @@ impl Default for Config {
                 public_url: None,
                 deploy_id: "dev".to_owned(),
                 drain: Duration::from_mins(15),
+                drain_goodbye: "Sorry, this call has to end now. Please call again in a moment.".to_owned(),
                 threads: 0,
+                tls: None,
             },
             admin: Admin { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)), token: None },
             log: Log { format: LogFormat::Text, transcripts: false },
@@ -25,9 +27,16 @@ impl Default for Config {
                 stream_status: "/webhook/stream_status".to_owned(),
                 incoming_call: "/webhook/incoming_call".to_owned(),
                 stream_ended: "/webhook/stream_ended".to_owned(),
+                twiml: Twiml::Forward,
+                twiml_fix: false,
+                fallback_twiml: "<Response><Say>We are sorry, we cannot take your call right now. \
+                                 Please call again later.</Say><Hangup/></Response>"
+                    .to_owned(),
+                token: TokenCheck::Warn,
+                auth_token: None,
             },
             turn: Turn {
-                vad: Vad::Rms,
+                vad: Vad::Neural,
                 vad_rms: 210.0,
                 eou: Duration::from_millis(450),
                 barge_in: true,
@@ -46,6 +55,11 @@ impl Default for Config {
                 reply_deadline: Duration::from_secs(6),
             },
             app: Upstream::new("app", vec!["127.0.0.1:5000".to_owned()]),
+            recording: Recording {
+                folder: None,
+                keep: Duration::from_hours(7 * 24),
+                most_bytes: 10_000 * 1_000_000,
+            },
             limits: Limits {
                 max_calls: 10_000,
                 max_message: 65_536,

@@ -16,6 +16,7 @@ pub struct Config {
     pub dialogue: Dialogue,
     /// The app behind the gateway: every HTTP path that is not the gateway's own.
     pub app: Upstream,
+    pub recording: Recording,
     pub limits: Limits,
 }
 
@@ -26,8 +27,20 @@ pub struct Server {
     pub public_url: Option<String>,
     pub deploy_id: String,
     pub drain: Duration,
+    /// Spoken to who is still there then; empty for none.
+    pub drain_goodbye: String,
     /// Worker threads; 0 is one a core.
     pub threads: usize,
+    /// `None` where something in front terminates TLS.
+    pub tls: Option<Tls>,
+}
+
+/// Two PEM files; they may change at any time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// The certificate and its chain.
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +69,30 @@ pub struct Twilio {
     pub stream_status: String,
     pub incoming_call: String,
     pub stream_ended: String,
+    /// Who answers these two.
+    pub twiml: Twiml,
+    /// Mends what the app's TwiML has wrong, where that is safe.
+    pub twiml_fix: bool,
+    /// What the caller hears where the app does not answer a voice webhook; empty for nothing.
+    pub fallback_twiml: String,
+    /// Whether a stream must bear the token of the TwiML that voxgate has served.
+    pub token: TokenCheck,
+    /// The account's secret at Twilio.
+    pub auth_token: Option<Secret>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Twiml {
+    Forward,
+    Serve,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenCheck {
+    Off,
+    /// Says so and lets the call in.
+    Warn,
+    Enforce,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +113,7 @@ pub struct Turn {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vad {
+    Neural,
     Rms,
 }
 
@@ -484,6 +522,16 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Requests under way at once, over all servers.
     pub max_in_flight: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recording {
+    /// Where the tapes are; `None` where calls are not recorded.
+    pub folder: Option<PathBuf>,
+    /// A tape goes this long after its call.
+    pub keep: Duration,
+    /// All tapes together, in bytes; the oldest go first.
+    pub most_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]

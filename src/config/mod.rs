@@ -181,7 +181,8 @@ mod tests {
         let known = doc.known().filter(|(table, key)| {
             // Free names, and a table that is shown in one line.
             let shown_otherwise = *table == "dialogue.realtime" && *key == "functions"
-                || *table == "dialogue.realtime.transcription";
+                || *table == "dialogue.realtime.transcription"
+                || (*table, *key) == ("server", "tls");
             !(tables[..2].contains(table) || *table == tables[2] && sections.contains(key) || shown_otherwise)
         });
         let (_, alternatives) = alternatives();
@@ -193,8 +194,18 @@ mod tests {
         let known: BTreeSet<_> = known.map(|(table, key)| (table.to_owned(), key.to_owned())).collect();
         assert_eq!(shown(true), known);
 
-        let optional =
-            ["token", "url", "upstream", "path", "headers", "voice", "subprotocol", "apology_audio"];
+        let optional = [
+            "cert",
+            "key",
+            "token",
+            "url",
+            "upstream",
+            "path",
+            "headers",
+            "voice",
+            "subprotocol",
+            "apology_audio",
+        ];
         for (table, key) in known.difference(&shown(false)) {
             assert!(
                 // A model's are held to the defaults in `realtime`.

@@ -48,7 +48,7 @@ pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
     let server = root.section("server", |t| server(t, default.server));
     let admin = root.section("admin", |t| admin(t, default.admin, &server));
     let log = root.section("log", |t| log(t, default.log));
-    let twilio = root.section("twilio", |t| twilio(t, default.twilio));
+    let twilio = root.section("twilio", |t| twilio(t, default.twilio, &server));
     let turn = root.section("turn", |t| turn(t, default.turn));
     let playout = root.section("playout", |t| Playout {
         lead: t.millis("lead_ms", 0..=2000).unwrap_or(default.playout.lead),
@@ -59,9 +59,10 @@ pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
         upstreams.insert(name.to_owned(), read);
     });
     let dialogue = root.section("dialogue", |t| dialogue(t, default.dialogue, &upstreams, turn.barge_in));
+    let recording = root.section("recording", |t| recording(t, default.recording));
     let limits = root.section("limits", |t| limits(t, default.limits));
     let app = upstreams.remove("app").unwrap_or(Config::default().app);
-    Config { server, admin, log, twilio, turn, playout, dialogue, app, limits }
+    Config { server, admin, log, twilio, turn, playout, dialogue, app, recording, limits }
 }
 
 fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
@@ -80,8 +81,25 @@ fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
             .parsed("deploy_id", "a word such as \"2026-11-22-a\"", |s| Ok(values::header_word(s)?))
             .unwrap_or(default.deploy_id),
         drain: t.duration("drain", secs(0, 24 * 3600)).unwrap_or(default.drain),
+        drain_goodbye: t.text("drain_goodbye").unwrap_or(default.drain_goodbye),
         threads: t.count("threads", 0..=1024).unwrap_or(default.threads),
+        tls: t.section("tls", tls),
     }
+}
+
+fn tls(t: &mut Table<'_, '_>) -> Option<Tls> {
+    let (cert, key) = (t.place("cert"), t.place("key"));
+    for (one, other) in [("cert", "key"), ("key", "cert")] {
+        if t.has(one) && !t.has(other) {
+            let why = format!("`{one}` in [server.tls] needs `{other}` beside it");
+            t.complain(
+                one,
+                why,
+                format!("give the file of the {}", if one == "key" { "certificate" } else { "private key" }),
+            );
+        }
+    }
+    cert.zip(key).map(|(cert, key)| Tls { cert, key })
 }
 
 fn admin(t: &mut Table<'_, '_>, default: Admin, server: &Server) -> Admin {
@@ -106,13 +124,36 @@ fn log(t: &mut Table<'_, '_>, default: Log) -> Log {
     }
 }
 
-fn twilio(t: &mut Table<'_, '_>, default: Twilio) -> Twilio {
+fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
     t.choice("signature", &[("off", ())], &["warn", "enforce"]);
-    t.choice("twiml", &[("forward", ())], &["serve"]);
-    // The file that ships names this variable, and nothing needs it while the signature is off.
-    if t.as_written("auth_token") != Some("env:TWILIO_AUTH_TOKEN") {
-        t.secret("auth_token");
+    let modes = [("forward", Twiml::Forward), ("serve", Twiml::Serve)];
+    let twiml = t.choice("twiml", &modes, &[]).unwrap_or(default.twiml);
+    let checks = [("off", TokenCheck::Off), ("warn", TokenCheck::Warn), ("enforce", TokenCheck::Enforce)];
+    let token = t.choice("token", &checks, &[]);
+    if twiml == Twiml::Serve && !server.public_url.as_ref().is_some_and(|url| url.starts_with("https://")) {
+        let why = "`twiml` in [twilio] is \"serve\", and `public_url` in [server] is no https:// URL";
+        let help = "write it as Twilio sees this gateway: public_url = \"https://bot.example.com\"";
+        t.complain("twiml", why.to_owned(), help.to_owned());
     }
+    if twiml == Twiml::Forward && token == Some(TokenCheck::Enforce) {
+        let why = "`token` in [twilio] is \"enforce\", and the TwiML of the app bears no tokens";
+        t.complain("token", why.to_owned(), "write twiml = \"serve\", or token = \"off\"".to_owned());
+    }
+    // The file that ships names this variable, and it may be unset.
+    let auth_token = match t.as_written("auth_token") {
+        Some("env:TWILIO_AUTH_TOKEN") => {
+            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
+        }
+        None if !t.has("auth_token") => {
+            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
+        }
+        _ => t.secret("auth_token"),
+    };
+    let fallback_twiml = t
+        .parsed("fallback_twiml", "TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"", |s| {
+            Ok(values::twiml(s)?)
+        })
+        .unwrap_or(default.fallback_twiml);
     let mut path = |key, default| t.parsed(key, PATH, |s| Ok(values::path(s)?)).unwrap_or(default);
     let twilio = Twilio {
         path: path("path", default.path),
@@ -123,6 +164,11 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio) -> Twilio {
             .parsed("subprotocol", "a word such as \"audio.twilio.com\"", |s| Ok(values::header_word(s)?))
             .unwrap_or(default.subprotocol),
         ping_interval: t.duration("ping_interval", secs(5, 15)).unwrap_or(default.ping_interval),
+        twiml,
+        twiml_fix: t.flag("twiml_fix").unwrap_or(default.twiml_fix),
+        fallback_twiml,
+        token: token.unwrap_or(default.token),
+        auth_token,
     };
     // The gateway answers these two itself, so nothing else may be there. The other two may be one.
     for (key, path, own) in [
@@ -146,7 +192,7 @@ fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
     #[expect(clippy::cast_possible_truncation, reason = "in range, and a threshold needs no more")]
     let vad_rms = t.number("vad_rms", 1.0..=32_000.0).map(|rms| rms as f32);
     Turn {
-        vad: t.choice("vad", &[("rms", Vad::Rms)], &["neural"]).unwrap_or(default.vad),
+        vad: t.choice("vad", &[("neural", Vad::Neural), ("rms", Vad::Rms)], &[]).unwrap_or(default.vad),
         vad_rms: vad_rms.unwrap_or(default.vad_rms),
         eou: t.millis("eou_ms", 100..=5000).unwrap_or(default.eou),
         barge_in: t.flag("barge_in").unwrap_or(default.barge_in),
@@ -157,6 +203,18 @@ fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
         max_utterance: t.duration("max_utterance", secs(2, 300)).unwrap_or(default.max_utterance),
         dtmf_timeout: t.duration("dtmf_timeout", millis(100, 60_000)).unwrap_or(default.dtmf_timeout),
     }
+}
+
+fn recording(t: &mut Table<'_, '_>, default: Recording) -> Recording {
+    Recording {
+        folder: t.folder("folder").unwrap_or(default.folder),
+        keep: t.duration("keep", secs(60, 366 * 24 * 3600)).unwrap_or(default.keep),
+        most_bytes: t.whole("max_mb", 1..=100_000_000).map_or(default.most_bytes, megabytes),
+    }
+}
+
+fn megabytes(count: i64) -> u64 {
+    count.unsigned_abs().saturating_mul(1_000_000)
 }
 
 fn limits(t: &mut Table<'_, '_>, default: Limits) -> Limits {
@@ -197,9 +255,9 @@ pub(super) mod tests {
             ("[trun]\neou_ms = 1", "1:2: unknown table [trun]; did you mean [turn]?"),
             ("[dialogue.sst]", "1:11: unknown table [dialogue.sst]; did you mean [dialogue.stt]?"),
             (
-                "[recording]",
-                "1:2: unknown table [recording]; this level has admin, dialogue, limits, log, playout, server, \
-                 turn, twilio, upstreams",
+                "[billing]",
+                "1:2: unknown table [billing]; this level has admin, dialogue, limits, log, playout, recording, \
+                 server, turn, twilio, upstreams",
             ),
             ("log = 5", "1:7: `log`: the value is a whole number; write a table, [log]"),
             ("[[turn]]", "1:1: `turn`: the value is a list; write a table, [turn]"),
@@ -263,8 +321,8 @@ pub(super) mod tests {
                 "2:10: `format` in [log]: `\"xml\"` is not one of its words; write \"text\" or \"json\"",
             ),
             (
-                "[turn]\nvad = \"neural\"",
-                "2:7: `vad` in [turn]: `\"neural\"` is not in this version yet; write \"rms\"",
+                "[turn]\nvad = \"silero\"",
+                "2:7: `vad` in [turn]: `\"silero\"` is not one of its words; write \"neural\" or \"rms\"",
             ),
             (
                 "[twilio]\nsignature = \"enforce\"",
@@ -272,7 +330,18 @@ pub(super) mod tests {
             ),
             (
                 "[twilio]\ntwiml = \"serve\"",
-                "2:9: `twiml` in [twilio]: `\"serve\"` is not in this version yet; write \"forward\"",
+                "2:9: `twiml` in [twilio] is \"serve\", and `public_url` in [server] is no https:// URL; \
+                 write it as Twilio sees this gateway: public_url = \"https://bot.example.com\"",
+            ),
+            (
+                "[twilio]\ntoken = \"enforce\"",
+                "2:9: `token` in [twilio] is \"enforce\", and the TwiML of the app bears no tokens; \
+                 write twiml = \"serve\", or token = \"off\"",
+            ),
+            (
+                "[twilio]\nfallback_twiml = \"<Response><Say>Sorry</Response>\"",
+                "2:18: `fallback_twiml` in [twilio]: `\"<Response><Say>Sorry</Response>\"` is not sound XML; \
+                 write TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"",
             ),
             (
                 "[dialogue]\nmode = \"speech\"",
@@ -308,6 +377,10 @@ pub(super) mod tests {
                 "[twilio]\nstream_ended = \"/ws/twilio-media\"",
                 "2:16: `stream_ended` in [twilio] is the same as `path`, which the gateway answers itself; \
                  give each its own path",
+            ),
+            (
+                "[server.tls]\nkey = \"key.pem\"",
+                "2:7: `key` in [server.tls] needs `cert` beside it; give the file of the certificate",
             ),
             // References.
             (

@@ -165,9 +165,53 @@ pub(super) fn header_word(text: &str) -> Result<String, Refusal> {
     }
 }
 
+/// TwiML: sound XML with the root `<Response>`. Nothing at all is fine, and is nothing.
+pub(super) fn twiml(text: &str) -> Result<String, Refusal> {
+    use quick_xml::events::Event;
+    let text = text.trim();
+    let mut reader = quick_xml::Reader::from_str(text);
+    let (mut depth, mut roots) = (0_usize, 0);
+    loop {
+        match reader.read_event().map_err(|_| "is not sound XML")? {
+            Event::Eof if depth > 0 => return Err("is not sound XML"),
+            Event::Eof if roots == 1 || text.is_empty() => return Ok(text.to_owned()),
+            Event::Eof => return Err("is not one <Response>"),
+            Event::Start(tag) | Event::Empty(tag) if depth == 0 && tag.name().as_ref() != "Response" => {
+                return Err("is not one <Response>");
+            }
+            Event::Empty(_) => roots += usize::from(depth == 0),
+            Event::Start(_) => {
+                roots += usize::from(depth == 0);
+                depth += 1;
+            }
+            Event::End(_) => depth = depth.saturating_sub(1),
+            Event::Text(words) if depth == 0 && !words.trim().is_empty() => {
+                return Err("is not one <Response>");
+            }
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn twiml_is_one_response() {
+        for sound in ["", "<Response/>", " <?xml version=\"1.0\"?>\n<Response><Say>a</Say></Response>\n"] {
+            assert_eq!(twiml(sound), Ok(sound.trim().to_owned()));
+        }
+        for (text, why) in [
+            ("Sorry", "is not one <Response>"),
+            ("<Say>Sorry</Say>", "is not one <Response>"),
+            ("<Response/><Response/>", "is not one <Response>"),
+            ("<Response>", "is not sound XML"),
+            ("<Response></Say>", "is not sound XML"),
+        ] {
+            assert_eq!(twiml(text), Err(why), "{text}");
+        }
+    }
 
     #[test]
     fn durations_are_whole_numbers_with_units() {

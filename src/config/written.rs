@@ -164,6 +164,21 @@ impl<'a> Table<'_, 'a> {
         })
     }
 
+    /// The same for a file that may come, go and change: whoever uses it looks.
+    pub(super) fn place(&mut self, key: &'static str) -> Option<PathBuf> {
+        let folder = self.doc.folder;
+        self.parsed(key, "the path of a file", |text| match text {
+            "" => Err(Refused::from("is empty")),
+            text => Ok(folder.join(text)),
+        })
+    }
+
+    /// A folder that need not be there yet, as a path like [`Table::path`]'s; empty for none.
+    pub(super) fn folder(&mut self, key: &'static str) -> Option<Option<PathBuf>> {
+        let folder = self.doc.folder;
+        self.parsed(key, "the path of a folder", |text| Ok((!text.is_empty()).then(|| folder.join(text))))
+    }
+
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
         self.hidden(key, "a string that is not empty", |text| match text {
             "" => Err(Refused::from("is empty")),

@@ -1,10 +1,10 @@
-//! The admin listener: `/metrics`, `/readyz`, `/healthz`. Kept apart from the public one, so that it
+//! The admin listener: `/metrics`, `/readyz`, `/healthz`, and commands to the gateway. Kept apart from the public one, so that it
 //! can stay on loopback.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 
@@ -29,8 +29,19 @@ impl ServeHttp for Admin {
                 Some(why) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, why),
                 None => answer(StatusCode::OK, TEXT, "ready\n"),
             },
+            "/upgrade" if head.method == Method::POST => match self.0.upgrade.begin().await {
+                Ok(pid) => {
+                    let said = format!("process {pid} takes over; this one ends with its last call\n");
+                    answer(StatusCode::OK, TEXT, &said)
+                }
+                Err(why) => answer(StatusCode::CONFLICT, TEXT, &format!("not upgraded: {why}\n")),
+            },
             "/healthz" => answer(StatusCode::OK, TEXT, "ok\n"),
-            _ => answer(StatusCode::NOT_FOUND, TEXT, "here are /metrics, /readyz and /healthz\n"),
+            _ => answer(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "here are /metrics, /readyz, /healthz and POST /upgrade\n",
+            ),
         }
     }
 }

@@ -8,28 +8,38 @@ use tokio::sync::watch;
 use super::calls::Calls;
 use super::phrases::Phrases;
 use super::serve::StartError;
+use super::tapes;
+use super::tokens::Tokens;
+use super::upgrade::Upgrade;
 use crate::call::realtime::{Ears, Manner};
-use crate::call::{Hearing, Mode, Settings};
+use crate::call::{Hearing, Mode, Phrase, Settings};
 use crate::config::{self, Config, TurnDetection};
 use crate::observe::Metrics;
-use crate::turn::Endpointing;
+use crate::tape::Tapes;
+use crate::turn::{Endpointing, Vad};
 use crate::upstream::{Bot, Services};
 
 pub(super) struct Gateway {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) calls: Arc<Calls>,
+    pub(super) tokens: Tokens,
     pub(super) services: Services,
     /// Who conducts the calls, where they are relayed.
     pub(super) bot: Option<Bot>,
     pub(super) phrases: Phrases,
+    /// `None` where calls are not recorded.
+    pub(super) tapes: Option<Tapes>,
     /// Set when no new calls are taken any more.
     draining: AtomicBool,
     /// Requests and tunnels under way.
     pub(super) requests: AtomicUsize,
+    /// Turns true when the last callers are to be told goodbye.
+    goodbye: watch::Sender<bool>,
     /// Turns true when the last calls must go.
     hang_up: watch::Sender<bool>,
     request_ids: RequestIds,
+    pub(super) upgrade: Upgrade,
 }
 
 impl Gateway {
@@ -45,12 +55,16 @@ impl Gateway {
                 config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
                 config::Mode::Echo | config::Mode::Dialogue { .. } | config::Mode::Realtime(_) => None,
             },
+            tokens: Tokens::new(&config.twilio, metrics.clone()),
             phrases: Phrases::new(&config)?,
+            tapes: tapes::open(&config.recording, &metrics),
             services,
             draining: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
+            goodbye: watch::Sender::new(false),
             hang_up: watch::Sender::new(false),
             request_ids: RequestIds::new(),
+            upgrade: Upgrade::new(),
             config,
             metrics,
         })
@@ -65,9 +79,18 @@ impl Gateway {
         self.metrics.draining.set(1);
     }
 
-    /// Calls and requests that a stop would cut.
+    /// Calls, requests and tapes that a stop would cut.
     pub(super) fn under_way(&self) -> usize {
-        self.calls.active() + self.requests.load(Ordering::SeqCst)
+        let tapes = self.tapes.as_ref().map_or(0, Tapes::open);
+        self.calls.active() + self.requests.load(Ordering::SeqCst) + tapes
+    }
+
+    pub(super) fn say_goodbye(&self) {
+        self.goodbye.send_replace(true);
+    }
+
+    pub(super) fn goodbye(&self) -> watch::Receiver<bool> {
+        self.goodbye.subscribe()
     }
 
     pub(super) fn hang_up_all(&self) {
@@ -84,30 +107,15 @@ impl Gateway {
 
     /// What a call that starts now needs to know.
     pub(super) fn call_settings(&self, call_sid: &str) -> Settings {
-        let Config { turn, playout, dialogue, limits, .. } = &self.config;
-        let (mode, hearing) = match &dialogue.mode {
-            config::Mode::Echo | config::Mode::Relay { .. } | config::Mode::Realtime(_) => {
-                (Mode::Echo, Hearing::Utterances)
-            }
-            config::Mode::Dialogue { stt, .. } if stt.is_streaming() => (Mode::Dialogue, Hearing::Stream),
-            config::Mode::Dialogue { .. } => (Mode::Dialogue, Hearing::Utterances),
-        };
-        let greets = mode == Mode::Dialogue && !turn.greeting.is_empty() && self.calls.greet(call_sid);
+        let settings = settings(&self.config);
+        let greets = settings.mode == Mode::Dialogue
+            && !self.config.turn.greeting.is_empty()
+            && self.calls.greet(call_sid);
         Settings {
-            mode,
-            hearing,
-            vad_rms: turn.vad_rms,
-            endpointing: Endpointing { eou: turn.eou, max_utterance: turn.max_utterance },
-            barge_in: turn.barge_in,
-            dedup_window: turn.dedup_window,
             greeting: greets.then(|| self.phrases.greeting()),
             apology: self.phrases.apology(),
             filler: self.phrases.filler(),
-            filler_after: dialogue.filler_after,
-            reply_deadline: dialogue.reply_deadline,
-            dtmf_timeout: turn.dtmf_timeout,
-            lead: playout.lead,
-            media_timeout: limits.media_timeout,
+            ..settings
         }
     }
 }
@@ -126,6 +134,39 @@ impl Gateway {
             interrupts: realtime.turn_detection.interrupts(),
             opening: (speaks_first && self.calls.greet(call_sid)).then(|| greeting.clone()),
         })
+    }
+}
+
+/// What the configuration means to a call: all but the phrases, which need a voice.
+pub fn settings(config: &Config) -> Settings {
+    let Config { turn, playout, dialogue, limits, .. } = config;
+    let (mode, hearing) = match &dialogue.mode {
+        config::Mode::Echo | config::Mode::Relay { .. } | config::Mode::Realtime(_) => {
+            (Mode::Echo, Hearing::Utterances)
+        }
+        config::Mode::Dialogue { stt, .. } if stt.is_streaming() => (Mode::Dialogue, Hearing::Stream),
+        config::Mode::Dialogue { .. } => (Mode::Dialogue, Hearing::Utterances),
+    };
+    let vad = match turn.vad {
+        config::Vad::Neural => Vad::Neural,
+        config::Vad::Rms => Vad::Rms,
+    };
+    Settings {
+        mode,
+        hearing,
+        vad,
+        vad_rms: turn.vad_rms,
+        endpointing: Endpointing { eou: turn.eou, tail: vad.tail(), max_utterance: turn.max_utterance },
+        barge_in: turn.barge_in,
+        dedup_window: turn.dedup_window,
+        greeting: None,
+        apology: Phrase::default(),
+        filler: Phrase::default(),
+        filler_after: dialogue.filler_after,
+        reply_deadline: dialogue.reply_deadline,
+        dtmf_timeout: turn.dtmf_timeout,
+        lead: playout.lead,
+        media_timeout: limits.media_timeout,
     }
 }
 

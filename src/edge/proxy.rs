@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,26 +23,26 @@ use tracing::{debug, info, warn};
 use super::gateway::Gateway;
 use super::handshake::{self, Refusal};
 use super::patience::head_is_read;
+use super::respond::{TEXT, XML, not_allowed, read_form, respond};
 use super::session::serve_call;
 use super::take_over::take_over;
 use super::tunnel::{self, Tunnel};
-use crate::observe::{HandshakeResult, Route};
+use super::voice::{self, Passing};
+use crate::observe::{HandshakeResult, Route, TwimlFallback};
 use crate::twilio::{StreamStatus, codes};
 
 /// How long a client's connection is kept without a request.
 pub(super) const KEEPALIVE_SECONDS: u64 = 75;
 /// Request line and headers. Pingora alone would take a megabyte.
 const LONGEST_HEAD: usize = 64 * 1024;
-/// A status callback is a few hundred bytes.
-const LONGEST_STATUS: usize = 16 * 1024;
+/// Twilio waits 15 s for a voice webhook; the caller is to hear something before it gives up.
+const FOR_TWIML: Duration = Duration::from_secs(12);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const DEPLOY_ID: HeaderName = HeaderName::from_static("x-deploy-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-const TEXT: &str = "text/plain; charset=utf-8";
 
 pub(super) struct Proxy {
     gateway: Arc<Gateway>,
@@ -58,6 +58,10 @@ pub(super) struct Context {
     request_id: String,
     /// The app server that was tried last.
     server: Option<SocketAddr>,
+    /// What the app answers to a voice webhook.
+    passing: Option<Passing>,
+    /// The app's 5xx that the caller is not to hear.
+    app_status: Option<u16>,
 }
 
 impl Proxy {
@@ -69,7 +73,7 @@ impl Proxy {
     fn route(&self, request: &RequestHeader) -> Route {
         let twilio = &self.gateway.config.twilio;
         let path = request.uri.path();
-        if handshake::is_spelling_of(&twilio.path, path) {
+        if handshake::is_spelling_of(&twilio.path, path) || self.gateway.tokens.of_path(path).is_some() {
             Route::Media
         } else if path == "/healthz" {
             Route::Healthz
@@ -77,6 +81,8 @@ impl Proxy {
             Route::Version
         } else if path == twilio.stream_status {
             Route::StreamStatus
+        } else if voice::is_voice(&self.gateway.config, path) {
+            Route::Voice
         } else if handshake::asks_for_websocket(&request.method, request.version, &request.headers) {
             Route::AppUpgrade
         } else {
@@ -90,6 +96,8 @@ impl Proxy {
         let request = session.req_header();
         let twilio = &self.gateway.config.twilio;
         let path = request.uri.path();
+        let token = self.gateway.tokens.of_path(path);
+        let path = if token.is_some() { &twilio.path } else { path };
         let judged =
             handshake::judge(&request.method, request.version, &request.headers, &twilio.subprotocol);
         let handshake = match judged {
@@ -111,6 +119,15 @@ impl Proxy {
             }
             Err(Refusal::Malformed(why)) => return self.bad_handshake(session, why).await,
         };
+        let pass = match self.gateway.tokens.admit(token) {
+            Ok(pass) => pass,
+            Err(fault) => {
+                let why = format!("the token of this stream: {fault}");
+                self.gateway.metrics.handshake(HandshakeResult::BadToken);
+                warn!(result = HandshakeResult::BadToken.as_str(), why, "HANDSHAKE_REFUSED");
+                return respond(session, StatusCode::FORBIDDEN, TEXT, format!("{why}\n"), &[]).await;
+            }
+        };
         let offered = handshake::offered(&request.headers).collect::<Vec<_>>().join(", ");
         debug!(offered, selected = handshake.subprotocol, "SUBPROTOCOL");
         if self.gateway.is_draining() {
@@ -128,7 +145,7 @@ impl Proxy {
                 transport.flush().await
             };
             match answered.await {
-                Ok(()) => serve_call(transport, early, handshake.subprotocol, gateway, place).await,
+                Ok(()) => serve_call(transport, early, handshake.subprotocol, gateway, place, pass).await,
                 Err(error) => debug!(%error, "the client went away in its handshake"),
             }
         });
@@ -151,15 +168,7 @@ impl Proxy {
     }
 
     async fn stream_status(&self, session: &mut Session) -> Result<()> {
-        let mut form = session.req_header().uri.query().unwrap_or_default().as_bytes().to_vec();
-        if session.req_header().method != Method::GET {
-            form.push(b'&');
-            while let Some(chunk) = session.read_request_body().await? {
-                let room = LONGEST_STATUS.saturating_sub(form.len());
-                form.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            }
-        }
-        let status = StreamStatus::read(&form);
+        let status = StreamStatus::read(&read_form(session).await?);
         let known = ["stream-started", "stream-stopped", "stream-error"];
         let event = known.into_iter().find(|known| *known == status.event).unwrap_or("other");
         self.gateway.metrics.stream_status.with_label_values(&[event]).inc();
@@ -214,6 +223,7 @@ impl Proxy {
         let public = self.gateway.config.server.public_url.as_deref();
         let proto = match public.and_then(|url| url.split_once("://")) {
             Some((scheme, _)) => HeaderValue::from_str(scheme).ok(),
+            None if self.gateway.config.server.tls.is_some() => Some(HeaderValue::from_static("https")),
             None => request.get(&FORWARDED_PROTO).cloned(),
         };
         let host = request.get(&FORWARDED_HOST).or_else(|| request.get(header::HOST)).cloned();
@@ -252,6 +262,9 @@ impl Proxy {
         use ErrorType::{ConnectRefused, ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
         let server = ctx.server.map_or("the app".to_owned(), |server| format!("the app at {server}"));
         match (error.esource(), error.etype()) {
+            (_, ErrorType::HTTPStatus(code)) if ctx.app_status.is_some() => {
+                (*code, format!("{server} answers {code}"))
+            }
             (_, ErrorType::HTTPStatus(code)) => (*code, format!("{error}")),
             (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => {
                 (400, "the request is malformed".into())
@@ -279,7 +292,14 @@ impl ProxyHttp for Proxy {
         head_is_read();
         self.gateway.requests.fetch_add(1, Ordering::SeqCst);
         self.gateway.metrics.http_inflight.inc();
-        Context { route: Route::App, started: Instant::now(), request_id: String::new(), server: None }
+        Context {
+            route: Route::App,
+            started: Instant::now(),
+            request_id: String::new(),
+            server: None,
+            passing: None,
+            app_status: None,
+        }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
@@ -298,14 +318,11 @@ impl ProxyHttp for Proxy {
         let get = matches!(request.method, Method::GET | Method::HEAD);
         match ctx.route {
             Route::Media => self.media(session).await?,
-            Route::Healthz | Route::Version if !get => {
-                let allow = [(header::ALLOW, "GET, HEAD")];
-                let why = "this path is read with GET\n".to_owned();
-                respond(session, StatusCode::METHOD_NOT_ALLOWED, TEXT, why, &allow).await?;
-            }
+            Route::Healthz | Route::Version if !get => not_allowed(session, "GET, HEAD").await?,
             Route::Healthz => respond(session, StatusCode::OK, TEXT, "ok".to_owned(), &[]).await?,
             Route::Version => self.version(session).await?,
             Route::StreamStatus => self.stream_status(session).await?,
+            Route::Voice => return voice::answer(session, &self.gateway).await,
             Route::AppUpgrade => self.app_upgrade(session, ctx).await?,
             Route::App => return Ok(false),
         }
@@ -313,7 +330,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        let peer = self.app_peer()?;
+        let mut peer = self.app_peer()?;
+        if ctx.route == Route::Voice {
+            peer.options.read_timeout = peer.options.read_timeout.min(Some(FOR_TWIML));
+        }
         ctx.server = peer._address.as_inet().copied();
         Ok(Box::new(peer))
     }
@@ -327,19 +347,44 @@ impl ProxyHttp for Proxy {
         for (name, value) in self.forwarded(session, ctx) {
             request.insert_header(name, value)?;
         }
+        if ctx.route == Route::Voice {
+            // What is packed cannot be looked at.
+            request.remove_header(&header::ACCEPT_ENCODING);
+        }
         Ok(())
     }
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        if ctx.route == Route::Voice {
+            if response.status.is_server_error() && !self.gateway.config.twilio.fallback_twiml.is_empty() {
+                let status = response.status.as_u16();
+                ctx.app_status = Some(status);
+                return Err(Error::new_up(ErrorType::HTTPStatus(status)));
+            }
+            ctx.passing = Passing::of(&self.gateway, session.req_header(), response)?;
+        }
         if !response.headers.contains_key(REQUEST_ID) {
             response.insert_header(REQUEST_ID, ctx.request_id.as_str())?;
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if let Some(passing) = &mut ctx.passing {
+            passing.piece(body, end_of_stream, &self.gateway, &ctx.request_id);
+        }
+        Ok(None)
     }
 
     /// A connection that the app had closed meanwhile is worth a second try, where trying twice does
@@ -364,12 +409,23 @@ impl ProxyHttp for Proxy {
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
         let (error_code, why) = self.failure(error, ctx);
         if error_code > 0 {
-            warn!(status = error_code, why, request_id = ctx.request_id, "APP_FAILED");
+            let fallback = &self.gateway.config.twilio.fallback_twiml;
+            let speaks = ctx.route == Route::Voice && error_code >= 500 && !fallback.is_empty();
+            warn!(status = error_code, why, fallback = speaks, request_id = ctx.request_id, "APP_FAILED");
             // What comes behind half an answer would pass for its other half.
             let has_begun = session.response_written().is_some_and(|head| !head.status.is_informational());
             let status = StatusCode::from_u16(error_code).unwrap_or(StatusCode::BAD_GATEWAY);
             let id = [(REQUEST_ID, ctx.request_id.as_str())];
-            if !has_begun && let Err(error) = respond(session, status, TEXT, format!("{why}\n"), &id).await {
+            let (status, kind, body) = match speaks {
+                true => (StatusCode::OK, XML, fallback.clone()),
+                false => (status, TEXT, format!("{why}\n")),
+            };
+            if speaks && !has_begun {
+                let app_answered = ctx.app_status.is_some();
+                let reason = if app_answered { TwimlFallback::App5xx } else { TwimlFallback::AppDown };
+                self.gateway.metrics.twiml_fallback(reason);
+            }
+            if !has_begun && let Err(error) = respond(session, status, kind, body, &id).await {
                 debug!(%error, "the client went away before its answer");
             }
         }
@@ -388,7 +444,10 @@ impl ProxyHttp for Proxy {
         self.gateway.metrics.http_inflight.dec();
         self.gateway.requests.fetch_sub(1, Ordering::SeqCst);
         let request = session.req_header();
-        let (method, path) = (request.method.as_str(), request.uri.path());
+        // A token behind the media path is a secret for a minute.
+        let token = self.gateway.tokens.of_path(request.uri.path());
+        let path = if token.is_some() { &self.gateway.config.twilio.path } else { request.uri.path() };
+        let method = request.method.as_str();
         let (route, ms, request_id) = (ctx.route.as_str(), took.as_millis() as u64, &ctx.request_id);
         // The query may hold what is nobody's business; the path is enough to find a request by.
         match (error, ctx.route) {
@@ -402,26 +461,4 @@ impl ProxyHttp for Proxy {
 fn head_bytes(request: &RequestHeader) -> usize {
     let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
     request.raw_path().len() + request.headers.iter().map(header).sum::<usize>()
-}
-
-/// Answers a request from here.
-async fn respond(
-    session: &mut Session,
-    status: StatusCode,
-    content_type: &str,
-    body: String,
-    headers: &[(HeaderName, &str)],
-) -> Result<()> {
-    let mut response = ResponseHeader::build(status, Some(headers.len() + 2))?;
-    response.insert_header(header::CONTENT_TYPE, content_type)?;
-    response.insert_header(header::CONTENT_LENGTH, body.len())?;
-    for (name, value) in headers {
-        response.insert_header(name.clone(), *value)?;
-    }
-    let head_only = session.req_header().method == Method::HEAD;
-    session.write_response_header(Box::new(response), head_only).await?;
-    if !head_only {
-        session.write_response_body(Some(Bytes::from(body)), true).await?;
-    }
-    Ok(())
 }

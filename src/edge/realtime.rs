@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::carrier::Carrier;
 use super::gateway::Gateway;
 use super::session::{Opened, ending_of, told_to_hang_up};
-use super::websocket::{self, Close, Received, Socket};
+use super::websocket::{self, Close, MODEL_MESSAGE, Received, Socket};
 use crate::call::realtime::{Answered, Input, Manner, Realtime, Request};
 use crate::call::{Event, Failure, FailureKind, Output, StopReason};
 use crate::time::CallTime;
@@ -25,8 +25,6 @@ const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
 const INTERNAL: u16 = 1011;
 
-/// The longest message of a model: minutes of audio.
-const LONGEST_MESSAGE: usize = 4 * 1024 * 1024;
 /// How much later than the second ping in a row nothing at all may have come from the model.
 const SLACK: Duration = Duration::from_secs(5);
 
@@ -105,7 +103,7 @@ enum Woken {
 
 impl Talk {
     async fn run(mut self) -> (Socket, u16) {
-        let mut hang_up = self.gateway.hang_up();
+        let (mut hang_up, mut goodbye) = (self.gateway.hang_up(), self.gateway.goodbye());
         let timer = sleep_until(self.carrier.started);
         tokio::pin!(timer);
         loop {
@@ -123,6 +121,7 @@ impl Talk {
             let woken = tokio::select! {
                 biased;
                 () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
+                () = told_to_hang_up(&mut goodbye) => Woken::HangUp,
                 received = self.carrier.socket.next() => Woken::Carrier(received),
                 said = self.line.next() => Woken::Model(said),
                 Some(done) = self.functions.join_next() => match done {
@@ -252,9 +251,7 @@ impl Talk {
                 let (owner, why) = match &close {
                     Close::ByPeer(code) => ("the vendor", format!("closed the connection with {code}")),
                     Close::Lost(why) => ("the network", format!("was lost: {why}")),
-                    Close::TooLong => {
-                        ("the vendor", format!("sent more than {LONGEST_MESSAGE} bytes at once"))
-                    }
+                    Close::TooLong => ("the vendor", format!("sent more than {MODEL_MESSAGE} bytes at once")),
                     Close::NotUtf8 | Close::Protocol(_) => ("the vendor", ending_of(&close).1),
                 };
                 return self.lost(FailureKind::Protocol, owner, &why);
@@ -330,7 +327,7 @@ impl Talk {
     fn request(&mut self, request: Request) {
         match request {
             Request::Dial => {
-                let config = websocket::config(LONGEST_MESSAGE);
+                let config = websocket::config_for_model();
                 self.line = Line::Dialling(Box::pin(self.model.connect(config)));
             }
             Request::Function { turn, call, deadline } => {

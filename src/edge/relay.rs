@@ -7,16 +7,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
-use super::carrier::Carrier;
+use super::clock::Clock;
 use super::gateway::Gateway;
+use super::pulse::Pulse;
 use super::session::{Opened, ending_of, told_to_hang_up};
 use super::websocket::{self, Close, Received, Socket};
-use crate::call::{Event, Relay, Service, StopReason};
-use crate::twilio::{Message, Reader};
+use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReason};
+use crate::observe::{CallLabels, CallObserver, Ending};
+use crate::time::CallTime;
+use crate::twilio::{Message, Outbound, Reader};
 use crate::upstream::{Bot, BotStream};
 
 const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
+const NO_CODE: u16 = 1005;
+const POLICY: u16 = 1008;
 const INTERNAL: u16 = 1011;
 
 /// How long what the bot said last may still be played once it has gone.
@@ -30,35 +35,57 @@ pub(super) async fn relay(
     gateway: Arc<Gateway>,
     bot: Bot,
 ) -> (Socket, u16) {
+    let call_sid = opened.start.known_as().to_owned();
+    let labels = CallLabels { call_sid, stream_sid: opened.start.stream_sid.clone() };
+    let observer = CallObserver::new(gateway.metrics.clone(), labels, gateway.config.log.transcripts);
+    observer.started(subprotocol.as_deref(), &opened.start.account_sid, "relay");
+    let started = Instant::now();
+    let connected = bot.connect(websocket::config_for_bot()).await;
     let mut talk = Talk {
-        carrier: Carrier::new(socket, &opened.start, subprotocol.as_deref(), &gateway, "relay"),
+        socket,
         bot: None,
-        relay: Relay::new(gateway.config.playout.lead),
+        bot_seen: Instant::now(),
+        bot_answered: connected.is_ok().then(|| started.elapsed().as_secs_f64()),
+        bot_result: "ok",
+        upstream: bot,
+        relay: Relay::new(gateway.config.playout.lead, gateway.config.limits.media_timeout),
         from_carrier: Reader::default(),
         from_bot: Reader::of_any_track(),
+        outbound: Outbound::new(&opened.start.stream_sid),
+        observer,
+        started,
+        pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
         last_words: None,
+        end: None,
         gateway,
     };
-    let max_message = talk.gateway.config.limits.max_message;
-    match bot.connect(websocket::config(max_message)).await {
+    match connected {
         Ok(ws) => talk.meet(Socket::over(ws), &opened),
-        Err(failure) => {
-            talk.carrier.observer.event(Event::UpstreamFailed { service: Service::Agent, failure });
-            talk.apologise();
-        }
+        Err(failure) => talk.failed(failure),
     }
     talk.run().await
 }
 
 struct Talk {
-    carrier: Carrier,
+    socket: Socket,
     /// `None` once it has gone, or where it never came.
     bot: Option<Socket<BotStream>>,
+    /// When anything came from it last.
+    bot_seen: Instant,
+    /// After how many seconds it shook hands, and what is to be counted at the end.
+    bot_answered: Option<f64>,
+    bot_result: &'static str,
+    upstream: Bot,
     relay: Relay,
     from_carrier: Reader,
     from_bot: Reader,
+    outbound: Outbound,
+    observer: CallObserver,
+    started: Instant,
+    pulse: Pulse,
     /// The call ends when what is queued has been played, or at this time.
     last_words: Option<(Instant, StopReason, u16)>,
+    end: Option<(StopReason, Ending)>,
     gateway: Arc<Gateway>,
 }
 
@@ -79,23 +106,26 @@ impl Talk {
         self.bot = Some(bot);
     }
 
-    fn apologise(&mut self) {
-        let apology = self.gateway.phrases.apology();
-        let now = self.carrier.now();
-        self.relay.audio(&apology.audio, now);
+    /// The bot has let the call down: the caller hears an apology, and the call ends.
+    fn failed(&mut self, failure: Failure) {
         self.bot = None;
+        self.bot_result = failure.kind.as_str();
+        self.observer.event(Event::UpstreamFailed { service: Service::Agent, failure });
+        let now = self.now();
+        if !self.relay.is_quiet(now) {
+            self.relay.clear(now);
+        }
+        self.relay.audio(&self.gateway.phrases.apology().audio, now);
         self.last_words = Some((Instant::now() + LAST_WORDS, StopReason::Error, INTERNAL));
     }
 
     async fn run(mut self) -> (Socket, u16) {
-        let mut hang_up = self.gateway.hang_up();
-        let timer = sleep_until(self.carrier.started);
+        let (mut hang_up, mut goodbye) = (self.gateway.hang_up(), self.gateway.goodbye());
+        let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
-            while let Some(output) = self.relay.poll_output() {
-                self.carrier.carry_out(output);
-            }
-            if self.carrier.ended().is_some() {
+            self.carry_out();
+            if self.end.is_some() {
                 break;
             }
             let deadline = self.deadline();
@@ -104,7 +134,8 @@ impl Talk {
             }
             let woken = tokio::select! {
                 () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
-                received = self.carrier.socket.next() => Woken::Carrier(received),
+                () = told_to_hang_up(&mut goodbye) => Woken::HangUp,
+                received = self.socket.next() => Woken::Carrier(received),
                 received = next_of(&mut self.bot) => Woken::Bot(received),
                 () = &mut timer => Woken::Time,
             };
@@ -113,96 +144,207 @@ impl Talk {
                 Woken::Bot(received) => self.bot(received),
                 Woken::Time => self.time_passed(),
                 Woken::HangUp => {
-                    self.carrier.finish(StopReason::Drain, GOING_AWAY, "the gateway is going down");
+                    self.finish(StopReason::Drain, GOING_AWAY, None, "the gateway is going down")
                 }
             }
         }
-        if let Some(bot) = self.bot {
+        let Talk { socket, bot, mut observer, started, end, gateway, upstream, .. } = self;
+        gateway.metrics.upstream_done(
+            upstream.upstream(),
+            Service::Agent,
+            self.bot_result,
+            self.bot_answered,
+        );
+        if let Some(bot) = bot {
             tokio::spawn(bot.close(NORMAL));
         }
-        self.carrier.stop()
+        let (reason, ending) = end.unwrap_or((StopReason::Error, Ending::default()));
+        observer.event(Event::Ended { reason });
+        observer.stopped(started.elapsed(), &ending);
+        (socket, ending.close_code.unwrap_or(NORMAL))
+    }
+
+    fn now(&self) -> CallTime {
+        Clock(self.started).now()
     }
 
     fn deadline(&self) -> Instant {
-        let relay = self.relay.poll_timeout().map(|at| self.carrier.at(at));
+        let relay = self.relay.poll_timeout().map(|at| Clock(self.started).at(at));
+        let write = self.socket.blocked_since().map(|since| since + self.gateway.config.limits.write_timeout);
         let last = self.last_words.map(|(at, ..)| at);
-        [relay, last].into_iter().flatten().fold(self.carrier.due(), Instant::min)
+        let dead = self.bot.is_some().then(|| self.bot_dead_at());
+        [relay, write, last, dead].into_iter().flatten().fold(self.pulse.due(), Instant::min)
+    }
+
+    /// A bot that only listens still answers pings: with nothing at all for this long, it is gone.
+    fn bot_dead_at(&self) -> Instant {
+        self.bot_seen + self.upstream.stall_timeout().max(self.gateway.config.twilio.ping_interval * 2)
     }
 
     fn time_passed(&mut self) {
         let at = Instant::now();
-        if let Some(payload) = self.carrier.time_passed(at)
-            && let Some(bot) = &mut self.bot
-        {
-            let _ = bot.send_ping(payload);
+        let write_timeout = self.gateway.config.limits.write_timeout;
+        if self.socket.blocked_since().is_some_and(|since| since + write_timeout <= at) {
+            return self.finish(StopReason::Timeout, POLICY, None, "the carrier has stopped reading");
         }
-        let now = self.carrier.now();
-        self.relay.handle_timeout(now);
+        let now = self.now();
+        if let Some(payload) = self.pulse.ping(at, now, &self.observer) {
+            let _ = self.socket.send_ping(payload);
+            if let Some(bot) = &mut self.bot {
+                let _ = bot.send_ping(payload);
+            }
+        }
+        if self.bot.is_some() && self.bot_dead_at() <= at {
+            let silent = (at - self.bot_seen).as_secs();
+            let why = format!("nothing came for {silent} s, not even the answer to a ping");
+            self.failed(self.upstream.failure(FailureKind::Timeout, &why));
+        }
+        self.relay.handle_timeout(self.now());
         if let Some((until, reason, code)) = self.last_words
-            && (until <= at || self.relay.is_quiet(now))
+            && (until <= at || self.relay.is_quiet(self.now()))
         {
-            self.carrier.finish(reason, code, "the bot has gone");
+            self.finish(reason, code, None, "the bot has gone");
         }
     }
 
     fn carrier(&mut self, received: Received) {
-        let Some(text) = self.carrier.received(received) else { return };
+        let text = match received {
+            Received::Text(text) => text,
+            Received::Binary(_) => return self.observer.dropped("binary", "Media Streams are text (31950)"),
+            Received::Pong(payload) => return self.pulse.pong(&payload, self.now(), &self.observer),
+            Received::Ping => return,
+            Received::Closed(close) => {
+                let (code, why) = ending_of(&close);
+                let reason = match close {
+                    Close::ByPeer(_) | Close::Lost(_) => StopReason::WsLost,
+                    Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => StopReason::Error,
+                };
+                let carrier_code = match close {
+                    Close::ByPeer(_) => None,
+                    Close::Lost(_) => Some(31903),
+                    Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => Some(31924),
+                };
+                return self.finish(reason, code, carrier_code, &why);
+            }
+        };
         let stopped = match self.from_carrier.read(&text) {
             Ok(Message::Media { payload, .. }) => {
-                self.carrier.observer.heard(payload.len());
+                self.observer.heard(payload.len());
+                self.relay.heard(Clock(self.started).now());
                 false
             }
             Ok(message) => message == Message::Stop,
             // The bot may make more of it than we do.
             Err(_) => false,
         };
-        if let Some(bot) = &mut self.bot
-            && bot.send_text(Bytes::from(text)).is_err()
-        {
-            self.carrier.observer.dropped("bot_slow", "the bot does not read what the caller says");
-        }
+        self.tell_bot(Bytes::from(text));
         if stopped {
-            self.carrier.finish(StopReason::CallerHangup, NORMAL, "");
+            self.finish(StopReason::CallerHangup, NORMAL, None, "");
         }
     }
 
     fn bot(&mut self, received: Received) {
-        let now = self.carrier.now();
+        let now = self.now();
+        self.bot_seen = Instant::now();
         match received {
-            Received::Text(text) => match self.from_bot.read(&text) {
-                Ok(Message::Media { payload, .. }) => self.relay.audio(payload, now),
-                Ok(Message::Mark { name }) => self.relay.mark(&name, now),
-                Ok(Message::Clear) => {
-                    for name in self.relay.clear(now) {
-                        let mark = self.carrier.outbound.mark(&name);
-                        if let Some(bot) = &mut self.bot {
-                            let _ = bot.send_text(mark);
-                        }
-                    }
+            Received::Text(text) => {
+                for name in self.bot_says(&text, now) {
+                    let mark = self.outbound.mark(&name);
+                    self.tell_bot(mark);
                 }
-                Ok(message) => self.carrier.observer.unknown(&format!("from the bot: {message:?}")),
-                Err(malformed) => {
-                    let why = format!("from the bot: {malformed} (31951)");
-                    self.carrier.observer.dropped("bot_malformed", &why);
-                }
-            },
+            }
             // Twilio would warn with 31950; what it holds is sound all the same.
             Received::Binary(audio) => self.relay.audio(&audio, now),
             Received::Ping | Received::Pong(_) => {}
-            Received::Closed(close) => {
-                let (code, why) = ending_of(&close);
-                tracing::info!(code, why, "BOT_GONE");
-                if matches!(close, Close::ByPeer(1000 | 1001 | 1005)) {
-                    self.bot = None;
-                    self.relay.finish(now);
-                    let until = Instant::now() + LAST_WORDS;
-                    self.last_words = Some((until, StopReason::BotEnd, NORMAL));
-                } else {
-                    self.relay.clear(now);
-                    self.apologise();
+            Received::Closed(close) => self.bot_closed(close),
+        }
+    }
+
+    /// Returns the marks that come back to the bot from here, because the carrier will never have them.
+    fn bot_says(&mut self, text: &str, now: CallTime) -> Vec<String> {
+        match self.from_bot.read(text) {
+            Ok(Message::Media { payload, .. }) => self.relay.audio(payload, now),
+            Ok(Message::Mark { name }) if name.is_empty() => {
+                self.observer.dropped("bot_malformed", "from the bot: a mark without a name (31951)");
+            }
+            Ok(Message::Mark { name }) => {
+                if !self.relay.mark(&name, now) {
+                    return vec![name.into_owned()];
                 }
             }
+            Ok(Message::Clear) => return self.relay.clear(now),
+            Ok(message) => self.observer.unknown(&format!("from the bot: {message:?}")),
+            Err(malformed) => {
+                self.observer.dropped("bot_malformed", &format!("from the bot: {malformed} (31951)"));
+            }
         }
+        Vec::new()
+    }
+
+    fn bot_closed(&mut self, close: Close) {
+        let why = match close {
+            Close::ByPeer(code @ (NORMAL | GOING_AWAY | NO_CODE)) => {
+                self.observer.bot_gone(code);
+                self.bot = None;
+                self.relay.finish(self.now());
+                let until = Instant::now() + LAST_WORDS;
+                self.last_words = Some((until, StopReason::BotEnd, NORMAL));
+                return;
+            }
+            Close::ByPeer(code) => format!("it closed the socket with {code}"),
+            Close::Lost(why) => format!("it broke off: {why}"),
+            Close::TooLong => "it sent a message of more than 1 MiB".to_owned(),
+            Close::NotUtf8 => "it sent text that is not UTF-8".to_owned(),
+            Close::Protocol(why) => format!("it broke the WebSocket protocol: {why}"),
+        };
+        self.failed(self.upstream.failure(FailureKind::Protocol, &why));
+    }
+
+    fn tell_bot(&mut self, message: Bytes) {
+        if let Some(bot) = &mut self.bot
+            && bot.send_text(message).is_err()
+        {
+            self.observer.dropped("bot_slow", "the bot does not read what it is told");
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.relay.poll_output() {
+            let message = match output {
+                Output::Play { frame, due } => {
+                    self.observer.sent(self.now().since(due));
+                    self.outbound.media(&frame)
+                }
+                Output::Mark(name) => self.outbound.mark(&name),
+                Output::Clear => self.outbound.clear(),
+                Output::Event(event) => {
+                    self.observer.event(event);
+                    continue;
+                }
+                Output::Hangup(reason) => {
+                    let why = "no audio of the caller came any more";
+                    self.finish(reason, NORMAL, Some(31953), why);
+                    continue;
+                }
+                // Only a dialogue asks services.
+                Output::Transcribe { .. }
+                | Output::Finalize { .. }
+                | Output::Forget
+                | Output::Heard(_)
+                | Output::Ask(_)
+                | Output::Say { .. }
+                | Output::Cancel(_) => continue,
+            };
+            if self.socket.send_text(message).is_err() {
+                let why = "the carrier has stopped reading: too much is waiting";
+                self.finish(StopReason::Timeout, POLICY, None, why);
+            }
+        }
+    }
+
+    fn finish(&mut self, reason: StopReason, code: u16, carrier_code: Option<u16>, detail: &str) {
+        let ending = Ending { close_code: Some(code), carrier_code, detail: detail.to_owned() };
+        self.end.get_or_insert((reason, ending));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Puts the parts together and runs them until they are told to stop.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::proxy::HttpProxy;
-use pingora::server::configuration::ServerConf;
-use pingora::server::{RunArgs, Server};
+use pingora::server::Server;
+use pingora::server::configuration::{Opt, ServerConf};
 use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use tracing::info;
@@ -18,7 +19,9 @@ use super::gateway::Gateway;
 use super::patience::Patience;
 use super::phrases::Rendering;
 use super::proxy::{KEEPALIVE_SECONDS, Proxy};
-use super::shutdown::Drain;
+use super::tapes::Sweeping;
+use super::upgrade::is_successor;
+use super::{shutdown, tls};
 use crate::call::Service as SpeechService;
 use crate::config::{Config, Mode};
 use crate::observe::Metrics;
@@ -43,16 +46,20 @@ pub enum StartError {
     #[error("[dialogue] apology_audio = {file:?} cannot be played: {why}")]
     Apology { file: PathBuf, why: String },
     #[error("{0}")]
+    Tls(String),
+    #[error("{0}")]
     Services(#[from] Unusable),
     #[error("the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error("no threads: {0}")]
+    Threads(std::io::Error),
     #[error("Pingora: {0}")]
     Pingora(Box<pingora::Error>),
 }
 
 /// Runs the gateway until it is stopped, and until its last call has ended.
 pub fn serve(config: Config) -> Result<(), StartError> {
-    // Pingora panics where it cannot listen; ask first.
+    // Pingora panics where it cannot listen; ask first. A successor is given what is in use.
     can_listen("[server] listen", config.server.listen)?;
     can_listen("[admin] listen", config.admin.listen)?;
     let metrics = Arc::new(Metrics::new()?);
@@ -69,15 +76,16 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     };
     let gateway = Arc::new(Gateway::new(config, metrics, services)?);
     let mut server = Server::new_with_opt_and_conf(
-        None,
+        Opt { upgrade: is_successor(), ..Opt::default() },
         ServerConf {
             threads,
-            grace_period_seconds: Some(0),
+            // After an upgrade: for ever, as far as Pingora is concerned.
+            grace_period_seconds: Some(u64::from(u32::MAX)),
             graceful_shutdown_timeout_seconds: Some(0),
+            upgrade_sock: gateway.upgrade.socket(),
             ..ServerConf::default()
         },
     );
-    server.bootstrap();
     let buffers = L4BufferSettings::new(L4_BUFFER, L4_BUFFER);
     let listen = gateway.config.server.listen.to_string();
     let proxy = Proxy::new(gateway.clone()).map_err(StartError::App)?;
@@ -85,14 +93,24 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     app.handle_init_modules();
     let limit = Duration::from_secs(KEEPALIVE_SECONDS) + FOR_A_HEAD;
     let mut public = Service::new("gateway".into(), Patience { app: Arc::new(app), limit });
-    public.add_listener(ListenerConfig::tcp(listen).l4_buffer(buffers));
+    let mut listener = ListenerConfig::tcp(listen).l4_buffer(buffers);
+    if let Some(files) = &gateway.config.server.tls {
+        let (settings, renewal) = tls::listen(files, gateway.metrics.clone()).map_err(StartError::Tls)?;
+        listener = listener.tls(settings);
+        server.add_service(background_service("certificate", renewal));
+    }
+    public.add_listener(listener);
     let mut admin = Service::new("admin".into(), Admin(gateway.clone()));
     admin.threads = Some(1);
     admin.add_tcp(&gateway.config.admin.listen.to_string());
     server.add_service(public);
     server.add_service(admin);
     server.add_service(background_service("phrases", Rendering(gateway.clone())));
+    server.add_service(background_service("tapes", Sweeping(gateway.clone())));
+    // Last of what may fail: from here on, a predecessor is on its way out.
+    server.bootstrap();
     info!(
+        pid = std::process::id(),
         listen = %gateway.config.server.listen,
         admin = %gateway.config.admin.listen,
         mode = gateway.config.dialogue.mode.as_str(),
@@ -101,12 +119,16 @@ pub fn serve(config: Config) -> Result<(), StartError> {
         deploy_id = gateway.config.server.deploy_id,
         "STARTED"
     );
-    server.run(RunArgs { shutdown_signal: Box::new(Drain(gateway)) });
-    Ok(())
+    shutdown::run(server, gateway).map_err(StartError::Threads)
 }
 
 fn can_listen(key: &'static str, address: SocketAddr) -> Result<(), StartError> {
-    TcpListener::bind(address).map(drop).map_err(|why| StartError::Listen { key, address, why })
+    match TcpListener::bind(address) {
+        Err(why) if !(why.kind() == ErrorKind::AddrInUse && is_successor()) => {
+            Err(StartError::Listen { key, address, why })
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// The upstreams of the speech services, by name and by what they are used for.

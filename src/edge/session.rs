@@ -16,11 +16,12 @@ use super::pulse::Pulse;
 use super::realtime::realtime;
 use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
-use crate::call::{Call, Event, Input, Job, Mode, Output, StopReason};
+use crate::call::{Action, Event, Input, Job, Mode, Output, StopReason};
 use crate::observe::{CallLabels, CallObserver, Ending};
+use crate::tape::Taped;
 use crate::time::CallTime;
 use crate::turn::State;
-use crate::twilio::{Malformed, Message, Outbound, Reader, Start};
+use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start};
 use crate::upstream::{CallIds, CallServices, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
@@ -42,9 +43,16 @@ pub(super) async fn serve_call(
     subprotocol: Option<String>,
     gateway: Arc<Gateway>,
     place: Place,
+    pass: Option<Pass>,
 ) {
     let mut socket = Socket::new(transport, early, gateway.config.limits.max_message).await;
-    match wait_for_start(&mut socket, &gateway).await {
+    let opened = wait_for_start(&mut socket, &gateway).await.and_then(|opened| {
+        match gateway.tokens.admit_call(pass.as_ref(), &opened.start.call_sid) {
+            Ok(()) => Ok(opened),
+            Err(fault) => Err(refused(POLICY, format!("the token of this stream: {fault}"))),
+        }
+    });
+    match opened {
         Ok(opened) => {
             let model = gateway.services.model().cloned();
             let model = model.zip(gateway.manner(opened.start.known_as()));
@@ -91,11 +99,12 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Opened
     let deadline = Instant::now() + limit;
     let dropped = |reason: &str| gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
     let mut reader = Reader::default();
-    let mut hang_up = gateway.hang_up();
+    let (mut hang_up, mut goodbye) = (gateway.hang_up(), gateway.goodbye());
     loop {
         let received = tokio::select! {
             received = timeout_at(deadline, socket.next()) => received,
             () = told_to_hang_up(&mut hang_up) => return Err(refused(GOING_AWAY, "the gateway is going down")),
+            () = told_to_hang_up(&mut goodbye) => return Err(refused(GOING_AWAY, "the gateway is going down")),
         };
         // A peer that never pauses does not stop the clock.
         let (Ok(received), true) = (received, Instant::now() < deadline) else {
@@ -163,7 +172,8 @@ impl Drop for Request {
 
 struct Session {
     socket: Socket,
-    call: Call,
+    mode: Mode,
+    call: Taped,
     reader: Reader,
     outbound: Outbound,
     observer: CallObserver,
@@ -183,6 +193,7 @@ enum Woken {
     Received(Received),
     Answered(Input<'static>),
     Time,
+    Goodbye,
     HangUp,
 }
 
@@ -193,11 +204,13 @@ impl Session {
         let labels = CallLabels { call_sid: call_sid.clone(), stream_sid: start.stream_sid.clone() };
         let transcripts = gateway.config.log.transcripts;
         let observer = CallObserver::new(gateway.metrics.clone(), labels, transcripts);
-        let mode = match settings.mode {
+        let mode = settings.mode;
+        let mode_name = match mode {
             Mode::Echo => "echo",
             Mode::Dialogue => "dialogue",
         };
-        observer.started(subprotocol.as_deref(), &start.account_sid, mode);
+        observer.started(subprotocol.as_deref(), &start.account_sid, mode_name);
+        let call = super::tapes::taped(&gateway, &start, settings);
         let started = Instant::now();
         let (answers, inbox) = mpsc::channel(INBOX);
         let outbound = Outbound::new(&start.stream_sid);
@@ -205,7 +218,8 @@ impl Session {
         let ids = CallIds { call_sid, stream_sid, account_sid, parameters };
         Session {
             socket,
-            call: Call::new(Arc::new(settings), CallTime::ZERO),
+            mode,
+            call,
             reader: Reader::default(),
             outbound,
             observer,
@@ -223,6 +237,7 @@ impl Session {
     /// Runs the call to its end; the socket is still to be closed, with this code.
     async fn run(mut self) -> (Socket, u16) {
         let mut hang_up = self.gateway.hang_up();
+        let (mut goodbye, mut saying_goodbye) = (self.gateway.goodbye(), false);
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -237,6 +252,7 @@ impl Session {
             let woken = tokio::select! {
                 biased;
                 () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
+                () = told_to_hang_up(&mut goodbye), if !saying_goodbye => Woken::Goodbye,
                 received = self.socket.next() => Woken::Received(received),
                 Some(input) = self.inbox.recv(), if self.call.has_room() => Woken::Answered(input),
                 () = &mut timer => Woken::Time,
@@ -252,6 +268,10 @@ impl Session {
                 }
                 Woken::Answered(input) => self.call.handle(input, now),
                 Woken::Time => self.time_passed(now),
+                Woken::Goodbye => {
+                    saying_goodbye = true;
+                    self.say_goodbye(now);
+                }
                 Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
             }
         }
@@ -403,6 +423,18 @@ impl Session {
             self.ending.carrier_code = Some(31953);
             self.ending.detail = "no audio of the caller came any more".into();
         }
+    }
+
+    /// As the agent would: once nobody is speaking, and the call ends when it was heard.
+    fn say_goodbye(&mut self, now: CallTime) {
+        if self.mode != Mode::Dialogue {
+            return self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down");
+        }
+        self.ending.close_code = Some(GOING_AWAY);
+        self.ending.detail = "the gateway is going down, and has said goodbye".into();
+        let text = self.gateway.config.server.drain_goodbye.clone();
+        self.call.handle(Input::ReplyText { turn: 0, text }, now);
+        self.call.handle(Input::ReplyEnd { turn: 0, action: Action::Hangup }, now);
     }
 
     fn must_fit(&mut self, sent: Result<(), Full>) {

@@ -21,6 +21,12 @@ const READ_BUFFER: usize = 4 * 1024;
 const WRITE_BUFFER: usize = 2 * 1024;
 /// Audio that waits to be written at most: about four seconds.
 const MAX_WRITE_BUFFER: usize = 64 * 1024;
+/// The longest message of a model.
+pub(super) const MODEL_MESSAGE: usize = 4 * 1024 * 1024;
+/// A bot may send a whole reply at once: this is over a minute and a half of audio.
+const BOT_MESSAGE: usize = 1024 * 1024;
+/// What waits for a bot at most; its marks come back by the hundred after a `clear`.
+const BOT_WRITE_BUFFER: usize = 256 * 1024;
 /// How long a goodbye may take, from our close frame to the peer's.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -64,13 +70,23 @@ pub(super) enum Close {
 pub(super) struct Full;
 
 /// Small buffers and short messages.
-pub(super) fn config(max_message: usize) -> WebSocketConfig {
+fn config(max_message: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(MAX_WRITE_BUFFER)
         .max_message_size(Some(max_message))
         .max_frame_size(Some(max_message))
+}
+
+/// The same for a bot of the operator's own.
+pub(super) fn config_for_bot() -> WebSocketConfig {
+    config(BOT_MESSAGE).max_write_buffer_size(BOT_WRITE_BUFFER)
+}
+
+/// The same for a model, whose messages may be minutes of audio.
+pub(super) fn config_for_model() -> WebSocketConfig {
+    config(MODEL_MESSAGE)
 }
 
 impl Socket {

@@ -47,6 +47,7 @@ pub struct CallObserver {
     reason: Option<StopReason>,
     /// When a guess of the recogniser was logged last.
     guessed_at: Option<Instant>,
+    every_guess: bool,
 }
 
 impl CallObserver {
@@ -66,7 +67,14 @@ impl CallObserver {
             dropped: 0,
             reason: None,
             guessed_at: None,
+            every_guess: false,
         }
+    }
+
+    /// For a call that does not happen now, and whose guesses come as fast as they are read.
+    pub fn telling_every_guess(mut self) -> CallObserver {
+        self.every_guess = true;
+        self
     }
 
     pub fn started(&self, subprotocol: Option<&str>, account_sid: &str, mode: &str) {
@@ -106,6 +114,12 @@ impl CallObserver {
     pub fn limit_reached(&self, limit: &str, reset_seconds: f64) {
         let CallLabels { call_sid, stream_sid } = &self.labels;
         warn!(call_sid, stream_sid, limit, reset_seconds, "LIMIT_REACHED");
+    }
+
+    /// A relayed bot has ended the conversation.
+    pub fn bot_gone(&self, code: u16) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        info!(call_sid, stream_sid, code, "BOT_GONE");
     }
 
     pub fn ping_sent(&self, pong_missed: bool) {
@@ -149,7 +163,8 @@ impl CallObserver {
                 }
             }
             // A guess grows with every word: a few lines a second show it well enough.
-            Event::SttPartial { .. } if self.guessed_at.is_some_and(|at| at.elapsed() < GUESS_LINES) => {}
+            Event::SttPartial { .. }
+                if !self.every_guess && self.guessed_at.is_some_and(|at| at.elapsed() < GUESS_LINES) => {}
             Event::SttPartial { text } => {
                 self.guessed_at = Some(Instant::now());
                 let chars = text.chars().count();
@@ -235,6 +250,7 @@ impl CallObserver {
                 let code = 31931;
                 warn!(call_sid, stream_sid, code, "BOT_OVERFLOW");
             }
+            Event::BotUnplayable { why } => warn!(call_sid, stream_sid, why, "BOT_UNPLAYABLE"),
             Event::ActionIgnored { action } => {
                 warn!(call_sid, stream_sid, action, "ACTION_IGNORED");
             }

@@ -8,6 +8,8 @@ use prometheus::{
 };
 
 use crate::call::{FailureKind, Service, StopReason, TurnResult};
+use crate::twilio::TokenFault;
+use crate::twilio::lint::Rule;
 
 /// Bounds that are no whole seconds: Prometheus 3 would rename `le="1"`.
 const TURN: [f64; 15] = [0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.1, 1.5, 2.1, 3.1, 5.1, 10.1];
@@ -23,19 +25,22 @@ pub enum HandshakeResult {
     /// Not an upgrade at all: 426.
     NoUpgrade,
     BadRequest,
+    /// Without the token of a call, or with a wrong one.
+    BadToken,
     Capacity,
     Draining,
 }
 
 impl HandshakeResult {
-    const ALL: [HandshakeResult; 5] =
-        [Self::Ok, Self::NoUpgrade, Self::BadRequest, Self::Capacity, Self::Draining];
+    const ALL: [HandshakeResult; 6] =
+        [Self::Ok, Self::NoUpgrade, Self::BadRequest, Self::BadToken, Self::Capacity, Self::Draining];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::NoUpgrade => "no_upgrade",
             Self::BadRequest => "bad_request",
+            Self::BadToken => "bad_token",
             Self::Capacity => "capacity",
             Self::Draining => "draining",
         }
@@ -49,14 +54,23 @@ pub enum Route {
     Healthz,
     Version,
     StreamStatus,
+    /// The voice webhooks: answered here, or by the app.
+    Voice,
     App,
     /// An upgrade that is passed through to the app.
     AppUpgrade,
 }
 
 impl Route {
-    const ALL: [Route; 6] =
-        [Self::Media, Self::Healthz, Self::Version, Self::StreamStatus, Self::App, Self::AppUpgrade];
+    const ALL: [Route; 7] = [
+        Self::Media,
+        Self::Healthz,
+        Self::Version,
+        Self::StreamStatus,
+        Self::Voice,
+        Self::App,
+        Self::AppUpgrade,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -64,8 +78,30 @@ impl Route {
             Self::Healthz => "healthz",
             Self::Version => "version",
             Self::StreamStatus => "stream_status",
+            Self::Voice => "voice",
             Self::App => "app",
             Self::AppUpgrade => "app_upgrade",
+        }
+    }
+}
+
+/// Why a caller hears the fallback TwiML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TwimlFallback {
+    AppDown,
+    App5xx,
+    /// This gateway is full or going down.
+    Busy,
+}
+
+impl TwimlFallback {
+    const ALL: [TwimlFallback; 3] = [Self::AppDown, Self::App5xx, Self::Busy];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AppDown => "app_down",
+            Self::App5xx => "app_5xx",
+            Self::Busy => "busy",
         }
     }
 }
@@ -122,7 +158,16 @@ pub struct Metrics {
     http_requests: IntCounterVec,
     http_duration: HistogramVec,
     pub http_inflight: IntGauge,
+    pub recordings_written: IntCounter,
+    pub recordings_cut: IntCounter,
+    pub recordings_deleted: IntCounter,
+    pub recording_bytes: IntCounter,
+    pub recording_folder_bytes: IntGauge,
     pub stream_status: IntCounterVec,
+    certificate: IntGaugeVec,
+    twiml_findings: IntCounterVec,
+    twiml_fallbacks: IntCounterVec,
+    stream_tokens: IntCounterVec,
 }
 
 impl Metrics {
@@ -139,6 +184,11 @@ impl Metrics {
             "barge_ins_total",
             "Interruptions of the bot by the caller, by outcome.",
             &["outcome"],
+        )?;
+        let recordings = new.counters(
+            "recordings_total",
+            "Tapes of calls: written to the end, cut before it, and deleted by age or size.",
+            &["result"],
         )?;
         let build = IntGaugeVec::new(
             Opts::new("build_info", "The version that runs; always 1."),
@@ -233,10 +283,36 @@ impl Metrics {
                 &HTTP,
             )?,
             http_inflight: new.gauge("http_inflight", "HTTP requests under way.")?,
+            recordings_written: recordings.with_label_values(&["written"]),
+            recordings_cut: recordings.with_label_values(&["cut"]),
+            recordings_deleted: recordings.with_label_values(&["deleted"]),
+            recording_bytes: new.counter("recording_bytes_total", "Written to tapes.")?,
+            recording_folder_bytes: new
+                .gauge("recording_folder_bytes", "What the tapes in the folder take up.")?,
             stream_status: new.counters(
                 "stream_status_total",
                 "Stream status callbacks of the carrier, by event.",
                 &["event"],
+            )?,
+            certificate: new.gauges(
+                "tls_certificate_not_after_timestamp_seconds",
+                "When the certificate of the public listener expires, by its first name.",
+                &["name"],
+            )?,
+            twiml_findings: new.counters(
+                "twiml_lint_findings_total",
+                "What was wrong with TwiML of the app, by rule.",
+                &["rule"],
+            )?,
+            twiml_fallbacks: new.counters(
+                "twiml_fallbacks_total",
+                "Voice webhooks that were answered with the fallback TwiML, by reason.",
+                &["reason"],
+            )?,
+            stream_tokens: new.counters(
+                "stream_tokens_total",
+                "Tokens of calls at the media path, by what was wrong with them.",
+                &["result"],
             )?,
             registry,
         };
@@ -252,6 +328,13 @@ impl Metrics {
         DROPPED.iter().for_each(|r| drop(self.frames_dropped.with_label_values(&["in", r])));
         for event in ["stream-started", "stream-stopped", "stream-error", "other"] {
             self.stream_status.with_label_values(&[event]);
+        }
+        Rule::ALL.iter().for_each(|r| drop(self.twiml_findings.with_label_values(&[r.as_str()])));
+        for reason in TwimlFallback::ALL {
+            self.twiml_fallbacks.with_label_values(&[reason.as_str()]);
+        }
+        for result in TokenFault::ALL.map(TokenFault::as_str).into_iter().chain(["ok"]) {
+            self.stream_tokens.with_label_values(&[result]);
         }
         for route in Route::ALL {
             self.http_duration.with_label_values(&[route.as_str()]);
@@ -280,6 +363,24 @@ impl Metrics {
         let class = CODES.get(usize::from(status / 100).wrapping_sub(1)).copied().unwrap_or("5xx");
         self.http_requests.with_label_values(&[route.as_str(), class]).inc();
         self.http_duration.with_label_values(&[route.as_str()]).observe(seconds);
+    }
+
+    /// The certificate in use, from now on.
+    pub fn certificate(&self, name: &str, not_after: i64) {
+        self.certificate.reset();
+        self.certificate.with_label_values(&[name]).set(not_after);
+    }
+
+    pub fn twiml_finding(&self, rule: Rule) {
+        self.twiml_findings.with_label_values(&[rule.as_str()]).inc();
+    }
+
+    pub fn twiml_fallback(&self, reason: TwimlFallback) {
+        self.twiml_fallbacks.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub fn stream_token(&self, result: Result<(), TokenFault>) {
+        self.stream_tokens.with_label_values(&[result.err().map_or("ok", TokenFault::as_str)]).inc();
     }
 
     pub fn handshake(&self, result: HandshakeResult) {
@@ -316,6 +417,10 @@ impl New<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         self.register(IntGauge::new(name, help)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {

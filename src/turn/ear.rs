@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::FRAME;
 
 /// When speech counts as begun, as gone on, and as over.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Endpointing {
     /// This much silence ends an utterance.
     pub eou: Duration,
+    /// For this long the detector still hears speech that is over: [`Vad::tail`](super::Vad::tail).
+    pub tail: Duration,
     /// This long an utterance may be at most, whatever the line sounds like.
     pub max_utterance: Duration,
 }
@@ -33,9 +37,9 @@ pub enum Heard {
 /// An utterance that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// From the first voiced frame to the last.
+    /// From the first voiced frame to the last, less the detector's tail.
     pub speech: Duration,
-    /// The silence that ended it; zero if it was cut at `max_utterance`.
+    /// The silence that ended it, the tail included; zero if it was cut at `max_utterance`.
     pub silence: Duration,
     /// Frames above the threshold in it: what a cough has few of.
     pub voiced_frames: u32,
@@ -82,7 +86,7 @@ impl Ear {
         utterance.frames += 1;
         utterance.voiced += u32::from(voiced);
         utterance.silence = if self.run >= RESUME_FRAMES { 0 } else { utterance.silence + 1 };
-        let over = FRAME * utterance.silence >= self.endpointing.eou;
+        let over = FRAME * utterance.silence + self.endpointing.tail >= self.endpointing.eou;
         let too_long = FRAME * utterance.frames >= self.endpointing.max_utterance;
         if over || too_long { self.end() } else { Heard::Same }
     }
@@ -91,11 +95,15 @@ impl Ear {
     pub fn end(&mut self) -> Heard {
         self.run = 0;
         match self.utterance.take() {
-            Some(u) => Heard::Ended(Ended {
-                speech: FRAME * (u.frames - u.silence),
-                silence: FRAME * u.silence,
-                voiced_frames: u.voiced,
-            }),
+            Some(u) => {
+                // Cut in the middle of speech there is no tail.
+                let tail = if u.silence > 0 { self.endpointing.tail } else { Duration::ZERO };
+                Heard::Ended(Ended {
+                    speech: (FRAME * (u.frames - u.silence)).saturating_sub(tail),
+                    silence: FRAME * u.silence + tail,
+                    voiced_frames: u.voiced,
+                })
+            }
             None => Heard::Same,
         }
     }
@@ -107,8 +115,15 @@ mod tests {
 
     /// `#` is a voiced frame, `.` an unvoiced one; the answer has a letter where something was heard.
     fn story(eou_ms: u64, frames: &str) -> String {
-        let endpointing =
-            Endpointing { eou: Duration::from_millis(eou_ms), max_utterance: Duration::from_millis(600) };
+        story_with_a_tail(eou_ms, 0, frames)
+    }
+
+    fn story_with_a_tail(eou_ms: u64, tail_ms: u64, frames: &str) -> String {
+        let endpointing = Endpointing {
+            eou: Duration::from_millis(eou_ms),
+            tail: Duration::from_millis(tail_ms),
+            max_utterance: Duration::from_millis(600),
+        };
         let mut ear = Ear::new(endpointing);
         let mut told = Vec::new();
         for (i, frame) in frames.chars().enumerate() {
@@ -145,6 +160,18 @@ mod tests {
         ] {
             assert_eq!(story(100, frames), told, "{frames}");
         }
+    }
+
+    #[test]
+    fn what_the_detector_is_late_with_is_silence() {
+        assert_eq!(
+            story_with_a_tail(450, 80, &format!("{}{}", "#".repeat(10), ".".repeat(30))),
+            "2: started at 0; 28: ended, 120 ms of speech, 460 ms of silence, 10 voiced"
+        );
+        assert_eq!(
+            story_with_a_tail(450, 80, &"#".repeat(30)),
+            "2: started at 0; 29: ended, 600 ms of speech, 0 ms of silence, 30 voiced"
+        );
     }
 
     #[test]

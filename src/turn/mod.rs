@@ -14,9 +14,14 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod ear;
+mod echo;
+mod floor;
+mod frontend;
 mod interruption;
+mod neural;
 mod state;
 
 pub use ear::{Ear, Ended, Endpointing, Heard};
+pub use frontend::{FrontEnd, Measured, Vad, decibels, level_db};
 pub use interruption::Interruption;
 pub use state::{Machine, State, Transition, Why};

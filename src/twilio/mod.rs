@@ -3,10 +3,16 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod codes;
+pub mod lint;
 mod message;
 mod outbound;
+pub mod signature;
 mod status;
+mod token;
+mod voice;
 
 pub use message::{Malformed, MediaFormat, Message, Reader, Start};
 pub use outbound::Outbound;
 pub use status::StreamStatus;
+pub use token::{Pass, TOKEN_SECONDS, TokenFault, TokenKey};
+pub use voice::{ConnectStream, HANG_UP, VoiceRequest};

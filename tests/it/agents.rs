@@ -37,7 +37,7 @@ impl World {
             tts.url("/tts"),
             keys.replace("AGENT", &format!("127.0.0.1:{}", agent.port))
         );
-        let gateway = Gateway::start_with(&config, "", &[("KEY", "sk-test")]);
+        let gateway = Gateway::hearing_voices(&config, &[("KEY", "sk-test")]);
         World { stt, tts, agent, gateway }
     }
 

@@ -5,6 +5,8 @@
 
 mod agents;
 mod app_faults;
+mod audio_quality;
+mod child;
 mod conversation;
 mod drain;
 mod events;
@@ -15,9 +17,14 @@ mod http;
 mod legacy_websocket;
 mod realtime;
 mod relay;
+mod relay_bots;
 mod services_fail;
 mod streaming;
+mod tapes;
 mod tidy;
+mod tls;
+mod twiml;
+mod upgrade;
 mod vendors;
 mod wire;
 mod world;

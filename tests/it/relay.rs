@@ -6,12 +6,19 @@ use std::time::Duration;
 use voxgate::audio::level;
 use voxgate::cli::call::{CallOptions, CallReport, Step, run_call};
 
-use crate::world::{Gateway, LegacyApp, Server, block_on, say, until};
+use crate::world::{Gateway, Heard, LegacyApp, MediaStream, Server, block_on, free_port, say, until};
 
 /// A call of that many ms to a bot in this manner; what the caller lived through.
 fn call(gateway: &Gateway, ms: u64) -> CallReport {
     let script = vec![Step::Pause(Duration::from_millis(ms)), Step::Hangup];
     block_on(run_call(CallOptions::new(gateway.media()), script)).unwrap()
+}
+
+/// How many calls to this upstream came to this.
+fn asked(gateway: &Gateway, upstream: &str, result: &str) -> f64 {
+    gateway.metric(&format!(
+        "voxgate_upstream_requests_total{{kind=\"agent\",result=\"{result}\",upstream=\"{upstream}\"}}"
+    ))
 }
 
 fn gateway(bot: &Server, path: &str) -> Gateway {
@@ -58,6 +65,7 @@ fn a_burst_in_odd_pieces_is_heard_on_the_grid_and_its_mark_comes_back() {
     let stop = gateway.event("WS_STOP", 0);
     assert_eq!((&stop["reason"], &stop["frames_out"]), (&"caller_hangup".into(), &100.into()), "{stop}");
     assert_eq!(gateway.metric("voxgate_calls_active"), 0.0);
+    assert_eq!(asked(&gateway, &format!("127.0.0.1:{}", bot.port), "ok"), 1.0);
 }
 
 /// How late the caller itself was: its figures are no better.
@@ -130,4 +138,117 @@ fn what_the_caller_says_reaches_the_bot() {
     let told = told(&bot);
     let events: Vec<&str> = told["events"].as_array().unwrap().iter().filter_map(|e| e.as_str()).collect();
     assert_eq!(events, ["connected", "start", "media", "dtmf", "media", "stop"], "{}", report.call_sid);
+}
+
+#[test]
+fn what_is_no_message_is_counted_and_does_no_harm() {
+    let bot = Server::start("relay_bot");
+    let gateway = gateway(&bot, "/garbage");
+    let report = call(&gateway, 2_000);
+    assert!(report.violations.is_empty(), "{:?}", report.violations);
+    assert_heard(&report, 500);
+    let told = told(&bot);
+    // A name without end is not kept: its mark comes back at once, and the carrier never has it.
+    let marks: Vec<usize> =
+        told["marks"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().len()).collect();
+    assert_eq!(marks, [100_000, 3]);
+    assert_eq!(report.marks_in, 1);
+    let dropped = "voxgate_media_frames_dropped_total{direction=\"in\",reason=\"bot_malformed\"}";
+    assert!(gateway.metric(dropped) > 10.0);
+    assert_eq!(gateway.event("WS_STOP", 0)["reason"], "caller_hangup");
+    assert!(gateway.noise().is_empty(), "{:?}", gateway.noise());
+}
+
+#[test]
+fn a_flood_is_kept_to_ten_minutes_and_can_be_taken_back() {
+    let bot = Server::start("relay_bot");
+    let gateway = gateway(&bot, "/flood");
+    let before = gateway.rss_kib();
+    let report = call(&gateway, 6_000);
+    assert_eq!(report.clears, 1);
+    let end = &report.heard[report.heard.len() - 8_000..];
+    let quiet = end.chunks(160).filter(|frame| level::rms(frame) < 100.0).count();
+    assert!(quiet > 25, "all is said soon after the flood was taken back");
+    assert_eq!(gateway.events("BOT_OVERFLOW").len(), 1);
+    assert_eq!(told(&bot)["marks"][0], "never");
+    // Ten minutes are 5 MB, a message of a minute another two; and buffers grow by doubling.
+    let grown = gateway.rss_kib().saturating_sub(before);
+    assert!(grown < 32 * 1024, "{grown} KiB for 14 MB of audio");
+}
+
+#[test]
+fn a_bot_that_does_not_read_costs_no_memory_and_is_still_heard() {
+    let bot = Server::start("relay_bot");
+    let gateway = gateway(&bot, "/deaf");
+    let mut caller = MediaStream::start(&gateway);
+    let second: Vec<String> = (0..50).map(|_| caller.media_message(&[0xFF; 160])).collect();
+    let dropped = "voxgate_media_frames_dropped_total{direction=\"in\",reason=\"bot_slow\"}";
+    // What the kernel keeps for the bot comes first.
+    let mut speak_until_dropped = |more: f64| {
+        until("audio to be dropped", || {
+            (0..20).flat_map(|_| &second).for_each(|message| caller.text(message.as_str()));
+            (gateway.metric(dropped) > more).then_some(())
+        });
+        gateway.rss_kib()
+    };
+    let before = speak_until_dropped(1_000.0);
+    let grown = speak_until_dropped(20_000.0).saturating_sub(before);
+    assert!(grown < 2 * 1024, "{grown} KiB for 8 MB that nobody reads");
+    let mut heard = 0;
+    while heard < 25 {
+        match caller.hear() {
+            Heard::Media(_) => heard += 1,
+            Heard::Ping => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    caller.stop();
+    assert_eq!(gateway.event("WS_STOP", 0)["reason"], "caller_hangup");
+}
+
+#[test]
+fn a_bot_that_has_stalled_is_given_up_and_a_caller_too() {
+    let bot = Server::start("relay_bot");
+    let gateway = Gateway::start(&format!(
+        "[twilio]\nping_interval = \"5s\"\n[limits]\nmedia_timeout = \"3s\"\n[dialogue]\nmode = \"relay\"\n\
+         [dialogue.bot]\nupstream = \"bot\"\npath = \"/silent\"\n\
+         [upstreams.bot]\nservers = [\"127.0.0.1:{}\"]\nstall_timeout = \"1s\"\n",
+        bot.port
+    ));
+    let mut silent = MediaStream::start(&gateway);
+    silent.media(&[0xFF; 160]);
+    assert_eq!(silent.closed(), 1000);
+    let stop = gateway.event("WS_STOP", 0);
+    assert_eq!((&stop["reason"], &stop["code"]), (&"timeout".into(), &31953.into()), "{stop}");
+    assert_eq!(gateway.events("MEDIA_STALLED").len(), 1);
+    assert_eq!(asked(&gateway, "bot", "ok"), 1.0);
+
+    // The machine is there, and the program is not.
+    let report = std::thread::scope(|scope| {
+        let call = scope.spawn(|| call(&gateway, 25_000));
+        gateway.event("WS_START", 1);
+        until("the bot to be called", || bot.log().get(1).filter(|call| !call["start"].is_null()).cloned());
+        bot.signal("STOP");
+        call.join().unwrap()
+    });
+    assert_eq!(report.close.as_ref().map(|close| close.code), Some(1011));
+    let failed = gateway.event("UPSTREAM_FAILED", 0);
+    assert_eq!((&failed["service"], &failed["kind"]), (&"agent".into(), &"timeout".into()));
+    assert!(failed["why"].as_str().unwrap().starts_with("your bot: nothing came for "), "{failed}");
+    assert_eq!(asked(&gateway, "bot", "timeout"), 1.0);
+}
+
+#[test]
+fn a_bot_that_is_not_there_is_replaced_by_the_next() {
+    let bot = Server::start("relay_bot");
+    let gateway = Gateway::start(&format!(
+        "[dialogue]\nmode = \"relay\"\n[dialogue.bot]\nupstream = \"bots\"\npath = \"/burst\"\n\
+         [upstreams.bots]\nservers = [\"127.0.0.1:{}\", \"127.0.0.1:{}\"]\n",
+        free_port(),
+        bot.port
+    ));
+    for _ in 0..2 {
+        assert_heard(&call(&gateway, 3_000), 2_000);
+    }
+    assert_eq!(gateway.events("UPSTREAM_FAILED").len(), 0);
 }

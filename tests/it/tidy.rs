@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use crate::world::project;
 
 /// Each room with the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("time", &[]),
     ("audio", &["time"]),
     ("twilio", &["audio", "time"]),
     ("turn", &["audio", "time"]),
     ("call", &["turn", "audio", "time"]),
     ("config", &[]),
+    ("tape", &["call", "turn", "audio", "time"]),
     ("upstream", &["config", "call", "audio", "time"]),
     ("observe", &["config", "call", "turn", "twilio", "audio", "time"]),
-    ("edge", &["upstream", "observe", "config", "call", "turn", "twilio", "audio", "time"]),
-    ("cli", &["edge", "upstream", "observe", "config", "call", "turn", "twilio", "audio", "time"]),
+    ("edge", &["tape", "upstream", "observe", "config", "call", "turn", "twilio", "audio", "time"]),
+    ("cli", &["edge", "tape", "upstream", "observe", "config", "call", "turn", "twilio", "audio", "time"]),
 ];
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -37,7 +37,7 @@ impl World {
             app.url("/agent")
         );
         let config = config.replace("VENDORS", &format!("127.0.0.1:{}", vendors.port));
-        let gateway = Gateway::start_with(&config, "", env);
+        let gateway = Gateway::hearing_voices(&config, env);
         World { vendors, app, gateway }
     }
 

@@ -143,6 +143,39 @@ def agent():
     return answer
 
 
+TEN = [f"Number {word}." for word in "one two three four five six seven eight nine ten".split()]
+_ten_written = []
+_ten_go = threading.Event()
+
+
+@routes.post("/agent/ten")
+def ten():
+    """Ten sentences, of which the second is not written before GET /agent/ten/go."""
+
+    def events():
+        for sentence in TEN:
+            if _ten_written:
+                _ten_go.wait(60)
+            _ten_written.append(sentence)
+            # The blank behind it is what tells that it is complete.
+            yield f"data: {json.dumps({'delta': sentence + ' '})}\n\n"
+
+    return Response(events(), mimetype="text/event-stream")
+
+
+@routes.get("/agent/ten/written")
+def ten_written():
+    return f"{len(_ten_written)}\n"
+
+
+@routes.get("/agent/ten/go")
+def ten_go():
+    """How many had been written."""
+    written = len(_ten_written)
+    _ten_go.set()
+    return f"{written}\n"
+
+
 @routes.get("/agent/log")
 def log():
     with _lock:

@@ -1,8 +1,10 @@
 """A bot as people wrote it for Twilio: a WebSocket server that takes the carrier's messages and plays
 audio in its own manner. The path says in which: /burst sends two seconds at once in odd pieces, with a
 mark behind; /wav sends a file in pieces, header included; /binary sends raw binary frames; /clear takes
-back what it said; /goodbye speaks and closes; /dies breaks off. What it was told is at GET /log, one
-JSON list, each entry with the path and the events in their order (runs of the same event as one)."""
+back what it said; /goodbye speaks and closes; /dies breaks off; /garbage sends what is no message of the
+protocol, and half a second of audio with it; /flood sends half an hour and takes it back; /deaf reads no
+more, and speaks after three seconds. What it was told is at GET /log, one JSON list, each entry with the
+path and the events in their order (runs of the same event as one)."""
 
 import asyncio
 import base64
@@ -40,6 +42,15 @@ def wav(seconds):
     head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(pcm), b"WAVE", b"fmt ", 16, 1, 1, 8000,
                        16000, 2, 16, b"data", len(pcm))
     return head + pcm
+
+
+GARBAGE = [
+    "", "null", "[]", "hello", "{", '"media"', "{}", '{"event":7}', '{"event":"media"}',
+    '{"event":"media","media":null}', '{"event":"media","media":{}}', '{"event":"media","media":{"payload":""}}',
+    '{"event":"media","media":{"payload":"$$$"}}', '{"event":"mark"}', '{"event":"mark","mark":{}}',
+    '{"event":"keepalive"}', '{"event":"stop"}', '{"event":"start","start":{}}', b"", "x" * 200_000,
+    json.dumps({"event": "mark", "mark": {"name": "y" * 100_000}}),
+]  # fmt: skip
 
 
 async def bot(ws):
@@ -85,6 +96,24 @@ async def bot(ws):
             elif frames == 5 and path == "/goodbye":
                 await play(mulaw(1.0), 4000)
                 return
+            elif frames == 5 and path == "/garbage":
+                half = base64.b64encode(mulaw(0.5)).decode()
+                for odd in GARBAGE:
+                    await ws.send(odd)
+                # Fields that nobody asked for, and another stream's id.
+                await ws.send(json.dumps({"event": "media", "streamSid": "MZother", "sequenceNumber": 7,
+                                          "media": {"payload": half, "timestamp": "x", "chunk": None}}))
+                await mark("end")
+            elif frames == 5 and path == "/flood":
+                for _ in range(30):
+                    await play(mulaw(1.0) * 60, 480_000)
+                await mark("never")
+                await ws.send(json.dumps({"event": "clear", "streamSid": stream}))
+                await play(mulaw(0.5), 160)
+            elif frames == 5 and path == "/deaf":
+                await asyncio.sleep(3)
+                await play(mulaw(0.5), 160)
+                await asyncio.sleep(60)
             elif frames == 5 and path == "/dies":
                 await play(mulaw(5.0), 160)
                 ws.transport.abort()

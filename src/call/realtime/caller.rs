@@ -9,7 +9,7 @@ use super::reply::Reply;
 use super::{Action, Ears, Line, Realtime};
 use crate::audio::{Frame, level};
 use crate::time::{CallTime, FRAME};
-use crate::turn::{Ended, Heard, State, Why};
+use crate::turn::{Ended, Heard, State, Why, decibels};
 
 impl Realtime {
     pub(super) fn media(&mut self, payload: &[u8], timestamp_ms: Option<u64>, now: CallTime) {
@@ -26,7 +26,14 @@ impl Realtime {
     }
 
     fn frame(&mut self, frame: &Frame, now: CallTime) {
-        let voiced = level::rms(&frame.0) >= self.settings.vad_rms;
+        let loud = self.settings.vad_rms;
+        let (voiced, interrupts) = match &mut self.front {
+            Some(front) => {
+                let measured = front.hear(frame, self.levels.level_db(now));
+                (measured.is_speech(), measured.interrupts(decibels(loud)))
+            }
+            None => (level::rms(&frame.0) >= loud, false),
+        };
         if voiced {
             self.last_voiced = now;
         }
@@ -51,7 +58,7 @@ impl Realtime {
         };
         if !may_interrupt {
             self.interruption.forget();
-        } else if let Some(ago) = self.interruption.hear(voiced) {
+        } else if let Some(ago) = self.interruption.hear(interrupts) {
             match self.state() {
                 State::Thinking => self.caller_went_on(now),
                 State::Listening | State::Speaking | State::Ended => self.barge_in(ago, now),

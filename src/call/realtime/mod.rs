@@ -29,11 +29,12 @@ use super::input::{Action, StopReason};
 use super::line::{Line, LineFault};
 use super::output::Output;
 use super::pacer::{Mark, Pacer, Sent};
+use super::playback::Playback as Levels;
 use super::recording::Recording;
 use super::settings::Settings;
 use crate::audio::{FRAME_BYTES, Hint};
 use crate::time::{CallTime, FRAME};
-use crate::turn::{Ear, Interruption, Machine, State, Transition};
+use crate::turn::{Ear, FrontEnd, Interruption, Machine, State, Transition};
 
 /// How long after the clock says that all is played the end mark is waited for.
 const MARK_SLACK: Duration = Duration::from_millis(500);
@@ -68,6 +69,10 @@ pub struct Realtime {
     machine: Machine,
     // The caller.
     line: Line,
+    /// What our ear is told; `None` where the model's counts, and ours only measures.
+    front: Option<FrontEnd>,
+    /// What the caller hears of the bot: its echo is no speech.
+    levels: Levels,
     ear: Ear,
     interruption: Interruption,
     recording: Recording,
@@ -125,6 +130,8 @@ impl Realtime {
         let mut call = Realtime {
             machine: Machine::default(),
             line: Line::new(now),
+            front: (manner.ears == Ears::Ours).then(|| FrontEnd::new(settings.vad, settings.vad_rms)),
+            levels: Levels::default(),
             ear: Ear::new(settings.endpointing),
             interruption: Interruption::default(),
             recording: Recording::new(0),
@@ -260,6 +267,9 @@ impl Realtime {
                     if underrun && !self.playback.begins_at(position) {
                         self.tell(Event::Underrun);
                     }
+                    if self.front.is_some() {
+                        self.levels.sent(&frame, self.pacer.playout_end());
+                    }
                     self.outputs.push_back(Output::Play { frame, due });
                     if self.state() == State::Thinking {
                         self.first_frame(now);
@@ -334,6 +344,7 @@ impl Realtime {
     /// Has the carrier forget what it has not played. Marks that come back from now on are stale.
     fn clear(&mut self, now: CallTime) -> Duration {
         let unheard = self.pacer.clear(now);
+        self.levels.clear(now);
         self.outputs.push_back(Output::Clear);
         self.epoch += 1;
         unheard

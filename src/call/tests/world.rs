@@ -10,14 +10,19 @@ use bytes::Bytes;
 
 use super::super::*;
 use crate::audio::{FRAME_BYTES, mulaw};
-use crate::turn::Endpointing;
+use crate::turn::{Endpointing, Vad};
 
 pub(in crate::call) fn settings() -> Settings {
     Settings {
         mode: Mode::Dialogue,
         hearing: Hearing::Utterances,
+        vad: Vad::Rms,
         vad_rms: 210.0,
-        endpointing: Endpointing { eou: Duration::from_millis(450), max_utterance: Duration::from_secs(30) },
+        endpointing: Endpointing {
+            eou: Duration::from_millis(450),
+            tail: Duration::ZERO,
+            max_utterance: Duration::from_secs(30),
+        },
         barge_in: true,
         dedup_window: Duration::from_secs(8),
         greeting: None,
@@ -260,6 +265,7 @@ impl World {
             | Event::TtsLen { .. }
             | Event::FirstFrameHeard { .. }
             | Event::BotOverflow
+            | Event::BotUnplayable { .. }
             | Event::Dtmf { .. }
             | Event::MediaGap { .. } => {}
         }

@@ -113,7 +113,8 @@ fn resample(samples: &[f32], from: u32) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audio::level;
+    use crate::audio::{Frame, level};
+    use crate::turn::{FrontEnd, Vad};
 
     fn tone(rate: u32, hz: f32, seconds: f32) -> Vec<f32> {
         (0..(rate as f32 * seconds) as usize)
@@ -170,6 +171,18 @@ mod tests {
         std::fs::write(&path, "not a WAV file").unwrap();
         assert!(read_wav(&path).unwrap_err().to_string().contains("out.wav: cannot be read as WAV"));
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_built_in_utterance_is_speech_to_the_detector_that_is_shipped() {
+        let mut front = FrontEnd::new(Vad::Neural, 210.0);
+        let mut line = vec![0xFF; 8_000];
+        line.extend(utterance());
+        let heard: Vec<bool> =
+            line.as_chunks().0.iter().map(|frame| front.hear(&Frame(*frame), 0.0).is_speech()).collect();
+        let speech = heard.iter().filter(|speech| **speech).count();
+        let longest = heard.split(|speech| !speech).map(<[bool]>::len).max().unwrap();
+        assert!(speech > 40 && longest > 10, "{speech} of 60 frames, {longest} in a row");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod answers;
 mod caller;
+mod early;
 mod story;
 mod voices;
 

@@ -50,6 +50,8 @@ pub struct Bot {
     /// Audio kept ahead at the carrier. So much by default that what is heard is what was sent, byte for
     /// byte, however busy the machine; a test of interruptions wants less.
     pub lead_ms: u32,
+    /// The callers are tones, and no voices.
+    pub tones: bool,
     /// Other sections.
     pub more: String,
 }
@@ -60,6 +62,7 @@ impl Bot {
         Bot {
             stt: format!("url = \"{}\"", stt().url("/stt")),
             tts: format!("url = \"{}\"", tts().url("/tts")),
+            tones: false,
             ..Bot::at(app().port)
         }
     }
@@ -73,12 +76,13 @@ impl Bot {
             agent: "upstream = \"app\"\npath = \"/agent\"".into(),
             tts: String::new(),
             lead_ms: 2_000,
+            tones: true,
             more: String::new(),
         }
     }
 
     pub fn config(&self) -> String {
-        let Bot { app, dialogue, stt, agent, tts, lead_ms, more } = self;
+        let Bot { app, dialogue, stt, agent, tts, lead_ms, more, tones: _ } = self;
         format!(
             "{more}\n[playout]\nlead_ms = {lead_ms}\n[dialogue]\nmode = \"dialogue\"\n{dialogue}\n\
              [dialogue.stt]\n{stt}\n\
@@ -94,7 +98,11 @@ impl Bot {
     }
 
     pub fn start_with(&self, env: &[(&str, &str)]) -> Gateway {
-        let gateway = Gateway::start_with(&self.config(), "", env);
+        let config = self.config();
+        let gateway = match self.tones {
+            true => Gateway::start_with(&config, "", env),
+            false => Gateway::hearing_voices(&config, env),
+        };
         gateway.event("PHRASE_RENDERED", 0);
         gateway
     }

@@ -41,9 +41,18 @@ impl Server {
 
     /// The same, with more arguments behind the port.
     pub fn start_with(name: &str, args: &[&str]) -> Server {
+        Server::launch(&python(), &format!("tests/services/{name}.py"), args)
+    }
+
+    /// One that runs in Node: a file of `tests/node`.
+    pub fn node(name: &str, args: &[&str]) -> Server {
+        Server::launch(Path::new("node"), &format!("tests/node/{name}.mjs"), args)
+    }
+
+    fn launch(program: &Path, name: &str, args: &[&str]) -> Server {
         let port = free_port();
-        let mut child = Command::new(python())
-            .arg(project().join(format!("tests/services/{name}.py")))
+        let mut child = Command::new(program)
+            .arg(project().join(name))
             .arg(port.to_string())
             .args(args)
             .stdin(Stdio::null())
@@ -60,6 +69,11 @@ impl Server {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.unwrap().success());
     }
 
     /// What the server has been asked.

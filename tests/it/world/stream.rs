@@ -43,13 +43,17 @@ impl MediaStream {
     }
 
     pub fn try_open(gateway: &Gateway) -> Result<MediaStream, Error> {
+        MediaStream::try_open_at(gateway, "/ws/twilio-media")
+    }
+
+    pub fn try_open_at(gateway: &Gateway, path: &str) -> Result<MediaStream, Error> {
         static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let tcp = TcpStream::connect(("127.0.0.1", gateway.port))?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(SOON))?;
         tcp.set_write_timeout(Some(SOON))?;
-        let request = gateway.media().into_client_request()?;
+        let request = format!("ws://127.0.0.1:{}{path}", gateway.port).into_client_request()?;
         let (ws, _) = client(request, tcp).map_err(|error| match error {
             HandshakeError::Failure(error) => error,
             HandshakeError::Interrupted(_) => Error::Io(ErrorKind::TimedOut.into()),

@@ -1,0 +1,204 @@
+//! The tokens of calls at the media path: given out with the TwiML that voxgate serves, each good for
+//! one handshake. A replica that did not give a token out knows it all the same, where both have the
+//! same `auth_token`; that it was used there, it does not know.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tracing::warn;
+
+use crate::config::{TokenCheck, Twilio, Twiml};
+use crate::observe::Metrics;
+use crate::twilio::{Pass, TokenFault, TokenKey};
+
+/// Used tokens that are remembered for the rest of their minute; the oldest go first.
+const USED: usize = 20_000;
+
+pub(super) struct Tokens {
+    check: TokenCheck,
+    media_path: String,
+    key: TokenKey,
+    /// No two tokens have the same number.
+    number: AtomicU64,
+    used: Mutex<Used>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Used {
+    known: HashSet<String>,
+    /// With when they expire: in the order of their use, which is about the same.
+    order: VecDeque<(u64, String)>,
+}
+
+impl Tokens {
+    /// Without a secret to share, the key is made up: tokens are then good for this process only.
+    pub(super) fn new(twilio: &Twilio, metrics: Arc<Metrics>) -> Tokens {
+        let secret = match &twilio.auth_token {
+            Some(secret) => secret.0.clone().into_bytes(),
+            None => {
+                let mut random = vec![0; 32];
+                let provider = rustls::crypto::ring::default_provider();
+                if provider.secure_random.fill(&mut random).is_err() {
+                    random = RandomState::new().hash_one(0).to_be_bytes().to_vec();
+                }
+                random
+            }
+        };
+        let served = twilio.twiml == Twiml::Serve;
+        Tokens {
+            check: if served { twilio.token } else { TokenCheck::Off },
+            media_path: twilio.path.clone(),
+            key: TokenKey::new(&secret),
+            number: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
+            used: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// The path of the stream for this call.
+    pub(super) fn path_for(&self, call_sid: &str) -> String {
+        match self.check {
+            TokenCheck::Off => self.media_path.clone(),
+            TokenCheck::Warn | TokenCheck::Enforce => {
+                let token = self.key.issue(call_sid, self.number.fetch_add(1, Ordering::Relaxed), now());
+                format!("{}/{token}", self.media_path.trim_end_matches('/'))
+            }
+        }
+    }
+
+    /// The token in a path, if this is the media path with one.
+    pub(super) fn of_path<'p>(&self, path: &'p str) -> Option<&'p str> {
+        if self.check == TokenCheck::Off {
+            return None;
+        }
+        let rest = path.strip_prefix(self.media_path.trim_end_matches('/'))?;
+        rest.strip_prefix('/').filter(|token| !token.is_empty() && !token.contains('/'))
+    }
+
+    /// Whether a handshake may go on; with a sound token, for whom.
+    pub(super) fn admit(&self, token: Option<&str>) -> Result<Option<Pass>, TokenFault> {
+        if self.check == TokenCheck::Off {
+            return Ok(None);
+        }
+        let now = now();
+        let judged = token.ok_or(TokenFault::Missing).and_then(|token| {
+            let pass = self.key.verify(token, now)?;
+            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            if used.take(token, pass.expires, now) { Ok(pass) } else { Err(TokenFault::Used) }
+        });
+        match judged {
+            Ok(pass) => Ok(Some(pass)),
+            Err(fault) => self.faulty(fault).map(|()| None),
+        }
+    }
+
+    /// Whether a call that has started is the one that was let in.
+    pub(super) fn admit_call(&self, pass: Option<&Pass>, call_sid: &str) -> Result<(), TokenFault> {
+        match pass {
+            Some(pass) if pass.call_sid == call_sid => {
+                self.metrics.stream_token(Ok(()));
+                Ok(())
+            }
+            Some(_) => self.faulty(TokenFault::OtherCall),
+            None => Ok(()),
+        }
+    }
+
+    fn faulty(&self, fault: TokenFault) -> Result<(), TokenFault> {
+        self.metrics.stream_token(Err(fault));
+        if self.check == TokenCheck::Enforce {
+            return Err(fault);
+        }
+        warn!(result = fault.as_str(), why = %fault, "STREAM_TOKEN");
+        Ok(())
+    }
+}
+
+impl Used {
+    /// False if it was taken before.
+    fn take(&mut self, token: &str, expires: u64, now: u64) -> bool {
+        while self.order.front().is_some_and(|(expires, _)| *expires <= now || self.order.len() >= USED) {
+            if let Some((_, oldest)) = self.order.pop_front() {
+                self.known.remove(&oldest);
+            }
+        }
+        let fresh = self.known.insert(token.to_owned());
+        if fresh {
+            self.order.push_back((expires, token.to_owned()));
+        }
+        fresh
+    }
+}
+
+/// Unix time.
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Secret};
+
+    fn tokens(check: TokenCheck) -> Tokens {
+        let twilio = Twilio {
+            twiml: Twiml::Serve,
+            token: check,
+            auth_token: Some(Secret("secret".to_owned())),
+            ..Config::default().twilio
+        };
+        Tokens::new(&twilio, Arc::new(Metrics::new().unwrap()))
+    }
+
+    #[test]
+    fn a_token_is_good_for_one_handshake_of_one_call() {
+        let tokens = tokens(TokenCheck::Enforce);
+        let path = tokens.path_for("CA1");
+        let token = tokens.of_path(&path);
+        let pass = tokens.admit(token).unwrap();
+        assert_eq!(tokens.admit_call(pass.as_ref(), "CA1"), Ok(()));
+        assert_eq!(tokens.admit_call(pass.as_ref(), "CA2"), Err(TokenFault::OtherCall));
+        assert_eq!(tokens.admit(token), Err(TokenFault::Used));
+        assert_eq!(tokens.admit(None), Err(TokenFault::Missing));
+        assert_eq!(tokens.admit(Some("x")), Err(TokenFault::Forged));
+        let other = self::tokens(TokenCheck::Enforce);
+        let path = other.path_for("CA3");
+        assert!(tokens.admit(tokens.of_path(&path)).is_ok(), "another replica with the same secret");
+    }
+
+    #[test]
+    fn a_warning_lets_everybody_in_and_off_looks_at_nothing() {
+        let warn = tokens(TokenCheck::Warn);
+        assert_eq!((warn.admit(None), warn.admit(Some("x"))), (Ok(None), Ok(None)));
+        assert!(warn.metrics.text().contains("voxgate_stream_tokens_total{result=\"missing\"} 1"));
+        let off = tokens(TokenCheck::Off);
+        assert_eq!((off.path_for("CA1").as_str(), off.admit(None)), ("/ws/twilio-media", Ok(None)));
+        assert_eq!(off.of_path("/ws/twilio-media/x"), None, "a path of the app's");
+        let none = Tokens::new(&Config::default().twilio, off.metrics.clone());
+        assert_eq!(none.of_path("/ws/twilio-media/x"), None, "the app's TwiML bears none");
+    }
+
+    #[test]
+    fn only_one_segment_behind_the_path_is_a_token() {
+        let tokens = tokens(TokenCheck::Warn);
+        assert_eq!(tokens.of_path("/ws/twilio-media/abc"), Some("abc"));
+        for other in
+            ["/ws/twilio-media", "/ws/twilio-media/", "/ws/twilio-media/a/b", "/ws/twilio-mediaa/b", "/x"]
+        {
+            assert_eq!(tokens.of_path(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_memory_of_used_tokens_is_bounded_and_forgets_what_has_expired() {
+        let mut used = Used::default();
+        (0..2 * USED).for_each(|n| assert!(used.take(&n.to_string(), 100, 50)));
+        assert!(used.known.len() <= USED && used.order.len() <= USED);
+        assert!(used.take("new", 200, 100));
+        assert_eq!(used.known.len(), 1);
+    }
+}

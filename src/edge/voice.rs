@@ -1,0 +1,162 @@
+//! The voice webhooks: answered here with TwiML that connects the call to this gateway, or forwarded
+//! and looked at on their way back. Twilio plays "an application error has occurred" to the caller
+//! wherever it gets anything but TwiML: here it always gets some.
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode, header};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use tracing::{info, warn};
+
+use super::gateway::Gateway;
+use super::respond::{XML, not_allowed, read_form, respond};
+use crate::config::{Config, Twiml};
+use crate::observe::TwimlFallback;
+use crate::twilio::lint::{Finding, LONGEST_TWIML, Site, lint};
+use crate::twilio::{ConnectStream, HANG_UP, VoiceRequest, codes};
+
+/// Where no fallback is configured, a caller that cannot be taken hears the busy signal.
+const REJECT: &str = "<Response><Reject reason=\"busy\"/></Response>";
+
+/// Whether a path is one of the two voice webhooks.
+pub(super) fn is_voice(config: &Config, path: &str) -> bool {
+    path == config.twilio.incoming_call || path == config.twilio.stream_ended
+}
+
+/// Answers a voice webhook, where that is voxgate's to do.
+pub(super) async fn answer(session: &mut Session, gateway: &Gateway) -> Result<bool> {
+    let twilio = &gateway.config.twilio;
+    if twilio.twiml == Twiml::Forward {
+        return Ok(false);
+    }
+    if !matches!(session.req_header().method, Method::GET | Method::HEAD | Method::POST) {
+        return not_allowed(session, "GET, HEAD, POST").await.map(|()| true);
+    }
+    let ended = session.req_header().uri.path() == twilio.stream_ended;
+    let asked = VoiceRequest::read(&read_form(session).await?);
+    let twiml = if ended {
+        info!(call_sid = asked.call_sid, call_status = asked.call_status, "STREAM_ENDED");
+        HANG_UP.to_owned()
+    } else {
+        incoming_call(&asked, gateway)
+    };
+    respond(session, StatusCode::OK, XML, twiml, &[]).await?;
+    Ok(true)
+}
+
+fn incoming_call(asked: &VoiceRequest, gateway: &Gateway) -> String {
+    let Config { twilio, server, limits, .. } = &gateway.config;
+    let call_sid = asked.call_sid.as_str();
+    let busy = match (gateway.is_draining(), gateway.calls.active() >= limits.max_calls) {
+        (true, _) => Some("this gateway is going down"),
+        (false, true) => Some("[limits] max_calls are under way"),
+        (false, false) => None,
+    };
+    if let Some(why) = busy {
+        warn!(call_sid, why, "CALL_TURNED_AWAY");
+        gateway.metrics.twiml_fallback(TwimlFallback::Busy);
+        let fallback = Some(&twilio.fallback_twiml).filter(|text| !text.is_empty());
+        return fallback.cloned().unwrap_or_else(|| REJECT.to_owned());
+    }
+    info!(call_sid, "INCOMING_CALL");
+    // The configuration has made sure that it is there, and https.
+    let public = server.public_url.as_deref().unwrap_or_default();
+    let host = public.trim_start_matches("https://");
+    ConnectStream {
+        url: &format!("wss://{host}{}", gateway.tokens.path_for(call_sid)),
+        action: &format!("{public}{}", twilio.stream_ended),
+        status_callback: &format!("{public}{}", twilio.stream_status),
+        parameters: &[("call_sid", call_sid), ("From", &asked.from), ("To", &asked.to)],
+    }
+    .twiml()
+}
+
+/// An answer of the app's, on its way to Twilio.
+pub(super) struct Passing {
+    read: BytesMut,
+    /// Held back until it has been mended.
+    held: bool,
+}
+
+impl Passing {
+    /// Looks at the head of an answer: whether it may be TwiML, and whether it will be mended.
+    pub(super) fn of(
+        gateway: &Gateway,
+        request: &RequestHeader,
+        response: &mut ResponseHeader,
+    ) -> Result<Option<Passing>> {
+        let has = |name| response.headers.get(name).and_then(|value| value.to_str().ok());
+        let kind = has(header::CONTENT_TYPE).unwrap_or("text/xml").to_ascii_lowercase();
+        let packed = has(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+        let readable = (kind.contains("xml") || kind.contains("html")) && !packed;
+        if !response.status.is_success() || request.method == Method::HEAD || !readable {
+            return Ok(None);
+        }
+        let size = has(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+        let held = gateway.config.twilio.twiml_fix
+            && request.version == http::Version::HTTP_11
+            && size.is_none_or(|size| (1..=LONGEST_TWIML).contains(&size));
+        if held && size.is_some() {
+            // How long it will be is known when it has been read, and its head has gone by then.
+            response.remove_header(&header::CONTENT_LENGTH);
+            response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+        }
+        Ok(Some(Passing { read: BytesMut::new(), held }))
+    }
+
+    /// Looks at a piece of the answer. What is too long for Twilio goes by as it is.
+    pub(super) fn piece(
+        &mut self,
+        piece: &mut Option<Bytes>,
+        last: bool,
+        gateway: &Gateway,
+        request_id: &str,
+    ) {
+        let too_long = self.read.len() > LONGEST_TWIML;
+        if let Some(bytes) = piece.as_ref().filter(|_| !too_long) {
+            let room = LONGEST_TWIML + 1 - self.read.len();
+            self.read.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            if self.read.len() <= LONGEST_TWIML {
+                if self.held && !last {
+                    *piece = None;
+                }
+            } else if self.held {
+                let before = self.read.len() - bytes.len().min(room);
+                let mut all = BytesMut::from(&self.read[..before]);
+                all.extend_from_slice(bytes);
+                *piece = Some(all.freeze());
+            }
+        }
+        if last {
+            let mended = self.look(gateway, request_id);
+            if self.held && self.read.len() <= LONGEST_TWIML {
+                *piece = Some(mended.map_or_else(|| self.read.split().freeze(), Bytes::from));
+            }
+        }
+    }
+
+    /// Says what is wrong, and answers with what would not be.
+    fn look(&self, gateway: &Gateway, request_id: &str) -> Option<String> {
+        let Config { twilio, server, .. } = &gateway.config;
+        let site = Site {
+            public_url: server.public_url.as_deref(),
+            media_path: &twilio.path,
+            stream_status: &twilio.stream_status,
+        };
+        let linted = lint(&self.read, &site);
+        for Finding { rule, seen, mended } in &linted.findings {
+            gateway.metrics.twiml_finding(*rule);
+            let (name, why, cure) = (rule.as_str(), rule.why(), rule.cure());
+            let mended = *mended && self.held;
+            match rule.code() {
+                Some(code) => {
+                    let meaning = codes::explain(code).map_or("", |known| known.meaning);
+                    warn!(rule = name, seen, code, meaning, why, cure, mended, request_id, "TWIML_FINDING");
+                }
+                None => info!(rule = name, seen, why, cure, mended, request_id, "TWIML_FINDING"),
+            }
+        }
+        linted.mended
+    }
+}

@@ -1,0 +1,296 @@
+//! What stands on a tape: an entry for everything that a call was told, and for everything that it
+//! did. Not the call's own types: what was recorded last year must be read next year, so here new
+//! entries go to the end, and words stand for closed sets.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::call::{Action, Failure, FailureKind, Input, Job, Output, StopReason};
+use crate::time::CallTime;
+
+/// One record. The order of these is the format: add at the end, remove nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Entry<'a> {
+    /// Time has passed.
+    Tick,
+
+    // What the call was told.
+    Media {
+        #[serde(borrow, with = "serde_bytes")]
+        payload: Cow<'a, [u8]>,
+        timestamp_ms: Option<u64>,
+    },
+    Dtmf(char),
+    Mark(#[serde(borrow)] Cow<'a, str>),
+    Transcript {
+        utterance: u64,
+        #[serde(borrow)]
+        text: Cow<'a, str>,
+    },
+    Partial(#[serde(borrow)] Cow<'a, str>),
+    SpeechFinal,
+    ReplyText {
+        turn: u64,
+        #[serde(borrow)]
+        text: Cow<'a, str>,
+    },
+    ReplyEnd {
+        turn: u64,
+        action: ActionWord,
+    },
+    Speech {
+        segment: u64,
+        #[serde(borrow, with = "serde_bytes")]
+        audio: Cow<'a, [u8]>,
+    },
+    SpeechEnd {
+        segment: u64,
+    },
+    Failed {
+        job: JobWord,
+        upstream: String,
+        kind: String,
+        why: String,
+    },
+    Stop(#[serde(borrow)] Cow<'a, str>),
+
+    // What the call did.
+    Play(#[serde(borrow, with = "serde_bytes")] Cow<'a, [u8]>),
+    SentMark(#[serde(borrow)] Cow<'a, str>),
+    Cleared,
+    /// With the length of its audio, which is on the tape already.
+    Transcribe {
+        utterance: u64,
+        bytes: u64,
+    },
+    Finalize {
+        utterance: u64,
+    },
+    Forget,
+    Ask {
+        turn: u64,
+        #[serde(borrow)]
+        text: Cow<'a, str>,
+    },
+    Say {
+        segment: u64,
+        #[serde(borrow)]
+        text: Cow<'a, str>,
+    },
+    Cancel(JobWord),
+    Hangup(#[serde(borrow)] Cow<'a, str>),
+
+    // What became of the tape.
+    /// The call is over, and all of it is here.
+    End,
+    /// The rest of the call is missing, for this reason.
+    Cut(#[serde(borrow)] Cow<'a, str>),
+}
+
+/// [`Action`], for the tape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ActionWord {
+    None,
+    Hangup,
+    Transfer(String),
+    SendDigits(String),
+}
+
+/// [`Job`], for the tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum JobWord {
+    Transcribe(u64),
+    Ask(u64),
+    Say(u64),
+}
+
+impl From<Job> for JobWord {
+    fn from(job: Job) -> JobWord {
+        match job {
+            Job::Transcribe { utterance } => JobWord::Transcribe(utterance),
+            Job::Ask { turn } => JobWord::Ask(turn),
+            Job::Say { segment } => JobWord::Say(segment),
+        }
+    }
+}
+
+impl From<JobWord> for Job {
+    fn from(job: JobWord) -> Job {
+        match job {
+            JobWord::Transcribe(utterance) => Job::Transcribe { utterance },
+            JobWord::Ask(turn) => Job::Ask { turn },
+            JobWord::Say(segment) => Job::Say { segment },
+        }
+    }
+}
+
+impl From<&Action> for ActionWord {
+    fn from(action: &Action) -> ActionWord {
+        match action {
+            Action::None => ActionWord::None,
+            Action::Hangup => ActionWord::Hangup,
+            Action::Transfer { to } => ActionWord::Transfer(to.clone()),
+            Action::SendDigits { digits } => ActionWord::SendDigits(digits.clone()),
+        }
+    }
+}
+
+impl From<&ActionWord> for Action {
+    fn from(action: &ActionWord) -> Action {
+        match action {
+            ActionWord::None => Action::None,
+            ActionWord::Hangup => Action::Hangup,
+            ActionWord::Transfer(to) => Action::Transfer { to: to.clone() },
+            ActionWord::SendDigits(digits) => Action::SendDigits { digits: digits.clone() },
+        }
+    }
+}
+
+impl<'a> Entry<'a> {
+    pub fn of_input(input: &'a Input<'_>) -> Entry<'a> {
+        match input {
+            Input::Media { payload, timestamp_ms } => {
+                Entry::Media { payload: Cow::Borrowed(payload), timestamp_ms: *timestamp_ms }
+            }
+            Input::Dtmf(key) => Entry::Dtmf(*key),
+            Input::Mark(name) => Entry::Mark(Cow::Borrowed(name)),
+            Input::Transcript { utterance, text } => {
+                Entry::Transcript { utterance: *utterance, text: Cow::Borrowed(text) }
+            }
+            Input::Partial { text } => Entry::Partial(Cow::Borrowed(text)),
+            Input::SpeechFinal => Entry::SpeechFinal,
+            Input::ReplyText { turn, text } => Entry::ReplyText { turn: *turn, text: Cow::Borrowed(text) },
+            Input::ReplyEnd { turn, action } => Entry::ReplyEnd { turn: *turn, action: action.into() },
+            Input::Speech { segment, audio } => {
+                Entry::Speech { segment: *segment, audio: Cow::Borrowed(audio) }
+            }
+            Input::SpeechEnd { segment } => Entry::SpeechEnd { segment: *segment },
+            Input::Failed { job, failure } => Entry::Failed {
+                job: (*job).into(),
+                upstream: failure.upstream.clone(),
+                kind: failure.kind.as_str().to_owned(),
+                why: failure.why.clone(),
+            },
+            Input::Stop(reason) => Entry::Stop(Cow::Borrowed(reason.as_str())),
+        }
+    }
+
+    /// What the call was told; `None` for what it did.
+    pub fn input(&self) -> Option<Input<'_>> {
+        Some(match self {
+            Entry::Media { payload, timestamp_ms } => {
+                Input::Media { payload: payload.as_ref(), timestamp_ms: *timestamp_ms }
+            }
+            Entry::Dtmf(key) => Input::Dtmf(*key),
+            Entry::Mark(name) => Input::Mark(name.as_ref()),
+            Entry::Stop(reason) => Input::Stop(stop_reason(reason)),
+            _ => return self.answer(),
+        })
+    }
+
+    /// What the call was told by a service: it owns what it needs.
+    pub fn answer(&self) -> Option<Input<'static>> {
+        Some(match self {
+            Entry::Transcript { utterance, text } => {
+                Input::Transcript { utterance: *utterance, text: text.clone().into_owned() }
+            }
+            Entry::Partial(text) => Input::Partial { text: text.clone().into_owned() },
+            Entry::SpeechFinal => Input::SpeechFinal,
+            Entry::ReplyText { turn, text } => {
+                Input::ReplyText { turn: *turn, text: text.clone().into_owned() }
+            }
+            Entry::ReplyEnd { turn, action } => Input::ReplyEnd { turn: *turn, action: action.into() },
+            Entry::Speech { segment, audio } => {
+                Input::Speech { segment: *segment, audio: Bytes::copy_from_slice(audio) }
+            }
+            Entry::SpeechEnd { segment } => Input::SpeechEnd { segment: *segment },
+            Entry::Failed { job, upstream, kind, why } => Input::Failed {
+                job: (*job).into(),
+                failure: Failure { upstream: upstream.clone(), kind: failure_kind(kind), why: why.clone() },
+            },
+            _ => return None,
+        })
+    }
+
+    /// What the call did, where a tape keeps it: what an operator is told follows from the rest.
+    pub fn of_output(output: &'a Output) -> Option<Entry<'a>> {
+        Some(match output {
+            Output::Play { frame, .. } => Entry::Play(Cow::Borrowed(&frame.0)),
+            Output::Mark(name) => Entry::SentMark(Cow::Borrowed(name)),
+            Output::Clear => Entry::Cleared,
+            Output::Transcribe { utterance, audio } => {
+                Entry::Transcribe { utterance: *utterance, bytes: audio.len() as u64 }
+            }
+            Output::Finalize { utterance } => Entry::Finalize { utterance: *utterance },
+            Output::Forget => Entry::Forget,
+            Output::Ask(question) => Entry::Ask { turn: question.turn, text: Cow::Borrowed(&question.text) },
+            Output::Say { segment, text } => Entry::Say { segment: *segment, text: Cow::Borrowed(text) },
+            Output::Cancel(job) => Entry::Cancel((*job).into()),
+            Output::Hangup(reason) => Entry::Hangup(Cow::Borrowed(reason.as_str())),
+            Output::Heard(_) | Output::Event(_) => return None,
+        })
+    }
+
+    /// Who answered, and which question; `None` for everything that is no answer. Turn 0 was not
+    /// asked for.
+    pub fn answers(&self) -> Option<JobWord> {
+        match self {
+            Entry::Transcript { utterance, .. } => Some(JobWord::Transcribe(*utterance)),
+            Entry::ReplyText { turn, .. } | Entry::ReplyEnd { turn, .. } => Some(JobWord::Ask(*turn)),
+            Entry::Speech { segment, .. } | Entry::SpeechEnd { segment } => Some(JobWord::Say(*segment)),
+            Entry::Failed { job, .. } => Some(*job),
+            _ => None,
+        }
+        .filter(|job| *job != JobWord::Ask(0))
+    }
+
+    /// The last answer to a question: no other follows.
+    pub fn is_last_answer(&self) -> bool {
+        matches!(
+            self,
+            Entry::Transcript { .. }
+                | Entry::ReplyEnd { .. }
+                | Entry::SpeechEnd { .. }
+                | Entry::Failed { .. }
+        )
+    }
+
+    /// The call did this, as opposed to was told it.
+    pub fn is_output(&self) -> bool {
+        matches!(
+            self,
+            Entry::Play(_)
+                | Entry::SentMark(_)
+                | Entry::Cleared
+                | Entry::Transcribe { .. }
+                | Entry::Finalize { .. }
+                | Entry::Forget
+                | Entry::Ask { .. }
+                | Entry::Say { .. }
+                | Entry::Cancel(_)
+                | Entry::Hangup(_)
+        )
+    }
+}
+
+/// A word that this version does not know is an error of the line.
+fn stop_reason(word: &str) -> StopReason {
+    StopReason::ALL.into_iter().find(|reason| reason.as_str() == word).unwrap_or(StopReason::Error)
+}
+
+fn failure_kind(word: &str) -> FailureKind {
+    FailureKind::ALL.into_iter().find(|kind| kind.as_str() == word).unwrap_or(FailureKind::Protocol)
+}
+
+/// The payload of a record: when, and what.
+pub(super) fn encode(at: CallTime, entry: &Entry<'_>, out: &mut Vec<u8>) -> bool {
+    postcard::to_io(&(at.as_micros(), entry), out).is_ok()
+}
+
+/// `None` for what this version cannot read.
+pub(super) fn decode(payload: &[u8]) -> Option<(CallTime, Entry<'_>)> {
+    let (at, entry) = postcard::from_bytes::<(u64, Entry<'_>)>(payload).ok()?;
+    Some((CallTime::from_micros(at), entry))
+}

@@ -1,0 +1,41 @@
+//! Tapes: calls written down as they happen, read back, and run again in virtual time. What is on a
+//! tape is what a call was told and when, and what it did; everything else follows from that, because
+//! a call is a value.
+//!
+//! A tape holds what was said, as sound and as text: personal data, for as long as it is kept. So
+//! nothing is recorded unless somebody says where to, files are readable by their owner alone, what
+//! looks like a secret among the parameters is left out, and old tapes go by themselves.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `record` | the frame around each record: what survives `kill -9` |
+//! | `entry`, `header` | what is in a record |
+//! | `taped`, `recorder` | a call with a tape running, and the way to the disk |
+//! | `folder` | names, and how long tapes are kept |
+//! | `reel` | a tape that has been read |
+//! | `replay`, `answers`, `carrier` | the same call once more, with its settings or with others |
+
+mod answers;
+mod carrier;
+mod entry;
+mod folder;
+mod header;
+mod record;
+mod recorder;
+mod reel;
+mod replay;
+mod taped;
+#[cfg(test)]
+mod tests;
+
+pub use entry::{ActionWord, Entry, JobWord};
+pub use folder::{Swept, sweep};
+pub use header::{CallIds, Header};
+pub use record::Damage;
+pub use recorder::{Done, Recorder, Tapes};
+pub use reel::{Tape, Unreadable};
+pub use replay::{Origins, Outcome, Step, replay, simulate};
+pub use taped::Taped;
+
+/// How the file begins, for people and for `file`.
+const MAGIC: &[u8] = b"voxgate tape 1\n";

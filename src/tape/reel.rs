@@ -1,0 +1,86 @@
+//! Reading a tape: the whole records of it, in order, and a word on what is missing.
+
+use super::MAGIC;
+use super::entry::{Entry, decode};
+use super::header::{Header, VERSION};
+use super::record::{Damage, Records};
+use crate::time::CallTime;
+
+/// A tape that has been read. It borrows from the file's bytes.
+#[derive(Debug)]
+pub struct Tape<'b> {
+    pub header: Header,
+    pub entries: Vec<(CallTime, Entry<'b>)>,
+    pub damage: Vec<Damage>,
+}
+
+/// Why there is nothing to read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    #[error("not a tape of voxgate's")]
+    NotATape,
+    #[error("its beginning is damaged: the settings of the call are lost")]
+    NoHeader,
+    #[error("a tape of format {0}, made by a newer voxgate; this one reads up to format {VERSION}")]
+    Newer(u32),
+}
+
+impl<'b> Tape<'b> {
+    pub fn read(bytes: &'b [u8]) -> Result<Tape<'b>, Unreadable> {
+        if !bytes.starts_with(MAGIC) {
+            return Err(Unreadable::NotATape);
+        }
+        let mut records = Records::new(bytes, MAGIC.len());
+        let header = match records.next() {
+            Some(Ok(payload)) => serde_json::from_slice(payload).map_err(|_| Unreadable::NoHeader)?,
+            _ => return Err(Unreadable::NoHeader),
+        };
+        let Header { version, .. } = header;
+        if version > VERSION {
+            return Err(Unreadable::Newer(version));
+        }
+        let mut tape = Tape { header, entries: Vec::new(), damage: Vec::new() };
+        // A frame in, a frame out and a tick every 20 ms.
+        tape.entries.reserve(bytes.len() / 128);
+        let mut last = CallTime::ZERO;
+        for record in records {
+            match record {
+                // What is unknown is of a newer version: the rest of the call is worth reading.
+                Ok(payload) => {
+                    if let Some((at, entry)) = decode(payload) {
+                        // Time does not go back.
+                        last = last.max(at);
+                        tape.entries.push((last, entry));
+                    }
+                }
+                Err(damage) => tape.damage.push(damage),
+            }
+        }
+        Ok(tape)
+    }
+
+    /// When the last entry was made.
+    pub fn lasted(&self) -> CallTime {
+        self.entries.last().map_or(CallTime::ZERO, |(at, _)| *at)
+    }
+
+    /// What is missing, in a sentence; `None` if the call is there to its end.
+    pub fn missing(&self) -> Option<String> {
+        let at = self.lasted().as_micros() as f64 / 1e6;
+        let holes =
+            self.damage.iter().filter(|damage| !damage.torn).map(|damage| damage.bytes).sum::<usize>();
+        let end = match self.entries.last() {
+            Some((_, Entry::End)) => None,
+            Some((_, Entry::Cut(why))) => Some(format!("cut at {at:.3} s: {why}")),
+            _ => Some(match self.damage.iter().find(|damage| damage.torn) {
+                Some(torn) => {
+                    format!("torn off at {at:.3} s: the last {} bytes are no whole record", torn.bytes)
+                }
+                None => format!("ends at {at:.3} s, in mid-call"),
+            }),
+        };
+        let holes = (holes > 0).then(|| format!("{holes} bytes in the middle are damaged"));
+        let all: Vec<String> = holes.into_iter().chain(end).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}

@@ -1,0 +1,115 @@
+//! The voice webhook: what Twilio asks when a call comes in, and TwiML that answers it with a stream.
+
+use quick_xml::escape::escape;
+
+use super::lint::LONGEST_PARAMETER;
+
+/// A voice webhook's form: who calls whom. Empty where it did not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VoiceRequest {
+    pub call_sid: String,
+    pub from: String,
+    pub to: String,
+    pub call_status: String,
+}
+
+impl VoiceRequest {
+    /// Reads an `application/x-www-form-urlencoded` body or query; never fails.
+    pub fn read(form: &[u8]) -> VoiceRequest {
+        let mut request = VoiceRequest::default();
+        for (name, value) in form_urlencoded::parse(form) {
+            let field = match name.as_ref() {
+                "CallSid" => &mut request.call_sid,
+                "From" => &mut request.from,
+                "To" => &mut request.to,
+                "CallStatus" => &mut request.call_status,
+                _ => continue,
+            };
+            *field = value.chars().filter(|c| !c.is_control()).take(300).collect();
+        }
+        request
+    }
+}
+
+/// A call that is to be connected to a stream. All URLs are absolute.
+#[derive(Clone, Debug)]
+pub struct ConnectStream<'a> {
+    pub url: &'a str,
+    /// Asked when the stream has ended.
+    pub action: &'a str,
+    pub status_callback: &'a str,
+    pub parameters: &'a [(&'a str, &'a str)],
+}
+
+impl ConnectStream<'_> {
+    /// The TwiML. A parameter that is longer than Twilio takes is left out.
+    pub fn twiml(&self) -> String {
+        let fits = |(name, value): &&(&str, &str)| {
+            name.chars().count() + value.chars().count() <= LONGEST_PARAMETER && !value.is_empty()
+        };
+        let parameters: String = self
+            .parameters
+            .iter()
+            .filter(fits)
+            .map(|(name, value)| {
+                format!("      <Parameter name=\"{}\" value=\"{}\"/>\n", escape(*name), escape(*value))
+            })
+            .collect();
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response>\n  <Connect action=\"{}\" method=\"POST\">\n    \
+             <Stream url=\"{}\" statusCallback=\"{}\" statusCallbackMethod=\"POST\">\n{parameters}    \
+             </Stream>\n  </Connect>\n  <Hangup/>\n</Response>\n",
+            escape(self.action),
+            escape(self.url),
+            escape(self.status_callback),
+        )
+    }
+}
+
+/// The end of a call.
+pub const HANG_UP: &str =
+    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response>\n  <Hangup/>\n</Response>\n";
+
+#[cfg(test)]
+mod tests {
+    use super::super::lint::{Site, lint};
+    use super::*;
+
+    const SITE: Site<'_> = Site { public_url: None, media_path: "/ws", stream_status: "/status" };
+
+    fn stream<'a>(parameters: &'a [(&'a str, &'a str)]) -> String {
+        let (url, action, status_callback) = ("wss://bot/ws", "https://bot/ended", "https://bot/status");
+        ConnectStream { url, action, status_callback, parameters }.twiml()
+    }
+
+    #[test]
+    fn a_form_as_twilio_posts_it() {
+        let form =
+            b"AccountSid=AC1&CallSid=CA2&From=%2B14158675310&To=%2b18005551212&CallStatus=ringing&X=%00";
+        let read = VoiceRequest::read(form);
+        let text = str::to_owned;
+        let (from, to) = (text("+14158675310"), text("+18005551212"));
+        assert_eq!(read, VoiceRequest { call_sid: text("CA2"), from, to, call_status: text("ringing") });
+        assert_eq!(VoiceRequest::read(b"\xff{}=%zz&&&="), VoiceRequest::default());
+    }
+
+    #[test]
+    fn what_is_served_is_sound_whoever_calls() {
+        let hostile = "sip:\"a\"<b>&'c'@d]]>é";
+        let twiml = stream(&[("call_sid", "CA1"), ("From", hostile), ("To", "")]);
+        let linted = lint(twiml.as_bytes(), &SITE);
+        assert_eq!(linted.findings, [], "{twiml}");
+        let [stream] = linted.streams.as_slice() else { panic!("{twiml}") };
+        assert_eq!(stream.url, "wss://bot/ws");
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(stream.parameters, [pair("call_sid", "CA1"), pair("From", hostile)]);
+        assert_eq!(lint(HANG_UP.as_bytes(), &SITE).findings, []);
+    }
+
+    #[test]
+    fn a_parameter_that_is_too_long_is_left_out() {
+        let twiml = stream(&[("call_sid", "CA1"), ("From", &"x".repeat(497))]);
+        assert_eq!(lint(twiml.as_bytes(), &SITE).findings, []);
+        assert!(!twiml.contains("From"));
+    }
+}
