@@ -188,7 +188,11 @@ impl Check {
                 }
             }
             Step::Linked => self.give(Input::Linked),
-            Step::Unlinked(kind) => self.give(Input::Unlinked(failure(kind, "x"))),
+            Step::Unlinked(kind) => {
+                self.give(Input::Unlinked(failure(kind, "x")));
+                // A new session has names of its own.
+                self.response += 4;
+            }
             Step::Ready => self.tell(Told::Ready { audio: None }),
             Step::Started => self.tell(Told::SpeechStarted),
             Step::Stopped => self.tell(Told::SpeechStopped),
