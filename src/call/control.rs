@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::address::{Destination, Keys};
 use super::dialogue::nobodys_turn;
 use super::reply::Reply;
-use super::{Action, Call, Event, Failure, FailureKind, Job, Output, Service, StopReason};
+use super::{Action, Call, Event, Failure, FailureKind, Ignored, Job, Output, Service, StopReason};
 use crate::time::CallTime;
 use crate::turn::Why;
 
@@ -96,7 +96,7 @@ impl Call {
                 true
             }
             None => {
-                self.tell(Event::ActionIgnored { action: control.as_str() });
+                self.tell(Event::ActionIgnored { action: control.as_str(), why: Ignored::NoControl });
                 false
             }
         }

@@ -115,6 +115,7 @@ pub enum Event {
     /// The agent asked for something that cannot be done here, or not as this gateway is configured.
     ActionIgnored {
         action: &'static str,
+        why: Ignored,
     },
     /// The call is over.
     Ended {
@@ -147,4 +148,14 @@ impl TurnResult {
             TurnResult::Failed => "failed",
         }
     }
+}
+/// Why something that the agent asked for is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// More of it waits than is kept.
+    Backlog,
+    /// The carrier cannot be asked.
+    NoControl,
+    /// Not where a model conducts the call.
+    Mode,
 }

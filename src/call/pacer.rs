@@ -95,6 +95,11 @@ impl Pacer {
         self.marks.push_back((self.pushed, mark));
     }
 
+    /// Takes back the marks of this kind that were not sent.
+    pub(super) fn unmark(&mut self, mark: Mark) {
+        self.marks.retain(|(_, set)| *set != mark);
+    }
+
     /// The position behind everything queued so far.
     pub(super) fn pushed(&self) -> u64 {
         self.pushed

@@ -191,7 +191,7 @@ fn length(text: &str) -> u64 {
 }
 
 /// The words of a text that fit into this much of its whole length.
-fn begun(text: &str, bytes: u64, whole: u64) -> String {
+pub(super) fn begun(text: &str, bytes: u64, whole: u64) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let said = (words.len() as u64 * bytes / whole.max(1)).min(words.len() as u64) as usize;
     words[..said].join(" ")

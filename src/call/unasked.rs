@@ -3,7 +3,7 @@
 
 use super::dialogue::nobodys_turn;
 use super::reply::Reply;
-use super::{Action, Asked, Call, Event};
+use super::{Action, Asked, Call, Event, Ignored};
 use crate::time::CallTime;
 use crate::turn::{State, Why};
 
@@ -43,7 +43,7 @@ impl Call {
             return;
         }
         if self.unasked.text.len() + text.len() > MOST_KEPT {
-            return self.tell(Event::ActionIgnored { action: "text" });
+            return self.tell(Event::ActionIgnored { action: "text", why: Ignored::Backlog });
         }
         if std::mem::take(&mut self.unasked.ended) && !self.unasked.text.is_empty() {
             self.unasked.text.push('\n');

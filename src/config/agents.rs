@@ -24,7 +24,7 @@ mod tests {
         );
         match check(&text, &[("KEY", "sk-1")])?.dialogue.mode {
             Mode::Dialogue { agent, .. } => Ok(agent),
-            Mode::Echo | Mode::Relay { .. } => panic!("echo"),
+            Mode::Echo | Mode::Relay { .. } | Mode::Realtime(_) => panic!("echo"),
         }
     }
 

@@ -237,6 +237,8 @@ pub enum Mode {
         bot: Endpoint,
         subprotocol: Option<String>,
     },
+    /// A model conducts the call, one that hears and speaks by itself.
+    Realtime(Realtime),
 }
 
 impl Mode {
@@ -245,8 +247,89 @@ impl Mode {
             Mode::Echo => "echo",
             Mode::Dialogue { .. } => "dialogue",
             Mode::Relay { .. } => "relay",
+            Mode::Realtime(_) => "realtime",
         }
     }
+}
+
+/// A WebSocket of OpenAI's Realtime API, at OpenAI or at whatever speaks it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Realtime {
+    /// Its path is where the API begins (`/v1`), or the whole path of the request.
+    pub endpoint: Endpoint,
+    pub api_key: Option<Secret>,
+    pub dialect: Dialect,
+    pub model: String,
+    pub voice: Option<String>,
+    pub instructions: Option<String>,
+    /// Only in [`Dialect::Beta`].
+    pub temperature: Option<f64>,
+    pub speed: Option<f64>,
+    pub max_output_tokens: Option<usize>,
+    pub turn_detection: TurnDetection,
+    /// What the caller says is written down too, for the log and for a session that takes over.
+    pub transcription: Option<Transcription>,
+    /// `near_field` or `far_field`.
+    pub noise_reduction: Option<&'static str>,
+    /// The model speaks first even without a greeting to say.
+    pub speaks_first: bool,
+    pub tools: Vec<Tool>,
+    /// What the app does for the model.
+    pub functions: Vec<Function>,
+    /// The agent by webhook, which the functions go to.
+    pub app: Option<Endpoint>,
+}
+
+/// Which of the API's two forms is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Ga,
+    /// As it was in preview.
+    Beta,
+}
+
+/// Who says when the caller has finished.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TurnDetection {
+    /// The server, by the sound.
+    ServerVad {
+        threshold: Option<f64>,
+        prefix_padding_ms: Option<i64>,
+        silence_duration_ms: Option<i64>,
+        idle_timeout_ms: Option<i64>,
+        interrupt_response: bool,
+    },
+    /// The server, by what is said.
+    SemanticVad { eagerness: Option<&'static str>, interrupt_response: bool },
+    /// Our own ear.
+    None { interrupts: bool },
+}
+
+impl TurnDetection {
+    /// The caller may interrupt the model.
+    pub fn interrupts(&self) -> bool {
+        match self {
+            TurnDetection::ServerVad { interrupt_response: interrupts, .. }
+            | TurnDetection::SemanticVad { interrupt_response: interrupts, .. }
+            | TurnDetection::None { interrupts } => *interrupts,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transcription {
+    pub model: String,
+    pub language: Option<String>,
+    pub prompt: Option<String>,
+}
+
+/// A function of the app's, as the model is told of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Function {
+    pub name: String,
+    pub description: Option<String>,
+    /// A JSON schema of an object, as text.
+    pub parameters: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]

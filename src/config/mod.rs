@@ -16,6 +16,7 @@ mod masked;
 mod meant;
 mod origin;
 mod problem;
+mod realtime;
 mod resolve;
 mod schema;
 mod services;
@@ -209,12 +210,15 @@ mod tests {
         let mut doc = document::Document::new("", SHIPPED, Path::new(""), &env, root.get_ref());
         resolve::config(&mut written::Table::root(&mut doc));
         let tables = ["", "upstreams", "dialogue"];
-        let sections = ["stt", "agent", "tts", "bot"];
+        let sections = ["stt", "agent", "tts", "bot", "realtime"];
         let known = doc.known().filter(|(table, key)| {
             let is_table = tables[..2].contains(table)
                 || *table == tables[2] && sections.contains(key)
                 || [("twilio", "transfer"), ("server", "tls")].contains(&(*table, *key));
-            !is_table && *key != "fallback"
+            // Free names, and a table that is shown in one line.
+            let shown_otherwise = *table == "dialogue.realtime" && *key == "functions"
+                || *table == "dialogue.realtime.transcription";
+            !is_table && !shown_otherwise && *key != "fallback"
         });
         let (_, alternatives) = alternatives();
         let is_alternative = |table: &str, key: &str| {
@@ -244,7 +248,9 @@ mod tests {
             assert!(
                 optional.contains(&key.as_str())
                     || of_twilio.contains(&key.as_str())
-                    || is_alternative(table, key),
+                    || is_alternative(table, key)
+                    // A model's are held to the defaults in `realtime`.
+                    || table == "dialogue.realtime",
                 "{key} in [{table}] has a default and is commented out"
             );
         }
@@ -263,7 +269,9 @@ mod tests {
             let example = |line: &str| {
                 let key = line.strip_prefix("# ").and_then(|rest| rest.split_once(" = "));
                 let is_key = key.is_some_and(|(key, _)| key.trim().bytes().all(|b| b.is_ascii_lowercase()));
-                is_key && !not_both.iter().any(|no| line.starts_with(no))
+                // These go with another choice than the one that is shown.
+                let others = ["# temperature ", "# eagerness "];
+                is_key && !not_both.iter().chain(&others).any(|no| line.starts_with(no))
             };
             let (shipped, _) = alternatives();
             let lines = shipped.lines().map(|line| if example(line) { &line[2..] } else { line });
@@ -307,7 +315,7 @@ mod tests {
             match load(text(&all), &env).unwrap_or_else(|problems| panic!("{all}\n{problems}")).dialogue.mode
             {
                 Mode::Dialogue { stt, agent, tts } => (stt, agent, tts),
-                Mode::Echo | Mode::Relay { .. } => panic!("no dialogue"),
+                Mode::Echo | Mode::Relay { .. } | Mode::Realtime(_) => panic!("no dialogue"),
             }
         };
         let (_, tables) = alternatives();

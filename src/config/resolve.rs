@@ -84,7 +84,7 @@ pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
         let read = upstream(t, name, upstreams.remove(name));
         upstreams.insert(name.to_owned(), read);
     });
-    let dialogue = root.section("dialogue", |t| dialogue(t, default.dialogue, &upstreams));
+    let dialogue = root.section("dialogue", |t| dialogue(t, default.dialogue, &upstreams, turn.barge_in));
     let recording = root.section("recording", |t| recording(t, default.recording));
     let limits = root.section("limits", |t| limits(t, default.limits));
     let app = upstreams.remove("app").unwrap_or(Config::default().app);
@@ -410,8 +410,9 @@ pub(super) mod tests {
                  write TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"",
             ),
             (
-                "[dialogue]\nmode = \"realtime\"",
-                "2:8: `mode` in [dialogue]: `\"realtime\"` is not in this version yet; write \"echo\" or \"dialogue\" or \"relay\"",
+                "[dialogue]\nmode = \"speech\"",
+                "2:8: `mode` in [dialogue]: `\"speech\"` is not one of its words; \
+                 write \"echo\" or \"dialogue\" or \"relay\" or \"realtime\"",
             ),
             // Addresses and paths.
             (

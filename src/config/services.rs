@@ -10,7 +10,7 @@ use super::problem::nearest;
 use super::resolve::{millis, secs};
 use super::values;
 use super::written::{Reader, Table};
-use super::{agents, vendors};
+use super::{agents, realtime, vendors};
 
 const URL: &str = "a URL such as \"http://127.0.0.1:9001/stt\"";
 const WS_URL: &str = "a URL such as \"ws://127.0.0.1:2700\"";
@@ -54,17 +54,29 @@ pub(super) fn upstream(t: &mut Table<'_, '_>, name: &str, default: Option<Upstre
     }
 }
 
-pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Upstreams) -> Dialogue {
+pub(super) fn dialogue(
+    t: &mut Table<'_, '_>,
+    default: Dialogue,
+    upstreams: &Upstreams,
+    barge_in: bool,
+) -> Dialogue {
     #[derive(Clone, Copy, PartialEq)]
     enum Word {
         Echo,
         Dialogue,
         Relay,
+        Realtime,
     }
-    let words = [("echo", Word::Echo), ("dialogue", Word::Dialogue), ("relay", Word::Relay)];
-    let word = t.choice("mode", &words, &["realtime"]).unwrap_or(Word::Echo);
+    let words = [
+        ("echo", Word::Echo),
+        ("dialogue", Word::Dialogue),
+        ("relay", Word::Relay),
+        ("realtime", Word::Realtime),
+    ];
+    let word = t.choice("mode", &words, &[]).unwrap_or(Word::Echo);
     let on = word == Word::Dialogue;
     let relays = word == Word::Relay;
+    let models = word == Word::Realtime;
     let apology = t.text("apology").unwrap_or(default.apology);
     let filler = t.text("filler").unwrap_or(default.filler);
     let filler_after = t.duration("filler_after", millis(200, 30_000)).unwrap_or(default.filler_after);
@@ -143,9 +155,25 @@ pub(super) fn dialogue(t: &mut Table<'_, '_>, default: Dialogue, upstreams: &Ups
         speech_cache = t.count("cache_mib", 0..=4096).map_or(speech_cache, |mib| mib * 1024 * 1024);
         tts
     });
+    if models && !t.has("realtime") {
+        t.complain(
+            "mode",
+            "`mode` in [dialogue] is \"realtime\", and there is no [dialogue.realtime]".to_owned(),
+            "add it, with an `api_key`".to_owned(),
+        );
+    }
+    let app = match &agent {
+        Some(Agent::Webhook { endpoint }) => Some(endpoint.clone()),
+        Some(Agent::OpenAi(_) | Agent::ConversationRelay(_)) | None => None,
+    };
+    let model = t.section("realtime", |t| {
+        let place = Place { service: "realtime", needed: models, upstreams, home: None, websocket: true };
+        realtime::realtime(t, &place, app, barge_in)
+    });
     let mode = match (on, stt, agent, tts) {
         (true, Some(stt), Some(agent), Some(tts)) => Mode::Dialogue { stt, agent, tts },
         (false, ..) if relays => bot.unwrap_or(Mode::Echo),
+        (false, ..) if models => model.map_or(Mode::Echo, Mode::Realtime),
         // Either echo is meant, or a problem was noted and nobody will see this.
         _ => Mode::Echo,
     };

@@ -9,7 +9,7 @@ use super::services::{Place, endpoint};
 use super::written::Table;
 
 /// A vendor as its `kind` knows it.
-struct Vendor {
+pub(super) struct Vendor {
     kind: &'static str,
     name: &'static str,
     home: &'static str,
@@ -26,6 +26,9 @@ const OPENAI: Vendor = Vendor {
     header: "authorization",
     variable: "OPENAI_API_KEY",
 };
+
+/// OpenAI's Realtime API, which has an address of its own.
+pub(super) const OPENAI_REALTIME: Vendor = Vendor { home: "https://api.openai.com/v1/realtime", ..OPENAI };
 
 const ELEVENLABS: Vendor = Vendor {
     kind: "elevenlabs",
@@ -76,11 +79,7 @@ pub(super) fn openai_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<A
         );
     }
     let history_turns = t.count("history_turns", 0..=1000).unwrap_or(20);
-    let known = "\"hangup\", \"transfer\", \"send_digits\"";
-    let tools = t.list("tools", known, |name| {
-        let tool = Tool::ALL.into_iter().find(|tool| tool.name() == name);
-        tool.ok_or_else(|| Refused::from("is not one of the functions"))
-    });
+    let tools = tools(t);
     Some(Agent::OpenAi(OpenAiAgent {
         endpoint: account.endpoint?,
         api_key: account.api_key,
@@ -91,8 +90,18 @@ pub(super) fn openai_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<A
         max_tokens,
         max_completion_tokens,
         history_turns,
-        tools: tools.unwrap_or_else(|| Tool::ALL.to_vec()),
+        tools,
     }))
+}
+
+/// The functions of our own that a model may call.
+pub(super) fn tools(t: &mut Table<'_, '_>) -> Vec<Tool> {
+    let known = "\"hangup\", \"transfer\", \"send_digits\"";
+    let tools = t.list("tools", known, |name| {
+        let tool = Tool::ALL.into_iter().find(|tool| tool.name() == name);
+        tool.ok_or_else(|| Refused::from("is not one of the functions"))
+    });
+    tools.unwrap_or_else(|| Tool::ALL.to_vec())
 }
 
 pub(super) fn openai_tts(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts> {
@@ -181,17 +190,17 @@ pub(super) fn deepgram(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts> 
 }
 
 /// Where a vendor's API is, and as whom it is asked.
-struct Account {
+pub(super) struct Account {
     vendor: &'static Vendor,
     service: &'static str,
-    endpoint: Option<Endpoint>,
-    api_key: Option<Secret>,
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) api_key: Option<Secret>,
     /// It is not the vendor who answers, but somebody who speaks the same API.
-    elsewhere: bool,
+    pub(super) elsewhere: bool,
 }
 
 impl Account {
-    fn read(t: &mut Table<'_, '_>, place: &Place<'_>, vendor: &'static Vendor) -> Account {
+    pub(super) fn read(t: &mut Table<'_, '_>, place: &Place<'_>, vendor: &'static Vendor) -> Account {
         let endpoint = endpoint(t, &Place { home: Some(vendor.home), ..*place });
         let wanted = format!("a key such as \"env:{}\"", vendor.variable);
         let api_key = t.hidden("api_key", &wanted, |text| match text {
@@ -226,7 +235,7 @@ impl Account {
     }
 
     /// The name of a model or a voice. The vendor's own names are taken for granted only there.
-    fn name(
+    pub(super) fn name(
         &self,
         t: &mut Table<'_, '_>,
         key: &'static str,

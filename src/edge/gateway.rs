@@ -12,8 +12,9 @@ use super::serve::{StartError, carrier};
 use super::tapes;
 use super::tokens::Tokens;
 use super::upgrade::Upgrade;
+use crate::call::realtime::{Ears, Manner};
 use crate::call::{Collecting, FinishOn, Hearing, Memory, Mode, Phrase, Settings, Silence};
-use crate::config::{self, Config, Hangup};
+use crate::config::{self, Config, Hangup, TurnDetection};
 use crate::observe::Metrics;
 use crate::tape::Tapes;
 use crate::turn::{Endpointing, Vad, Words};
@@ -179,8 +180,25 @@ impl Gateway {
 fn bot(config: &Config) -> Result<Option<Bot>, StartError> {
     Ok(match &config.dialogue.mode {
         config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
-        config::Mode::Echo | config::Mode::Dialogue { .. } => None,
+        config::Mode::Echo | config::Mode::Dialogue { .. } | config::Mode::Realtime(_) => None,
     })
+}
+
+impl Gateway {
+    /// How a model conducts a call that starts now; `None` where none does.
+    pub(super) fn manner(&self, call_sid: &str) -> Option<Manner> {
+        let config::Mode::Realtime(realtime) = &self.config.dialogue.mode else { return None };
+        let greeting = &self.config.turn.greeting;
+        let speaks_first = realtime.speaks_first || !greeting.is_empty();
+        Some(Manner {
+            ears: match &realtime.turn_detection {
+                TurnDetection::ServerVad { .. } | TurnDetection::SemanticVad { .. } => Ears::Models,
+                TurnDetection::None { .. } => Ears::Ours,
+            },
+            interrupts: realtime.turn_detection.interrupts(),
+            opening: (speaks_first && self.calls.greet(call_sid)).then(|| greeting.clone()),
+        })
+    }
 }
 
 /// What the configuration means to a call: all but the phrases, which need a voice.
@@ -196,7 +214,9 @@ fn words(config: &Config) -> Words {
 fn settings_with(config: &Config, words: Arc<Words>) -> Settings {
     let Config { turn, playout, dialogue, limits, .. } = config;
     let (mode, hearing) = match &dialogue.mode {
-        config::Mode::Echo | config::Mode::Relay { .. } => (Mode::Echo, Hearing::Utterances),
+        config::Mode::Echo | config::Mode::Relay { .. } | config::Mode::Realtime(_) => {
+            (Mode::Echo, Hearing::Utterances)
+        }
         config::Mode::Dialogue { stt, .. } if stt.is_streaming() => (Mode::Dialogue, Hearing::Stream),
         config::Mode::Dialogue { .. } => (Mode::Dialogue, Hearing::Utterances),
     };

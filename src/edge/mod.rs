@@ -3,6 +3,7 @@
 
 mod admin;
 mod calls;
+mod carrier;
 mod clock;
 mod gateway;
 mod handover;
@@ -12,6 +13,7 @@ mod patience;
 mod phrases;
 mod proxy;
 mod pulse;
+mod realtime;
 mod relay;
 mod reload;
 mod respond;

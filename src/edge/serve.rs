@@ -164,6 +164,11 @@ fn upstreams(config: &Config) -> Vec<(&str, SpeechService)> {
     match &config.dialogue.mode {
         Mode::Echo => Vec::new(),
         Mode::Relay { bot, .. } => vec![(bot.upstream.name.as_str(), SpeechService::Agent)],
+        Mode::Realtime(realtime) => {
+            let app = realtime.app.iter().map(|app| &app.upstream);
+            let all = std::iter::once(&realtime.endpoint.upstream).chain(app);
+            all.map(|upstream| (upstream.name.as_str(), SpeechService::Agent)).collect()
+        }
         Mode::Dialogue { stt, agent, tts } => {
             let Fallbacks { stt: stts, agent: agents, tts: ttss, .. } = &config.dialogue.fallbacks;
             let stts = std::iter::once(stt).chain(stts).map(|stt| (stt.endpoint(), SpeechService::Stt));

@@ -14,6 +14,7 @@ use super::clock::Clock;
 use super::gateway::Gateway;
 use super::handover::Handover;
 use super::pulse::Pulse;
+use super::realtime::realtime;
 use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
 use crate::call::{
@@ -56,9 +57,14 @@ pub(super) async fn serve_call(
     });
     match opened {
         Ok(opened) => {
-            let (socket, code) = match gateway.bot.clone() {
-                Some(bot) => relay(socket, opened, subprotocol, gateway, bot).await,
-                None => Session::new(socket, opened.start, subprotocol, gateway).run().await,
+            let model = gateway.services.model().cloned();
+            let model = model.zip(gateway.manner(opened.start.known_as()));
+            let (socket, code) = match (gateway.bot.clone(), model) {
+                (Some(bot), _) => relay(socket, opened, subprotocol, gateway, bot).await,
+                (None, Some((model, manner))) => {
+                    realtime(socket, opened, subprotocol, gateway, model, manner).await
+                }
+                (None, None) => Session::new(socket, opened.start, subprotocol, gateway).run().await,
             };
             socket.close(code).await;
         }

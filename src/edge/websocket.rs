@@ -21,6 +21,8 @@ const READ_BUFFER: usize = 4 * 1024;
 const WRITE_BUFFER: usize = 2 * 1024;
 /// Audio that waits to be written at most: about four seconds.
 const MAX_WRITE_BUFFER: usize = 64 * 1024;
+/// The longest message of a model.
+pub(super) const MODEL_MESSAGE: usize = 4 * 1024 * 1024;
 /// A bot may send a whole reply at once: this is over a minute and a half of audio.
 const BOT_MESSAGE: usize = 1024 * 1024;
 /// What waits for a bot at most; its marks come back by the hundred after a `clear`.
@@ -80,6 +82,11 @@ fn config(max_message: usize) -> WebSocketConfig {
 /// The same for a bot of the operator's own.
 pub(super) fn config_for_bot() -> WebSocketConfig {
     config(BOT_MESSAGE).max_write_buffer_size(BOT_WRITE_BUFFER)
+}
+
+/// The same for a model, whose messages may be minutes of audio.
+pub(super) fn config_for_model() -> WebSocketConfig {
+    config(MODEL_MESSAGE)
 }
 
 impl Socket {

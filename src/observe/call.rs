@@ -7,7 +7,7 @@ use prometheus::local::LocalHistogram;
 use tracing::{debug, info, warn};
 
 use super::metrics::Metrics;
-use crate::call::{Event, StopReason, TurnResult};
+use crate::call::{Event, Ignored, StopReason, TurnResult};
 use crate::twilio::codes;
 
 /// Between two lines about what a recogniser guesses.
@@ -123,6 +123,12 @@ impl CallObserver {
     pub fn unknown(&self, event: &str) {
         let CallLabels { call_sid, stream_sid } = &self.labels;
         debug!(call_sid, stream_sid, event, "UNKNOWN_EVENT");
+    }
+
+    /// A limit of the operator's account with a vendor is used up.
+    pub fn limit_reached(&self, limit: &str, reset_seconds: f64) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        warn!(call_sid, stream_sid, limit, reset_seconds, "LIMIT_REACHED");
     }
 
     /// A relayed bot has ended the conversation.
@@ -275,8 +281,12 @@ impl CallObserver {
                 warn!(call_sid, stream_sid, code, "BOT_OVERFLOW");
             }
             Event::BotUnplayable { why } => warn!(call_sid, stream_sid, why, "BOT_UNPLAYABLE"),
-            Event::ActionIgnored { action } => {
-                let why = if action == "text" { "too much of it waits to be said" } else { NO_CONTROL };
+            Event::ActionIgnored { action, why } => {
+                let why = match why {
+                    Ignored::Backlog => "too much of it waits to be said",
+                    Ignored::NoControl => NO_CONTROL,
+                    Ignored::Mode => "not in mode = \"realtime\"",
+                };
                 warn!(call_sid, stream_sid, action, why, "ACTION_IGNORED");
             }
             Event::Ended { reason } => self.reason = Some(reason),

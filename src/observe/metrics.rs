@@ -115,8 +115,16 @@ const BARGE_INS: [&str; 3] = ["cleared", "false_positive", "suppressed"];
 const STAGES: [&str; 6] = ["endpoint", "stt", "agent_ttfb", "tts_ttfb", "first_frame", "total"];
 
 /// Why a message of the carrier was of no use.
-const DROPPED: [&str; 7] =
-    ["before_start", "base64", "malformed", "binary", "other_track", "bot_slow", "bot_malformed"];
+const DROPPED: [&str; 8] = [
+    "before_start",
+    "base64",
+    "malformed",
+    "binary",
+    "other_track",
+    "bot_slow",
+    "bot_malformed",
+    "model_malformed",
+];
 
 /// The result of a request to a service: a failure's kind, or one of these.
 const RESULTS: [&str; 2] = ["ok", "cancelled"];

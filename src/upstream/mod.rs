@@ -28,6 +28,7 @@ mod observed;
 mod openai;
 mod outlet;
 mod owner;
+mod realtime;
 #[cfg(test)]
 mod stand_in;
 mod stream;
@@ -47,7 +48,8 @@ pub use self::bot::{Bot, BotStream};
 pub use self::call::CallServices;
 pub use self::carrier::Carrier;
 pub use self::http::Unusable;
-pub use self::observed::{Notice, Observation};
+pub use self::observed::{Notice, Observation, Watch};
+pub use self::realtime::{Limit, Model, ModelLink, ModelReader, Read};
 pub use self::stream::Recogniser;
 pub use self::trial::{Trial, try_all};
 
@@ -55,7 +57,7 @@ use self::agent::Agent;
 use self::cache::Cache;
 use self::health::Health;
 use self::http::{Pool, Wire};
-use self::observed::{Tell, Watch};
+use self::observed::Tell;
 use self::stream::Streaming;
 use self::stt::Stt;
 use self::tts::Tts;
@@ -86,6 +88,8 @@ impl CallIds {
 pub struct Services {
     /// `None` where calls have no dialogue (`mode = "echo"`): every job then fails.
     dialogue: Option<Arc<Dialogue>>,
+    /// Who conducts the calls, where a model does.
+    model: Option<Arc<Model>>,
     tell: Tell,
 }
 
@@ -170,8 +174,14 @@ impl Services {
     ) -> Result<Self, Unusable> {
         let tell: Tell = Arc::new(tell);
         let config::Dialogue { fallbacks, speech_cache, reply_deadline, .. } = dialogue;
+        let model = match &dialogue.mode {
+            config::Mode::Realtime(realtime) => {
+                Some(Arc::new(Model::new(realtime, &mut Pools::new(&tell), Arc::clone(&tell))?))
+            }
+            config::Mode::Echo | config::Mode::Relay { .. } | config::Mode::Dialogue { .. } => None,
+        };
         let dialogue = match &dialogue.mode {
-            config::Mode::Echo | config::Mode::Relay { .. } => None,
+            config::Mode::Echo | config::Mode::Relay { .. } | config::Mode::Realtime(_) => None,
             config::Mode::Dialogue { stt, agent, tts } => {
                 let mut pools = Pools::new(&tell);
                 let hearing = match stt.is_streaming() {
@@ -195,7 +205,12 @@ impl Services {
                 Some(Arc::new(Dialogue { hearing, agents, voices, cache, patience, healths }))
             }
         };
-        Ok(Self { dialogue, tell })
+        Ok(Self { dialogue, model, tell })
+    }
+
+    /// Who conducts the calls, where a model does.
+    pub fn model(&self) -> Option<&Arc<Model>> {
+        self.model.as_ref()
     }
 
     /// Looks at the servers of all services now and then, for as long as it is polled.

@@ -38,7 +38,7 @@ pub struct Observation {
 pub(super) type Tell = Arc<dyn Fn(&Notice) + Send + Sync>;
 
 /// Watches one request and tells of it when dropped: cancelled unless settled before.
-pub(super) struct Watch {
+pub struct Watch {
     tell: Tell,
     since: Instant,
     observation: Observation,
@@ -101,18 +101,18 @@ impl Watch {
     }
 
     /// Of the first answer, where it takes several.
-    pub(super) fn first_byte(&mut self) {
+    pub fn first_byte(&mut self) {
         let seconds = self.since.elapsed().as_secs_f64();
         self.observation.seconds_to_first_byte.get_or_insert(seconds);
     }
 
-    pub(super) fn ok(&mut self) {
+    pub fn ok(&mut self) {
         self.settled = true;
         self.observation.result = "ok";
         self.works();
     }
 
-    pub(super) fn failed(&mut self, failure: &Failure) {
+    pub fn failed(&mut self, failure: &Failure) {
         self.settled = true;
         self.observation.result = failure.kind.as_str();
         if let Some(ticket) = &mut self.ticket {

@@ -19,7 +19,7 @@ use super::outlet::Outlet;
 use super::stream::Streaming;
 use super::stt::Stt;
 use super::tts::Tts;
-use super::{Bot, CallIds, Ended, Pools};
+use super::{Bot, CallIds, Ended, Model, Pools};
 use crate::audio::APOLOGY;
 use crate::call::{Action, Failure, FailureKind, Input, Question, Service};
 use crate::config::{self, Config, Mode, Upstream};
@@ -54,6 +54,7 @@ pub async fn try_all(config: &Config) -> Vec<Trial> {
     match &config.dialogue.mode {
         Mode::Echo => {}
         Mode::Relay { bot, subprotocol } => trials.push(relay(bot, subprotocol.as_deref()).boxed()),
+        Mode::Realtime(realtime) => trials.push(try_model(realtime).boxed()),
         Mode::Dialogue { stt, agent, tts } => {
             for (n, stt) in std::iter::once(stt).chain(&fallbacks.stt).enumerate() {
                 trials.push(try_stt(name("stt", n), stt).boxed());
@@ -238,6 +239,20 @@ async fn relay(bot: &config::Endpoint, subprotocol: Option<&str>) -> Trial {
     let answer = async move {
         let mut socket = made?.connect(WebSocketConfig::default()).await?;
         let _ = timeout(Duration::from_secs(1), socket.close(None)).await;
+        Ok("opened the WebSocket".to_owned())
+    };
+    trying.end(answer).await
+}
+
+/// Only whether it lets us in: a session costs nothing until something is said in it.
+async fn try_model(realtime: &config::Realtime) -> Trial {
+    let mut trying = Trying::new("realtime".to_owned(), &realtime.endpoint.upstream);
+    let tell = Arc::clone(&trying.tell);
+    let made = Model::new(realtime, &mut trying.pools, tell).map_err(|unusable| trying.unusable(&unusable));
+    let answer = async move {
+        let mut link = Arc::new(made?).connect(WebSocketConfig::default()).await?;
+        let _ = timeout(Duration::from_secs(1), link.ws.close(None)).await;
+        link.watch.ok();
         Ok("opened the WebSocket".to_owned())
     };
     trying.end(answer).await

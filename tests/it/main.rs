@@ -20,6 +20,7 @@ mod hostile;
 mod http;
 mod legacy_websocket;
 mod probing;
+mod realtime;
 mod relay;
 mod relay_bots;
 mod reload;

@@ -6,4 +6,4 @@ mod interruptions;
 mod properties;
 mod stories;
 mod unasked;
-mod world;
+pub(in crate::call) mod world;

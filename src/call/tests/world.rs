@@ -12,7 +12,7 @@ use super::super::*;
 use crate::audio::{FRAME_BYTES, mulaw};
 use crate::turn::{Endpointing, Vad, Words};
 
-pub(super) fn settings() -> Settings {
+pub(in crate::call) fn settings() -> Settings {
     Settings {
         mode: Mode::Dialogue,
         hearing: Hearing::Utterances,
@@ -319,7 +319,7 @@ impl World {
             Event::Underrun => self.say("underrun".into()),
             Event::MediaStalled => self.say("media stalled".into()),
             Event::MediaResumed { after } => self.say(format!("media back after {} ms", after.as_millis())),
-            Event::ActionIgnored { action } => self.say(format!("ignored: {action}")),
+            Event::ActionIgnored { action, .. } => self.say(format!("ignored: {action}")),
             Event::Ended { reason } => self.say(format!("ended: {}", reason.as_str())),
             Event::UtteranceStarted
             | Event::UtteranceEnded { .. }

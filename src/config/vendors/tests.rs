@@ -17,7 +17,7 @@ fn dialogue(stt: &str, tts: &str) -> Result<(Stt, Tts), String> {
     );
     match check(&text, &KEYS)?.dialogue.mode {
         Mode::Dialogue { stt, tts, .. } => Ok((stt, tts)),
-        Mode::Echo | Mode::Relay { .. } => panic!("echo"),
+        Mode::Echo | Mode::Relay { .. } | Mode::Realtime(_) => panic!("echo"),
     }
 }
 

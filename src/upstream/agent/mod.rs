@@ -5,8 +5,8 @@ mod actions;
 mod chat;
 mod history;
 mod relay;
-mod tools;
-mod webhook;
+pub(super) mod tools;
+pub(super) mod webhook;
 
 use std::sync::Arc;
 

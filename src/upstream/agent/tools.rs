@@ -14,11 +14,11 @@ const LONGEST_ARGUMENTS: usize = 4096;
 
 /// A call of a function, as the model made it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ToolCall {
-    pub(super) id: String,
-    pub(super) name: String,
+pub(in crate::upstream) struct ToolCall {
+    pub(in crate::upstream) id: String,
+    pub(in crate::upstream) name: String,
     /// JSON, it is hoped.
-    pub(super) arguments: String,
+    pub(in crate::upstream) arguments: String,
 }
 
 /// A piece of a call. The first has its id and name, all have some of its arguments.
@@ -50,7 +50,7 @@ impl ToolCall {
     }
 
     /// What is to be done, and what the model is told of it; or what is wrong with the call.
-    pub(super) fn meaning(&self, offered: &[Tool]) -> Result<(Action, &'static str), String> {
+    pub(in crate::upstream) fn meaning(&self, offered: &[Tool]) -> Result<(Action, &'static str), String> {
         let Some(tool) = offered.iter().find(|tool| tool.name() == self.name) else {
             return Err(format!("there is no function {}", quote(self.name.as_bytes())));
         };
@@ -123,7 +123,7 @@ impl Calls {
 }
 
 /// As a request offers them.
-pub(super) fn offered(tools: &[Tool]) -> Vec<Value> {
+pub(in crate::upstream) fn offered(tools: &[Tool]) -> Vec<Value> {
     tools.iter().map(|tool| definition(*tool)).collect()
 }
 

@@ -27,7 +27,7 @@ const ACCEPTED: &str =
     "text/event-stream, application/x-ndjson, application/json;q=0.9, text/plain;q=0.8, */*;q=0.1";
 
 pub(in crate::upstream) struct Webhook {
-    pub(super) wire: Wire,
+    pub(in crate::upstream) wire: Wire,
 }
 
 /// As posted.
@@ -44,10 +44,22 @@ struct Turn<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     action_failed: Option<&'static str>,
     parameters: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<&'a Function<'a>>,
     deadline_ms: u64,
     /// Nobody is on the line: whether the app answers is tried.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     probe: bool,
+}
+
+/// A function that a model wants the app to do. Its answer is for the model, not for the caller, and so
+/// need not be a reply.
+#[derive(Serialize)]
+pub(in crate::upstream) struct Function<'a> {
+    pub(in crate::upstream) name: &'a str,
+    pub(in crate::upstream) arguments: &'a Value,
+    #[serde(skip)]
+    pub(in crate::upstream) call: &'a str,
 }
 
 /// A whole reply, or a piece of one. What else is in it is for others.
@@ -79,6 +91,18 @@ impl Webhook {
         to: &Outlet<'_>,
         watch: &mut Watch,
     ) -> Result<(), Ended> {
+        self.ask_for(ids, question, None, to, watch).await
+    }
+
+    /// The same, where it may be a model that asks for a function.
+    pub(in crate::upstream) async fn ask_for(
+        &self,
+        ids: &CallIds,
+        question: &Question,
+        function: Option<&Function<'_>>,
+        to: &Outlet<'_>,
+        watch: &mut Watch,
+    ) -> Result<(), Ended> {
         let turn = Turn {
             call_sid: &ids.call_sid,
             stream_sid: &ids.stream_sid,
@@ -89,18 +113,21 @@ impl Webhook {
             heard: &question.heard,
             action_failed: question.action_failed,
             parameters: &ids.parameters,
+            function,
             deadline_ms: question.deadline_ms,
             probe: ids.call_sid == CallIds::PROBE,
         };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
-        headers.insert("idempotency-key", header(&format!("{}/{}", ids.call_sid, question.turn)));
+        let key = function.map_or_else(|| question.turn.to_string(), |function| function.call.to_owned());
+        headers.insert("idempotency-key", header(&format!("{}/{key}", ids.call_sid)));
         // Strings, numbers and a map of strings always serialise.
         let body = serde_json::to_vec(&turn).unwrap_or_default();
         let answer = self.wire.post(headers, Bytes::from(body), watch).await?;
         let turn = question.turn;
-        let mut reply = Reply { answer, to, turn, said: 0, action: Action::None };
+        let any_json = function.is_some();
+        let mut reply = Reply { answer, to, turn, any_json, said: 0, action: Action::None };
         if !reply.answer.has_no_content() {
             reply.read().await?;
         }
@@ -116,6 +143,8 @@ struct Reply<'a> {
     answer: Answer,
     to: &'a Outlet<'a>,
     turn: u64,
+    /// JSON that is no reply of ours is as good as text.
+    any_json: bool,
     /// Bytes of text so far.
     said: usize,
     action: Action,
@@ -135,6 +164,7 @@ impl Reply<'_> {
                 let said = serde_json::from_slice::<Said>(&body).ok();
                 match said.filter(|s| s.reply.is_some() || s.action.is_some() || s.error.is_some()) {
                     Some(said) => self.take(said, &body).await,
+                    None if self.any_json => self.say(String::from_utf8_lossy(&body).into_owned()).await,
                     None => Err(self.unexpected(&body, "{\"reply\": \"…\"}")),
                 }
             }

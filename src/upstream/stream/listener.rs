@@ -427,7 +427,13 @@ impl Target {
     }
 
     /// A failure of one of its servers, and whose it is to mend.
-    pub(super) fn failure(&self, shown: &str, kind: FailureKind, owner: &str, why: &str) -> Failure {
+    pub(in crate::upstream) fn failure(
+        &self,
+        shown: &str,
+        kind: FailureKind,
+        owner: &str,
+        why: &str,
+    ) -> Failure {
         Failure { upstream: self.upstream.name.clone(), kind, why: format!("{owner}: GET {shown}: {why}") }
     }
 }

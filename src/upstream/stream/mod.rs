@@ -86,20 +86,20 @@ struct Source {
     health: Arc<Health>,
 }
 
-/// Where a recogniser is.
-struct Target {
-    upstream: Upstream,
-    servers: Vec<Server>,
+/// Where a recogniser is, or a model that hears by itself.
+pub(super) struct Target {
+    pub(super) upstream: Upstream,
+    pub(super) servers: Vec<Server>,
     headers: Vec<(String, Secret)>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
-struct Server {
+pub(super) struct Server {
     /// `host:port`.
     address: String,
     url: String,
     /// The URL as failures name it: without the query.
-    shown: String,
+    pub(super) shown: String,
 }
 
 /// What the vendors' wires have apart.
@@ -187,7 +187,7 @@ impl Source {
 
 impl Target {
     /// `path` is what the endpoint's own must end in.
-    fn new(
+    pub(super) fn new(
         endpoint: &Endpoint,
         path: &str,
         query: &str,

@@ -47,43 +47,13 @@ pub(super) enum Event {
 impl Socket {
     /// Connects to a server of a target.
     pub(super) async fn connect(target: &Target, server: &Server) -> Result<Socket, Failure> {
-        let failed = |kind, owner: &str, why: String| target.failure(&server.shown, kind, owner, &why);
-        let within = target.upstream.connect_timeout;
-        let tcp = match timeout(within, TcpStream::connect(&server.address)).await {
-            Ok(Ok(tcp)) => tcp,
-            Ok(Err(error)) => {
-                let (owner, why) = Owner::of_io(&error);
-                return Err(failed(FailureKind::Connect, &owner.to_string(), why));
-            }
-            Err(_) => {
-                let why = format!("no connection within {}", seconds(within));
-                return Err(failed(FailureKind::Connect, "the network", why));
-            }
-        };
-        // Audio must not wait to be sent in company.
-        let _ = tcp.set_nodelay(true);
-        let request = request(target, &server.url)
-            .map_err(|why| failed(FailureKind::Protocol, "your config: url", why))?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(LONGEST_ANSWER))
             .max_frame_size(Some(LONGEST_ANSWER));
-        let connector =
-            target.tls.as_ref().map_or(Connector::Plain, |tls| Connector::Rustls(Arc::clone(tls)));
-        let within = target.first_answer();
-        let handshake = client_async_tls_with_config(request, tcp, Some(config), Some(connector));
-        match timeout(within, handshake).await {
-            Ok(Ok((ws, _))) => Ok(Socket { ws, unwritten: None, shown: server.shown.clone() }),
-            Ok(Err(error)) => {
-                let (kind, owner, why) = refused(error, target.secret());
-                Err(failed(kind, &owner, why))
-            }
-            Err(_) => {
-                let why = format!("no answer to the handshake within {}", seconds(within));
-                Err(failed(FailureKind::Timeout, "the vendor", why))
-            }
-        }
+        let ws = target.open(server, config).await?;
+        Ok(Socket { ws, unwritten: None, shown: server.shown.clone() })
     }
 
     /// Takes a message; it leaves with the next `next`. Must not be called while one waits.
@@ -142,6 +112,47 @@ impl Socket {
             let _ = poll_fn(|cx| Pin::new(&mut self.ws).poll_flush(cx)).await;
         };
         let _ = timeout(wait, goodbye).await;
+    }
+}
+
+impl Target {
+    /// Opens a WebSocket to a server; what hinders it has an owner.
+    pub(in crate::upstream) async fn open(
+        &self,
+        server: &Server,
+        config: WebSocketConfig,
+    ) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, Failure> {
+        let failed = |kind, owner: &str, why: String| self.failure(&server.shown, kind, owner, &why);
+        let within = self.upstream.connect_timeout;
+        let tcp = match timeout(within, TcpStream::connect(&server.address)).await {
+            Ok(Ok(tcp)) => tcp,
+            Ok(Err(error)) => {
+                let (owner, why) = Owner::of_io(&error);
+                return Err(failed(FailureKind::Connect, &owner.to_string(), why));
+            }
+            Err(_) => {
+                let why = format!("no connection within {}", seconds(within));
+                return Err(failed(FailureKind::Connect, "the network", why));
+            }
+        };
+        // Audio must not wait to be sent in company.
+        let _ = tcp.set_nodelay(true);
+        let request = request(self, &server.url)
+            .map_err(|why| failed(FailureKind::Protocol, "your config: url", why))?;
+        let connector = self.tls.as_ref().map_or(Connector::Plain, |tls| Connector::Rustls(Arc::clone(tls)));
+        let within = self.first_answer();
+        let handshake = client_async_tls_with_config(request, tcp, Some(config), Some(connector));
+        match timeout(within, handshake).await {
+            Ok(Ok((ws, _))) => Ok(ws),
+            Ok(Err(error)) => {
+                let (kind, owner, why) = refused(error, self.secret());
+                Err(failed(kind, &owner, why))
+            }
+            Err(_) => {
+                let why = format!("no answer to the handshake within {}", seconds(within));
+                Err(failed(FailureKind::Timeout, "the vendor", why))
+            }
+        }
     }
 }
 

@@ -1,0 +1,5 @@
+//! Calls that a model conducts: what callers live through, and what holds whatever happens.
+
+mod properties;
+mod stories;
+mod world;
