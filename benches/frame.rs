@@ -10,7 +10,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use voxgate::audio::{FRAME_BYTES, Frame, mulaw};
-use voxgate::call::{Call, Hearing, Input, Mode, Output, Phrase, Settings, Silence};
+use voxgate::call::{Call, Collecting, Hearing, Input, Memory, Mode, Output, Phrase, Settings, Silence};
 use voxgate::cli::call::sound;
 use voxgate::time::{CallTime, FRAME};
 use voxgate::turn::{Endpointing, FrontEnd, Vad, Words};
@@ -38,7 +38,11 @@ fn settings(vad: Vad) -> Arc<Settings> {
         filler: Phrase::default(),
         filler_after: Duration::MAX,
         reply_deadline: Duration::from_secs(6),
-        dtmf_timeout: Duration::from_secs(2),
+        transfer_apology: Phrase::default(),
+        digits: Collecting::default(),
+        control: None,
+        ask_to_hang_up: false,
+        memory: Memory::default(),
         lead: Duration::from_millis(100),
         // Frames out are measured without a caller.
         media_timeout: Duration::MAX,

@@ -10,12 +10,12 @@
 //! |---|---|---|
 //! | [`time`] | time within a call, and the length of a frame | read a clock |
 //! | [`audio`] | frames, μ-law, levels, decoding what speech services return | know a socket or a protocol |
-//! | [`twilio`] | the carrier's wire: JSON in and out, the handshake's rules, error codes | know turns; it is the only room that knows Twilio's JSON |
+//! | [`twilio`] | the carrier's wire: JSON in and out, TwiML, its REST API, error codes | know turns; it is the only room that knows Twilio's JSON |
 //! | [`turn`] | is the caller speaking, has the caller finished | know what the bot says, or how |
 //! | [`call`] | one call: LISTENING → THINKING → SPEAKING, pacing, marks, deadlines | know Twilio, read a clock, fail |
 //! | [`config`] | `gateway.toml` and the environment: as written, then as meant | start anything |
 //! | [`tape`] | calls written down as they happen, read back, and run again in virtual time | make a call wait |
-//! | [`upstream`] | the wires of speech-to-text, agent and text-to-speech services | decide what the caller hears |
+//! | [`upstream`] | the wires of speech-to-text, agent and text-to-speech services, and of the carrier's REST API | decide what the caller hears |
 //! | [`observe`] | one event type → log line and metric | decide anything |
 //! | [`edge`] | Pingora: listener, dispatch, proxy, WebSocket, the loop of a call | hold a call's logic |
 //! | [`cli`] | the commands | be imported |

@@ -9,7 +9,7 @@ use super::pacer::Mark;
 use super::reply::Reply;
 use super::{
     Action, Asked, Call, Event, Failure, FailureKind, Hearing, Job, Mode, Output, Phrase, Previous, Question,
-    ReplyHeard, Service, StopReason, Thinking, TurnResult,
+    ReplyHeard, Service, Thinking, TurnResult,
 };
 use crate::audio::BYTES_PER_MS;
 use crate::time::CallTime;
@@ -154,6 +154,7 @@ impl Call {
     }
 
     fn ask(&mut self, text: String, dtmf: Option<String>, now: CallTime) {
+        self.digits.give_up();
         let previous = self.previous.clone();
         self.reply = Some(Reply::new(self.turns));
         self.asking = Some(Asked { number: self.turns, at: now });
@@ -166,6 +167,7 @@ impl Call {
             dtmf,
             interrupted: previous.interrupted,
             heard: previous.heard,
+            action_failed: self.failed_action,
             deadline_ms: left.as_millis() as u64,
         }));
     }
@@ -281,7 +283,7 @@ impl Call {
     }
 
     /// Queues a phrase whose voice is known.
-    fn speak_phrase(&mut self, phrase: &Phrase, now: CallTime) {
+    pub(super) fn speak_phrase(&mut self, phrase: &Phrase, now: CallTime) {
         self.first_audio_at = now;
         let from = self.pacer.pushed();
         self.pacer.push(&phrase.audio);
@@ -296,6 +298,9 @@ impl Call {
     // ---- when something fails ---------------------------------------------------------------------
 
     pub(super) fn job_failed(&mut self, job: Job, failure: Failure, now: CallTime) {
+        if let Job::Control { number } = job {
+            return self.control_failed(number, failure, now);
+        }
         if job == (Job::Ask { turn: 0 }) {
             self.unasked.forget_cut();
         }
@@ -306,6 +311,7 @@ impl Call {
             Job::Transcribe { utterance } => self.transcribing.take_if(|a| a.number == utterance).is_some(),
             Job::Ask { turn } => self.asking.take_if(|a| a.number == turn).is_some(),
             Job::Say { segment } => self.is_saying(segment),
+            Job::Control { .. } => false,
         };
         if current {
             self.tell(Event::UpstreamFailed { service: job.service(), failure });
@@ -382,17 +388,15 @@ impl Call {
         let Some(reply) = &mut self.reply else { return };
         let action = std::mem::take(&mut reply.action);
         let failed = reply.failed;
-        if action == Action::Hangup {
-            self.turn_ended(TurnResult::Answered);
-            return self.hang_up(StopReason::BotEnd);
-        }
-        self.tell_ignored(&action);
-        if failed {
-            self.recording.answered(self.ear.hears_speech());
-            self.turn_ended(TurnResult::Failed);
-            self.back_to_listening(Why::Failed, now);
-        } else {
-            self.nothing_to_answer(Why::EmptyReply, now);
+        self.recording.answered(self.ear.hears_speech());
+        let (result, why) = match failed {
+            true => (TurnResult::Failed, Why::Failed),
+            false if self.leads_away(&action) => (TurnResult::Answered, Why::EmptyReply),
+            false => (TurnResult::Empty, Why::EmptyReply),
+        };
+        self.turn_ended(result);
+        if !self.act(action, now) {
+            self.back_to_listening(why, now);
         }
     }
 
@@ -408,18 +412,8 @@ impl Call {
         self.previous = Previous { heard, interrupted: false };
         self.turn_ended(if failed { TurnResult::Failed } else { TurnResult::Answered });
         self.tell_spurt();
-        if action == Action::Hangup {
-            return self.hang_up(StopReason::BotEnd);
-        }
-        self.tell_ignored(&action);
-        self.back_to_listening(Why::Played, now);
-    }
-
-    fn tell_ignored(&mut self, action: &Action) {
-        match action {
-            Action::None | Action::Hangup => {}
-            Action::Transfer { .. } => self.tell(Event::ActionIgnored { action: "transfer" }),
-            Action::SendDigits { .. } => self.tell(Event::ActionIgnored { action: "send_digits" }),
+        if !self.act(action, now) {
+            self.back_to_listening(Why::Played, now);
         }
     }
 
@@ -513,7 +507,7 @@ impl Call {
         }
     }
 
-    fn back_to_listening(&mut self, why: Why, now: CallTime) {
+    pub(super) fn back_to_listening(&mut self, why: Why, now: CallTime) {
         self.settle_turn();
         self.tell_spurt();
         if let Some(reply) = &self.reply {

@@ -55,6 +55,7 @@ impl Call {
             dtmf: None,
             interrupted: self.previous.interrupted,
             heard: self.previous.heard.clone(),
+            action_failed: self.failed_action,
             deadline_ms: self.settings.reply_deadline.as_millis() as u64,
         }));
     }

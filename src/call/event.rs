@@ -112,7 +112,7 @@ pub enum Event {
     BotUnplayable {
         why: String,
     },
-    /// The agent asked for something that this gateway cannot do.
+    /// The agent asked for something that cannot be done here, or not as this gateway is configured.
     ActionIgnored {
         action: &'static str,
     },

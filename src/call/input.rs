@@ -3,6 +3,9 @@
 
 use bytes::Bytes;
 
+use super::address::{Destination, Keys};
+use super::digits::Gather;
+
 /// One thing that happened to a call.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
@@ -28,6 +31,8 @@ pub enum Input<'a> {
     Speech { segment: u64, audio: Bytes },
     /// Text-to-speech: the segment is complete.
     SpeechEnd { segment: u64 },
+    /// The carrier does what it was asked for: it ends the call, or takes it elsewhere.
+    Controlled { number: u64 },
     /// A service did not do what was asked of it.
     Failed { job: Job, failure: Failure },
     /// The carrier says that the call is over, or its socket is gone.
@@ -41,11 +46,13 @@ pub enum Action {
     None,
     Hangup,
     Transfer {
-        to: String,
+        to: Destination,
     },
     SendDigits {
-        digits: String,
+        digits: Keys,
     },
+    /// The caller is to key digits, which are the next turn.
+    Gather(Gather),
 }
 
 /// A request that a call has under way with a service.
@@ -54,6 +61,7 @@ pub enum Job {
     Transcribe { utterance: u64 },
     Ask { turn: u64 },
     Say { segment: u64 },
+    Control { number: u64 },
 }
 
 impl Job {
@@ -62,26 +70,30 @@ impl Job {
             Job::Transcribe { .. } => Service::Stt,
             Job::Ask { .. } => Service::Agent,
             Job::Say { .. } => Service::Tts,
+            Job::Control { .. } => Service::Carrier,
         }
     }
 }
 
-/// The three kinds of service that a dialogue needs.
+/// The kinds of service that a dialogue needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Service {
     Stt,
     Agent,
     Tts,
+    /// The carrier itself, where it is asked to end a call or to take it elsewhere.
+    Carrier,
 }
 
 impl Service {
-    pub const ALL: [Service; 3] = [Service::Stt, Service::Agent, Service::Tts];
+    pub const ALL: [Service; 4] = [Service::Stt, Service::Agent, Service::Tts, Service::Carrier];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Service::Stt => "stt",
             Service::Agent => "agent",
             Service::Tts => "tts",
+            Service::Carrier => "carrier",
         }
     }
 }
@@ -140,6 +152,10 @@ pub enum StopReason {
     CallerHangup,
     /// The agent asked for it, and its goodbye has been heard.
     BotEnd,
+    /// The carrier has put the call through to somebody else.
+    Transfer,
+    /// The carrier sends keys; the call comes back with another stream.
+    SendDigits,
     /// The socket went away without a `stop`.
     WsLost,
     /// No audio came for too long, or none of it could be sent.
@@ -151,9 +167,11 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    pub const ALL: [StopReason; 6] = [
+    pub const ALL: [StopReason; 8] = [
         StopReason::CallerHangup,
         StopReason::BotEnd,
+        StopReason::Transfer,
+        StopReason::SendDigits,
         StopReason::WsLost,
         StopReason::Timeout,
         StopReason::Drain,
@@ -164,6 +182,8 @@ impl StopReason {
         match self {
             StopReason::CallerHangup => "caller_hangup",
             StopReason::BotEnd => "bot_end",
+            StopReason::Transfer => "transfer",
+            StopReason::SendDigits => "send_digits",
             StopReason::WsLost => "ws_lost",
             StopReason::Timeout => "timeout",
             StopReason::Drain => "drain",

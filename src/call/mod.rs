@@ -10,6 +10,8 @@
 //! clock where marks do not come back; never that we have finished sending.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod address;
+mod control;
 mod dialogue;
 mod digits;
 mod early;
@@ -19,6 +21,7 @@ mod hold;
 mod idle;
 mod input;
 mod line;
+mod memory;
 mod output;
 mod pacer;
 mod playback;
@@ -31,9 +34,13 @@ mod settings;
 mod tests;
 mod unasked;
 
+pub use address::{Destination, Keys};
+pub use control::Control;
+pub use digits::{Collecting, FinishOn, Gather, MOST_DIGITS};
 pub use event::{Event, TurnResult};
 pub use idle::Silence;
 pub use input::{Action, Failure, FailureKind, Input, Job, Service, StopReason};
+pub use memory::Memory;
 pub use output::{Output, Question, ReplyHeard};
 pub use relay::Relay;
 pub use reply::SILENT_RMS;
@@ -43,11 +50,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::audio::{BYTES_PER_MS, FRAME_BYTES, Frame};
 use crate::time::{CallTime, FRAME};
 use crate::turn::{
     Ear, Ended, Endpoint, FrontEnd, Heard, Interruption, Machine, Measured, State, Transition, decibels,
 };
+use control::Pending;
 use digits::Digits;
 use early::Early;
 use hold::Hold;
@@ -89,16 +99,22 @@ pub struct Call {
     thinking: Thinking,
     transcribing: Option<Asked>,
     asking: Option<Asked>,
+    /// What the carrier was asked for, until that is done or has failed. The state stays what it was.
+    control: Option<Pending>,
+    /// What could not be done, until the agent has been told.
+    failed_action: Option<&'static str>,
     speaking_since: CallTime,
     /// The position up to which what is queued is filler, and no reply.
     filler_end: u64,
     /// When the present reply's first audio came, and when its first mark was sent.
     first_audio_at: CallTime,
     first_mark_sent: Option<CallTime>,
-    /// Counts the caller's turns, the utterances, and the sentences given to a voice.
+    /// Counts the caller's turns, the utterances, the sentences given to a voice, and what the carrier
+    /// was asked for.
     turns: u64,
     utterances: u64,
     segments: u64,
+    controls: u64,
     /// Goes up with every `clear`; marks of an older one are stale.
     epoch: u64,
     /// The carrier does not send marks back: the clock alone tells when all is played.
@@ -144,7 +160,7 @@ struct Thinking {
 }
 
 /// What became of the bot's previous reply: told to the agent until a new one is heard.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Previous {
     heard: String,
     interrupted: bool,
@@ -165,26 +181,29 @@ impl Call {
             interruption: Interruption::default(),
             hold: Hold::default(),
             recording: Recording::new(longest),
-            digits: Digits::default(),
+            digits: Digits::new(settings.digits),
             pacer: Pacer::new(settings.lead),
             reply: None,
             thinking: Thinking::default(),
             transcribing: None,
             asking: None,
+            control: None,
+            failed_action: None,
             speaking_since: now,
             filler_end: 0,
             first_audio_at: now,
             first_mark_sent: None,
-            turns: 0,
-            utterances: 0,
-            segments: 0,
+            turns: settings.memory.turns,
+            utterances: settings.memory.utterances,
+            segments: settings.memory.segments,
+            controls: settings.memory.controls,
             epoch: 0,
             marks_lost: false,
             unanswered: Vec::new(),
             unasked: Unasked::default(),
             asked_text: None,
             last_final: None,
-            previous: Previous::default(),
+            previous: settings.memory.previous.clone(),
             unsettled: None,
             own_words: (String::new(), now),
             partial_text: String::new(),
@@ -228,6 +247,7 @@ impl Call {
             Input::ReplyEnd { turn, action } => self.reply_end(turn, action, now),
             Input::Speech { segment, audio } => self.speech(segment, &audio, now),
             Input::SpeechEnd { segment } => self.speech_end(segment, now),
+            Input::Controlled { number } => self.controlled(number, now),
             Input::Failed { job, failure } => self.job_failed(job, failure, now),
             Input::Stop(reason) => self.end(reason),
         }
@@ -263,7 +283,7 @@ impl Call {
 
     /// When `handle_timeout` wants to be called; `None` once the call has ended.
     pub fn poll_timeout(&self) -> Option<CallTime> {
-        let digits = self.digits.due().filter(|_| self.state() == State::Listening);
+        let digits = self.digits.due().filter(|_| self.may_take_digits());
         let line = Some(self.line.deadline(self.settings.media_timeout));
         match self.state() {
             State::Ended => None,
@@ -309,6 +329,8 @@ impl Call {
         let heard = self.ear.hear(measured.is_speech());
         self.heard(heard, now);
         match self.state() {
+            // What the carrier was asked for cannot be taken back.
+            State::Thinking | State::Speaking if self.control.is_some() => self.interruption.forget(),
             State::Thinking => {
                 let speech = measured.interrupts(decibels(self.settings.vad_rms));
                 if self.interruption.hear(speech).is_some() {
@@ -344,6 +366,8 @@ impl Call {
                 self.tell(Event::UtteranceEnded { speech: ended.speech, endpoint: ended.silence });
                 self.answer_utterance(ended, now);
             }
+            // The caller may be gone in a moment.
+            State::Thinking | State::Speaking if self.control.is_some() => self.recording.queue(),
             // Too short to have interrupted: it stays with the turn that is being answered.
             State::Thinking => {}
             State::Speaking if self.hold.utterance_ended(ended) => {}
@@ -374,15 +398,24 @@ impl Call {
         if self.settings.mode == Mode::Echo {
             return;
         }
-        self.digits.press(key, now, self.settings.dtmf_timeout);
-        if self.state() == State::Speaking && self.settings.barge_in {
+        let interrupts = self.state() == State::Speaking && self.settings.barge_in && self.control.is_none();
+        if interrupts && let Some(Action::Gather(gather)) = self.reply.as_ref().map(|reply| &reply.action) {
+            self.digits.gather(*gather, now);
+        }
+        self.digits.press(key, now);
+        if interrupts {
             self.barge_in(Duration::ZERO, now);
         }
         self.take_digits(now);
     }
 
+    /// A caller who speaks in place of keying is heard out first.
+    fn may_take_digits(&self) -> bool {
+        self.state() == State::Listening && !(self.digits.is_empty() && self.ear.hears_speech())
+    }
+
     fn take_digits(&mut self, now: CallTime) {
-        if self.state() == State::Listening
+        if self.may_take_digits()
             && let Some(digits) = self.digits.take(now)
         {
             self.answer_digits(digits, now);
@@ -434,6 +467,9 @@ impl Call {
         if greeting || !self.settings.barge_in {
             self.settle_turn();
         }
+        if !greeting {
+            self.failed_action = None;
+        }
         self.send_mark(Mark::First);
     }
 
@@ -471,6 +507,9 @@ impl Call {
 
     /// When the present state has lasted too long. LISTENING has no deadline.
     fn state_deadline(&self) -> Option<CallTime> {
+        if let Some(pending) = &self.control {
+            return Some(pending.due);
+        }
         match self.state() {
             State::Listening | State::Ended => None,
             State::Thinking => {
@@ -497,6 +536,9 @@ impl Call {
     }
 
     fn state_overdue(&mut self, now: CallTime) {
+        if self.control.is_some() {
+            return self.control_overdue(now);
+        }
         match self.state() {
             State::Listening | State::Ended => {}
             State::Thinking => {
@@ -532,6 +574,11 @@ impl Call {
     }
 
     fn end(&mut self, reason: StopReason) {
+        let reason = match (self.control.take(), reason) {
+            // The carrier need not have answered before it does what it was asked for.
+            (Some(pending), StopReason::CallerHangup | StopReason::WsLost) => pending.reason(),
+            (_, reason) => reason,
+        };
         self.cancel_jobs();
         self.pacer.clear(CallTime::ZERO);
         self.tell_spurt();

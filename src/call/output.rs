@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::control::Control;
 use super::event::Event;
 use super::input::{Job, StopReason};
 use crate::audio::Frame;
@@ -29,6 +30,8 @@ pub enum Output {
     Heard(ReplyHeard),
     /// Have a sentence spoken. Answer: `Speech`…, then `SpeechEnd` or `Failed`.
     Say { segment: u64, text: String },
+    /// Ask the carrier for something. Answer: `Controlled` or `Failed`; a `Stop` may come first.
+    Control { number: u64, control: Control },
     /// Stop working on this; an answer would be ignored.
     Cancel(Job),
     /// End the call: close the socket.
@@ -64,6 +67,8 @@ pub struct Question {
     pub interrupted: bool,
     /// What the caller heard of the bot's previous reply.
     pub heard: String,
+    /// What the agent wanted done after an earlier reply, and what could not be done.
+    pub action_failed: Option<&'static str>,
     /// How long the caller will wait before hearing an apology.
     pub deadline_ms: u64,
 }

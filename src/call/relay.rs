@@ -23,6 +23,8 @@ const LONGEST_NAME: usize = 1_000;
 /// An incomplete frame is filled with silence when nothing has followed for this long, and not before
 /// the carrier would run dry.
 const TAIL: Duration = Duration::from_millis(40);
+/// From us to the caller's ear at most: a call that ends sooner may cut the last word.
+const ON_THE_WAY: Duration = Duration::from_millis(500);
 /// A spurt is over when the carrier has been dry for this long; a shorter gap is a hole in it.
 const SPURT_GAP: Duration = Duration::from_millis(500);
 
@@ -128,6 +130,11 @@ impl Relay {
     /// Everything has been played.
     pub fn is_quiet(&self, now: CallTime) -> bool {
         self.pacer.is_empty() && self.pacer.ahead(now) == Duration::ZERO
+    }
+
+    /// Everything has been played, and so long ago that the caller has heard it too.
+    pub fn has_been_heard(&self, now: CallTime) -> bool {
+        self.pacer.is_empty() && now.since(self.pacer.playout_end()) >= ON_THE_WAY
     }
 
     pub fn handle_timeout(&mut self, now: CallTime) {

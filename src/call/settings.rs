@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::digits::Collecting;
 use super::idle::Silence;
+use super::memory::Memory;
 use crate::turn::{Endpointing, Vad, Words};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,6 +33,9 @@ pub struct Settings {
     pub greeting: Option<Phrase>,
     /// Spoken when a service fails.
     pub apology: Phrase,
+    /// Spoken when the call could not be put through; the apology, where this has no audio.
+    #[serde(default)]
+    pub transfer_apology: Phrase,
     /// Spoken once a turn when the reply takes long, this long after the end of speech. Without
     /// audio it is left out: asking for its voice would only make the caller wait more.
     pub filler: Phrase,
@@ -38,7 +43,20 @@ pub struct Settings {
     /// From the end of the caller's speech to the apology, if nothing was heard by then.
     pub reply_deadline: Duration,
     pub silence: Silence,
-    pub dtmf_timeout: Duration,
+    /// When keyed digits are complete, unless the agent asks for other ones.
+    #[serde(default)]
+    pub digits: Collecting,
+    /// How long the carrier may take over a request to end the call or to take it elsewhere; `None`
+    /// where it cannot be asked.
+    #[serde(default)]
+    pub control: Option<Duration>,
+    /// Whether it is asked to end the call; if not, the stream is closed, and what the carrier has been
+    /// told to do after it is done.
+    #[serde(default)]
+    pub ask_to_hang_up: bool,
+    /// Of a call that was here before, with another stream.
+    #[serde(default)]
+    pub memory: Memory,
     pub lead: Duration,
     /// How long the caller's audio may stay away before the call is given up.
     pub media_timeout: Duration,

@@ -11,13 +11,29 @@ use super::Env;
 use super::problem::{Place, Problem, nearest};
 
 pub(super) struct Document<'a> {
-    file: &'a str,
-    text: &'a str,
+    pub(super) file: &'a str,
+    pub(super) text: &'a str,
     /// Where `file:` paths start.
     pub(super) folder: &'a Path,
     pub(super) env: &'a Env,
     pub(super) tables: Vec<Asked<'a>>,
+    /// What each key takes, by table and key, other kinds of a table included.
+    pub(super) shapes: Vec<(String, &'static str, Shape)>,
     problems: Vec<Problem>,
+}
+
+/// What a key takes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Shape {
+    Flag,
+    Whole(i64, i64),
+    Number(f64, f64),
+    Duration,
+    Text,
+    Words(Vec<String>),
+    List,
+    /// Free names with secret values.
+    Secrets,
 }
 
 /// A table, and the keys of it that were asked for.
@@ -27,6 +43,10 @@ pub(super) struct Asked<'a> {
     pub(super) header: Option<Range<usize>>,
     pub(super) entries: Option<&'a DeTable<'a>>,
     pub(super) keys: Vec<Cow<'a, str>>,
+    /// Keys that are or may hold secrets.
+    pub(super) hidden: Vec<String>,
+    /// Values that came neither from the file nor under a key's own name: key, value, who gave it.
+    pub(super) replaced: Vec<(&'static str, String, &'static str)>,
     pub(super) kind: Kind<'a>,
 }
 
@@ -42,7 +62,8 @@ pub(super) enum Kind<'a> {
 
 impl<'a> Asked<'a> {
     pub(super) fn new(name: String) -> Self {
-        Asked { name, header: None, entries: None, keys: Vec::new(), kind: Kind::Only }
+        let (keys, hidden, replaced) = Default::default();
+        Asked { name, header: None, entries: None, keys, hidden, replaced, kind: Kind::Only }
     }
 
     fn knows(&self, key: &str) -> bool {
@@ -88,7 +109,7 @@ impl<'a> Document<'a> {
         root: &'a DeTable<'a>,
     ) -> Self {
         let root = Asked { entries: Some(root), ..Asked::new(String::new()) };
-        Document { file, text, folder, env, tables: vec![root], problems: Vec::new() }
+        Document { file, text, folder, env, tables: vec![root], shapes: Vec::new(), problems: Vec::new() }
     }
 
     /// Takes each of the values given and answers with the last that is sound; notes the others.
@@ -103,6 +124,9 @@ impl<'a> Document<'a> {
         parse: impl Fn(&Document<'a>, Given<'a>) -> Result<T, Refused>,
     ) -> Option<T> {
         let mut counts = None;
+        if hide {
+            self.tables[table].hidden.push(key.to_owned());
+        }
         for given in given {
             match parse(self, given) {
                 Ok(value) => counts = Some(value),
@@ -117,11 +141,18 @@ impl<'a> Document<'a> {
     pub(super) fn complain(&mut self, table: usize, key: &str, why: String, help: String) {
         let table = &self.tables[table];
         let value = table.entries.and_then(|entries| entries.get(key)).map(Spanned::span);
+        let hidden = table.hidden.iter().any(|hidden| hidden == key);
+        let text = value.clone().filter(|_| !hidden).map(|span| excerpt(self.text, span));
         let place = match value.or(table.header.clone()) {
             Some(span) => Place::in_text(self.file, self.text, span),
             None => Place::File { file: self.file.to_owned() },
         };
-        self.problems.push(Problem { place, text: None, why, help });
+        self.problems.push(Problem {
+            place,
+            text: text.filter(|text| !text.contains(['@', '?'])),
+            why,
+            help,
+        });
     }
 
     /// The keys that a table would be asked for by this reader, who finds it empty.
@@ -185,8 +216,8 @@ impl<'a> Document<'a> {
                 (Place::in_text(self.file, self.text, value.span()), excerpt(self.text, value.span()), refers)
             }
         };
-        // A URL in the wrong place may have a password before its `@`.
-        let hide = hide || text.contains('@');
+        // A URL in the wrong place may have a password before its `@`, or a key behind its `?`.
+        let hide = hide || text.contains(['@', '?']);
         let text = (refers || !hide).then_some(text);
         let subject = match (&text, refers && !refused.reference) {
             (None, _) => "the value".to_owned(),
@@ -293,7 +324,7 @@ fn known_keys(what: &str, keys: &[Cow<'_, str>]) -> String {
 }
 
 /// A piece of a text for a message: one line, not too long, nothing that moves a cursor.
-fn excerpt(text: &str, span: Range<usize>) -> String {
+pub(super) fn excerpt(text: &str, span: Range<usize>) -> String {
     let whole = text.get(span).unwrap_or_default();
     let line = whole.lines().next().unwrap_or_default();
     let mut shown: String =

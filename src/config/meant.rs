@@ -27,8 +27,20 @@ pub struct Server {
     pub public_url: Option<String>,
     pub deploy_id: String,
     pub drain: Duration,
+    /// Spoken to who is still there then; empty for none.
+    pub drain_goodbye: String,
     /// Worker threads; 0 is one a core.
     pub threads: usize,
+    /// `None` where something in front terminates TLS.
+    pub tls: Option<Tls>,
+}
+
+/// Two PEM files; they may change at any time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// The certificate and its chain.
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +79,7 @@ pub struct Twilio {
     pub token: TokenCheck,
     /// The account's secret at Twilio.
     pub auth_token: Option<Secret>,
+    pub api: CarrierApi,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +94,52 @@ pub enum TokenCheck {
     /// Says so and lets the call in.
     Warn,
     Enforce,
+}
+
+/// Twilio's REST API, by which calls are ended and taken elsewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CarrierApi {
+    /// Where it begins, without a slash at its end.
+    pub url: String,
+    /// For a whole request.
+    pub timeout: Duration,
+    /// `None`: that of the call.
+    pub account_sid: Option<String>,
+    /// `None`: it cannot be asked.
+    pub credentials: Option<Credentials>,
+    pub hangup: Hangup,
+    pub transfer: Transfer,
+}
+
+/// How a call ends that the bot ends, where Twilio can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    Rest,
+    /// By closing the stream: the TwiML behind `<Connect>` says what comes next.
+    Close,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// Of the account.
+    AuthToken(Secret),
+    /// One of the account's keys, which can be revoked alone.
+    ApiKey { sid: String, secret: Secret },
+}
+
+/// How a call is put through to somebody else: TwiML's `<Dial>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Whom the other side sees; `None` for the caller.
+    pub caller_id: Option<String>,
+    /// How long it rings.
+    pub timeout: Duration,
+    /// The URL that is asked what comes next.
+    pub action: Option<String>,
+    /// The URL that is told how the other side's call goes on.
+    pub status_callback: Option<String>,
+    /// Spoken where the call could not be put through.
+    pub apology: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -109,8 +168,12 @@ pub struct Turn {
     pub greeting: String,
     /// An utterance is taken as finished after this long, whatever the line sounds like.
     pub max_utterance: Duration,
-    /// Digits are taken as complete after this long without another, or at `#`.
+    /// Digits are taken as complete after this long without another…
     pub dtmf_timeout: Duration,
+    /// …or as soon as there are so many…
+    pub dtmf_num_digits: usize,
+    /// …or at this key.
+    pub dtmf_finish_on_key: Option<char>,
 }
 
 /// Languages whose words for "go on" and "stop" are shipped.

@@ -9,21 +9,29 @@
 //! the list of keys, ranges and meanings, each said once.
 
 mod agents;
+mod carrier;
 mod defaults;
 mod document;
+mod masked;
 mod meant;
+mod origin;
 mod problem;
 mod resolve;
+mod schema;
 mod services;
 mod values;
 mod vendors;
 mod written;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use masked::masked;
 pub use meant::*;
+pub use origin::{Entry, Origin};
 pub use problem::{Place, Problem, Problems};
+pub use schema::schema;
 
 /// The file that ships with voxgate, and what counts where there is none.
 pub const SHIPPED: &str = include_str!("../../gateway.toml");
@@ -61,6 +69,33 @@ impl Source {
             Source::Default => SHIPPED_NAME.to_owned(),
         }
     }
+
+    /// What is written there.
+    pub fn text(&self) -> Result<Cow<'_, str>, Problems> {
+        match self {
+            Source::File(path) => {
+                let read = std::fs::read_to_string(path).map(Cow::Owned);
+                read.map_err(|error| Problems::unreadable(&self.name(), &error))
+            }
+            Source::Text { text, .. } => Ok(Cow::Borrowed(text)),
+            Source::Default => Ok(Cow::Borrowed(SHIPPED)),
+        }
+    }
+
+    /// Where relative paths start.
+    fn folder(&self) -> &Path {
+        match self {
+            Source::File(path) => path.parent().unwrap_or(Path::new("")),
+            Source::Text { .. } | Source::Default => Path::new(""),
+        }
+    }
+}
+
+/// Every value that holds, in the order of the keys, and where it comes from. Secrets are masked.
+pub fn print(source: &Source, env: &Env) -> Result<Vec<Entry>, Problems> {
+    let name = source.name();
+    let text = source.text()?;
+    resolve::examine(&name, &text, source.folder(), env, |_, doc| origin::entries(doc))
 }
 
 /// `--config`, else `VOXGATE_CONFIG`, else `gateway.toml` in the working folder, else the built-in.
@@ -76,15 +111,8 @@ fn find_in(folder: &Path, cli: Option<&Path>, env: &Env) -> Source {
 
 /// Reads a configuration: the environment first, then the file, then the defaults.
 pub fn load(source: Source, env: &Env) -> Result<Config, Problems> {
-    match source {
-        Source::File(path) => {
-            let name = path.display().to_string();
-            let text = std::fs::read_to_string(&path).map_err(|e| Problems::unreadable(&name, &e))?;
-            resolve::resolve(&name, &text, path.parent().unwrap_or(Path::new("")), env)
-        }
-        Source::Text { name, text } => resolve::resolve(&name, &text, Path::new(""), env),
-        Source::Default => resolve::resolve(SHIPPED_NAME, SHIPPED, Path::new(""), env),
-    }
+    let text = source.text()?;
+    resolve::resolve(&source.name(), &text, source.folder(), env)
 }
 
 #[cfg(test)]
@@ -178,7 +206,9 @@ mod tests {
         let tables = ["", "upstreams", "dialogue"];
         let sections = ["stt", "agent", "tts", "bot"];
         let known = doc.known().filter(|(table, key)| {
-            !(tables[..2].contains(table) || *table == tables[2] && sections.contains(key))
+            !(tables[..2].contains(table)
+                || *table == tables[2] && sections.contains(key)
+                || [("twilio", "transfer"), ("server", "tls")].contains(&(*table, *key)))
         });
         let (_, alternatives) = alternatives();
         let is_alternative = |table: &str, key: &str| {
@@ -189,11 +219,25 @@ mod tests {
         let known: BTreeSet<_> = known.map(|(table, key)| (table.to_owned(), key.to_owned())).collect();
         assert_eq!(shown(true), known);
 
-        let optional =
-            ["token", "url", "upstream", "path", "headers", "voice", "subprotocol", "apology_audio"];
+        let optional = [
+            "cert",
+            "key",
+            "token",
+            "url",
+            "upstream",
+            "path",
+            "headers",
+            "voice",
+            "subprotocol",
+            "apology_audio",
+        ];
+        let of_twilio =
+            ["account_sid", "api_key_sid", "api_key_secret", "caller_id", "action", "status_callback"];
         for (table, key) in known.difference(&shown(false)) {
             assert!(
-                optional.contains(&key.as_str()) || is_alternative(table, key),
+                optional.contains(&key.as_str())
+                    || of_twilio.contains(&key.as_str())
+                    || is_alternative(table, key),
                 "{key} in [{table}] has a default and is commented out"
             );
         }

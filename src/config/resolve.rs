@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::carrier::carrier;
 use super::document::{Document, Refused};
 use super::meant::*;
 use super::problem::{Place, Problem, Problems};
@@ -20,6 +21,17 @@ const ADDRESS: &str = "an address such as \"0.0.0.0:8080\"";
 const MOST_SYNTAX_ERRORS: usize = 5;
 
 pub(super) fn resolve(file: &str, text: &str, folder: &Path, env: &Env) -> Result<Config, Problems> {
+    examine(file, text, folder, env, |config, _| config)
+}
+
+/// The same, for who wants to know what was asked for on the way.
+pub(super) fn examine<T>(
+    file: &str,
+    text: &str,
+    folder: &Path,
+    env: &Env,
+    look: impl FnOnce(Config, &Document<'_>) -> T,
+) -> Result<T, Problems> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // What could be read is a guess, and would bring problems that are not there.
@@ -27,8 +39,9 @@ pub(super) fn resolve(file: &str, text: &str, folder: &Path, env: &Env) -> Resul
     }
     let mut doc = Document::new(file, text, folder, env, root.get_ref());
     let config = config(&mut Table::root(&mut doc));
+    let seen = look(config, &doc);
     match doc.finish() {
-        problems if problems.is_empty() => Ok(config),
+        problems if problems.is_empty() => Ok(seen),
         problems => Err(Problems::sorted(problems)),
     }
 }
@@ -38,9 +51,22 @@ fn syntax(file: &str, text: &str, errors: Vec<toml::de::Error>) -> Vec<Problem> 
         place: Place::in_text(file, text, error.span().unwrap_or(0..0)),
         text: None,
         why: format!("not TOML: {}", error.message().replace('\n', " ")),
-        help: "nothing else was looked at".to_owned(),
+        help: format!("{}; nothing else was looked at", cure(error.message())),
     };
     errors.into_iter().take(MOST_SYNTAX_ERRORS).map(problem).collect()
+}
+
+/// What to do about an error of the parser.
+fn cure(message: &str) -> &'static str {
+    let cures = [
+        ("duplicate key", "keep one of the two"),
+        ("must be quoted", "put the value into quotes"),
+        ("with no value", "write it as key = value"),
+        ("basic string", "end the string with its quote"),
+        ("literal string", "end the string with its quote"),
+    ];
+    let known = cures.iter().find(|(part, _)| message.contains(part));
+    known.map_or("compare it with the gateway.toml that ships", |(_, cure)| cure)
 }
 
 pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
@@ -71,6 +97,7 @@ fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
         s.trim().parse().map_err(|_| Refused::from("is not a port"))
     }) {
         listen.set_port(port);
+        t.replaced("listen", format!("{:?}", listen.to_string()), "PORT");
     }
     Server {
         listen,
@@ -81,8 +108,25 @@ fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
             .parsed("deploy_id", "a word such as \"2026-11-22-a\"", |s| Ok(values::header_word(s)?))
             .unwrap_or(default.deploy_id),
         drain: t.duration("drain", secs(0, 24 * 3600)).unwrap_or(default.drain),
+        drain_goodbye: t.text("drain_goodbye").unwrap_or(default.drain_goodbye),
         threads: t.count("threads", 0..=1024).unwrap_or(default.threads),
+        tls: t.section("tls", tls),
     }
+}
+
+fn tls(t: &mut Table<'_, '_>) -> Option<Tls> {
+    let (cert, key) = (t.place("cert"), t.place("key"));
+    for (one, other) in [("cert", "key"), ("key", "cert")] {
+        if t.has(one) && !t.has(other) {
+            let why = format!("`{one}` in [server.tls] needs `{other}` beside it");
+            t.complain(
+                one,
+                why,
+                format!("give the file of the {}", if one == "key" { "certificate" } else { "private key" }),
+            );
+        }
+    }
+    cert.zip(key).map(|(cert, key)| Tls { cert, key })
 }
 
 fn admin(t: &mut Table<'_, '_>, default: Admin, server: &Server) -> Admin {
@@ -122,16 +166,8 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
         let why = "`token` in [twilio] is \"enforce\", and the TwiML of the app bears no tokens";
         t.complain("token", why.to_owned(), "write twiml = \"serve\", or token = \"off\"".to_owned());
     }
-    // The file that ships names this variable, and it may be unset.
-    let auth_token = match t.as_written("auth_token") {
-        Some("env:TWILIO_AUTH_TOKEN") => {
-            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
-        }
-        None if !t.has("auth_token") => {
-            t.variable("TWILIO_AUTH_TOKEN", "a secret", |s| Ok(Secret(s.to_owned())))
-        }
-        _ => t.secret("auth_token"),
-    };
+    let auth_token = t.secret_in("auth_token", "TWILIO_AUTH_TOKEN");
+    let api = carrier(t, default.api, server.public_url.as_deref(), auth_token.as_ref());
     let fallback_twiml = t
         .parsed("fallback_twiml", "TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"", |s| {
             Ok(values::twiml(s)?)
@@ -152,6 +188,7 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
         fallback_twiml,
         token: token.unwrap_or(default.token),
         auth_token,
+        api,
     };
     // The gateway answers these two itself, so nothing else may be there. The other two may be one.
     for (key, path, own) in [
@@ -214,6 +251,10 @@ fn turn(t: &mut Table<'_, '_>, default: Turn) -> Turn {
         greeting: t.text("greeting").unwrap_or(default.greeting),
         max_utterance: t.duration("max_utterance", secs(2, 300)).unwrap_or(default.max_utterance),
         dtmf_timeout: t.duration("dtmf_timeout", millis(100, 60_000)).unwrap_or(default.dtmf_timeout),
+        dtmf_num_digits: t.count("dtmf_num_digits", 1..=64).unwrap_or(default.dtmf_num_digits),
+        dtmf_finish_on_key: t
+            .parsed("dtmf_finish_on_key", "one of 0-9, *, #, A-D, or \"\" for none", |s| Ok(values::key(s)?))
+            .unwrap_or(default.dtmf_finish_on_key),
     }
 }
 
@@ -394,13 +435,17 @@ pub(super) mod tests {
             ),
             (
                 "[twilio]\npath = \"/ws?x=1\"",
-                "2:8: `path` in [twilio]: `\"/ws?x=1\"` has a query or a fragment; \
+                "2:8: `path` in [twilio]: the value has a query or a fragment; \
                  write a path such as \"/ws/twilio-media\"",
             ),
             (
                 "[twilio]\nstream_ended = \"/ws/twilio-media\"",
                 "2:16: `stream_ended` in [twilio] is the same as `path`, which the gateway answers itself; \
                  give each its own path",
+            ),
+            (
+                "[server.tls]\nkey = \"key.pem\"",
+                "2:7: `key` in [server.tls] needs `cert` beside it; give the file of the certificate",
             ),
             // References.
             (
@@ -420,11 +465,11 @@ pub(super) mod tests {
             (
                 "[turn]\neou_ms = \n",
                 "2:10: not TOML: string values must be quoted, expected literal string; \
-                 nothing else was looked at",
+                 put the value into quotes; nothing else was looked at",
             ),
             (
                 "[turn]\n[log]\nformat = \"text\"\nformat = \"text\"",
-                "4:1: not TOML: duplicate key; nothing else was looked at",
+                "4:1: not TOML: duplicate key; keep one of the two; nothing else was looked at",
             ),
         ] {
             assert_eq!(check(text, &[]), Err(format!("gateway.toml:{said}")), "{text}");

@@ -62,6 +62,16 @@ pub(super) fn flag(text: &str) -> Result<bool, Refusal> {
     }
 }
 
+/// A key of a telephone; none, where that is written.
+pub(super) fn key(text: &str) -> Result<Option<char>, Refusal> {
+    let mut keys = text.chars();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) if key.is_ascii_digit() || "*#ABCD".contains(key) => Ok(Some(key)),
+        _ => Err("is not a key"),
+    }
+}
+
 pub(super) fn listen(text: &str) -> Result<SocketAddr, Refusal> {
     text.parse().map_err(|_| "is not an IP address with a port")
 }
@@ -240,6 +250,18 @@ mod tests {
             if let Ok(meant) = meant {
                 assert_eq!(duration(&show(meant)), Ok(meant), "shown as {}", show(meant));
             }
+        }
+    }
+
+    #[test]
+    fn a_key_is_one_of_a_telephone() {
+        for (text, meant) in
+            [("#", Ok(Some('#'))), ("7", Ok(Some('7'))), ("A", Ok(Some('A'))), ("", Ok(None))]
+        {
+            assert_eq!(key(text), meant, "{text}");
+        }
+        for bad in ["##", "a", "w", " ", "é"] {
+            assert_eq!(key(bad), Err("is not a key"), "{bad}");
         }
     }
 

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::document::{Asked, Document, Given, Kind, Refused, join, type_of};
+use super::document::{Asked, Document, Given, Kind, Refused, Shape, join, type_of};
 use super::meant::Secret;
+use super::problem::nearest;
 use super::values;
 
 /// Keys that the environment may set, by table and key, and under which names.
-const FROM_ENVIRONMENT: [(&str, &str, &[&str]); 5] = [
+pub(super) const FROM_ENVIRONMENT: [(&str, &str, &[&str]); 5] = [
     ("server", "deploy_id", &["DEPLOY_ID"]),
     ("turn", "eou_ms", &["EOU_MS", "EoU_MS"]),
     ("turn", "barge_in", &["BARGE_IN"]),
@@ -41,6 +42,7 @@ impl<'d, 'a> Table<'d, 'a> {
 
 impl<'a> Table<'_, 'a> {
     pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        self.shape(key, Shape::Flag);
         self.get(key, "true or false", |given| match given {
             Given::Environment(_, text) => values::flag(text).map_err(Refused::from),
             Given::Written(value) => value.get_ref().as_bool().ok_or_else(|| type_of(value.get_ref())),
@@ -49,6 +51,7 @@ impl<'a> Table<'_, 'a> {
 
     pub(super) fn whole(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+        self.shape(key, Shape::Whole(*range.start(), *range.end()));
         self.get(key, &wanted, |given| within(whole(given)?, &range))
     }
 
@@ -60,12 +63,14 @@ impl<'a> Table<'_, 'a> {
 
     pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
         let wanted = format!("a number from {} to {}", range.start(), range.end());
+        self.shape(key, Shape::Number(*range.start(), *range.end()));
         self.get(key, &wanted, |given| within(number(given)?, &range))
     }
 
     pub(super) fn millis(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<Duration> {
         let wanted = format!("a whole number of milliseconds from {} to {}", range.start(), range.end());
         let range = i64::from(*range.start())..=i64::from(*range.end());
+        self.shape(key, Shape::Whole(*range.start(), *range.end()));
         let ms = self.get(key, &wanted, |given| within(whole(given)?, &range))?;
         u64::try_from(ms).ok().map(Duration::from_millis)
     }
@@ -77,7 +82,8 @@ impl<'a> Table<'_, 'a> {
     ) -> Option<Duration> {
         let (from, to) = (values::show(*range.start()), values::show(*range.end()));
         let wanted = format!("a duration from \"{from}\" to \"{to}\"");
-        self.parsed(key, &wanted, |text| within(values::duration(text)?, &range))
+        self.shape(key, Shape::Duration);
+        self.parsed_as(key, &wanted, |text| within(values::duration(text)?, &range))
     }
 
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
@@ -92,10 +98,18 @@ impl<'a> Table<'_, 'a> {
         later: &[&str],
     ) -> Option<T> {
         let listed: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-        self.parsed(key, &listed.join(" or "), |text| match words.iter().find(|(word, _)| *word == text) {
+        self.shape(key, Shape::Words(words.iter().map(|(word, _)| (*word).to_owned()).collect()));
+        let wanted = listed.join(" or ");
+        self.parsed_as(key, &wanted, |text| match words.iter().find(|(word, _)| *word == text) {
             Some((_, meant)) => Ok(*meant),
             None if later.contains(&text) => Err(Refused::from("is not in this version yet")),
-            None => Err(Refused::from("is not one of its words")),
+            None => match nearest(text, words.iter().map(|(word, _)| *word)) {
+                Some(near) => {
+                    let help = format!("did you mean {near:?}? write {wanted}");
+                    Err(Refused::because("is not one of its words", help))
+                }
+                None => Err(Refused::from("is not one of its words")),
+            },
         })
     }
 
@@ -133,6 +147,16 @@ impl<'a> Table<'_, 'a> {
         wanted: &str,
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Option<T> {
+        self.shape(key, Shape::Text);
+        self.parsed_as(key, wanted, parse)
+    }
+
+    fn parsed_as<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Result<T, Refused>,
+    ) -> Option<T> {
         let given = self.given(key);
         self.doc.judge(self.index, key, given, wanted, false, |doc, given| parse(&doc.string(given)?))
     }
@@ -144,6 +168,7 @@ impl<'a> Table<'_, 'a> {
         wanted: &str,
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Option<T> {
+        self.shape(key, Shape::Text);
         let given = self.given(key);
         self.doc.judge(self.index, key, given, wanted, true, |doc, given| parse(&doc.string(given)?))
     }
@@ -164,6 +189,15 @@ impl<'a> Table<'_, 'a> {
         })
     }
 
+    /// The same for a file that may come, go and change: whoever uses it looks.
+    pub(super) fn place(&mut self, key: &'static str) -> Option<PathBuf> {
+        let folder = self.doc.folder;
+        self.parsed(key, "the path of a file", |text| match text {
+            "" => Err(Refused::from("is empty")),
+            text => Ok(folder.join(text)),
+        })
+    }
+
     /// A folder that need not be there yet, as a path like [`Table::path`]'s; empty for none.
     pub(super) fn folder(&mut self, key: &'static str) -> Option<Option<PathBuf>> {
         let folder = self.doc.folder;
@@ -177,6 +211,22 @@ impl<'a> Table<'_, 'a> {
         })
     }
 
+    /// A secret that a variable holds unless the file says otherwise. The variable may be unset, even
+    /// where the file names it: the file that ships does.
+    pub(super) fn secret_in(&mut self, key: &'static str, variable: &'static str) -> Option<Secret> {
+        let said = self.as_written(key);
+        if self.has(key) && said.and_then(|said| said.strip_prefix("env:")) != Some(variable) {
+            return self.secret(key);
+        }
+        self.shape(key, Shape::Text);
+        self.asked().hidden.push(key.to_owned());
+        let secret = self.doc.env.get(variable).filter(|secret| !secret.is_empty())?;
+        if said.is_none() {
+            self.replaced(key, "\"***\"".to_owned(), variable);
+        }
+        Some(Secret(secret.clone()))
+    }
+
     /// A list of strings, each noted by itself if it is wrong.
     pub(super) fn list<T>(
         &mut self,
@@ -184,6 +234,7 @@ impl<'a> Table<'_, 'a> {
         wanted: &str,
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Option<Vec<T>> {
+        self.shape(key, Shape::List);
         let items = self.get(key, &format!("a list: [{wanted}, …]"), |given| match given {
             Given::Written(value) => value.get_ref().as_array().ok_or_else(|| type_of(value.get_ref())),
             Given::Environment(..) => Err(Refused::from("cannot be a list")),
@@ -220,6 +271,7 @@ impl<'a> Table<'_, 'a> {
         wanted: &str,
         check: impl Fn(&str, &str) -> Result<(), Refused>,
     ) -> Vec<(String, Secret)> {
+        self.shape(key, Shape::Secrets);
         self.section(key, |table| {
             let entries = table.asked().entries.into_iter().flatten();
             let secrets = entries.filter_map(|(name, value)| {
@@ -253,6 +305,11 @@ impl<'a> Table<'_, 'a> {
         self.doc.judge(self.index, "", given, wanted, false, |doc, given| parse(&doc.string(given)?))
     }
 
+    /// Notes that a key has this value, whatever the file says, and who gave it.
+    pub(super) fn replaced(&mut self, key: &'static str, value: String, by: &'static str) {
+        self.asked().replaced.push((key, value, by));
+    }
+
     /// The string of a key as it stands in the file.
     pub(super) fn as_written(&mut self, key: &'static str) -> Option<&'a str> {
         self.given(key);
@@ -275,6 +332,11 @@ impl<'a> Table<'_, 'a> {
 
     fn asked(&mut self) -> &mut Asked<'a> {
         &mut self.doc.tables[self.index]
+    }
+
+    fn shape(&mut self, key: &'static str, shape: Shape) {
+        let name = self.asked().name.clone();
+        self.doc.shapes.push((name, key, shape));
     }
 
     fn open(&mut self, key: Cow<'a, str>, given: Vec<Given<'a>>) -> Table<'_, 'a> {

@@ -1,16 +1,17 @@
-//! The admin listener: `/metrics`, `/readyz`, `/healthz`. Kept apart from the public one, so that it
-//! can stay on loopback.
+//! The admin listener: `/metrics`, `/readyz`, `/healthz`, and commands to the gateway. Kept apart from
+//! the public one, so that it can stay on loopback.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 
 use super::gateway::Gateway;
+use super::reload::Live;
 
-pub(super) struct Admin(pub(super) Arc<Gateway>);
+pub(super) struct Admin(pub(super) Arc<Live>);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -18,38 +19,54 @@ const TEXT: &str = "text/plain; charset=utf-8";
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
-        if !self.is_allowed(&head.headers) {
+        let gateway = self.0.gateway();
+        if !is_allowed(&gateway, &head.headers) {
             return answer(StatusCode::UNAUTHORIZED, TEXT, "a token is needed: Authorization: Bearer …\n");
         }
         match head.uri.path() {
             "/metrics" => {
-                answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", &self.0.metrics.text())
+                answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", &gateway.metrics.text())
             }
-            "/readyz" => match self.not_ready() {
+            "/readyz" => match not_ready(&gateway) {
                 Some(why) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, why),
                 None => answer(StatusCode::OK, TEXT, "ready\n"),
             },
+            "/upgrade" if head.method == Method::POST => match gateway.upgrade.begin().await {
+                Ok(pid) => {
+                    let said = format!("process {pid} takes over; this one ends with its last call\n");
+                    answer(StatusCode::OK, TEXT, &said)
+                }
+                Err(why) => answer(StatusCode::CONFLICT, TEXT, &format!("not upgraded: {why}\n")),
+            },
+            "/reload" if head.method == Method::POST => match self.0.reload().await {
+                Ok(done) => answer(StatusCode::OK, TEXT, &format!("{done}\n")),
+                Err(why) => {
+                    answer(StatusCode::UNPROCESSABLE_ENTITY, TEXT, &format!("not reloaded:\n{why}\n"))
+                }
+            },
             "/healthz" => answer(StatusCode::OK, TEXT, "ok\n"),
-            _ => answer(StatusCode::NOT_FOUND, TEXT, "here are /metrics, /readyz and /healthz\n"),
+            _ => answer(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "here are /metrics, /readyz, /healthz, POST /reload and POST /upgrade\n",
+            ),
         }
     }
 }
 
-impl Admin {
-    fn is_allowed(&self, headers: &http::HeaderMap) -> bool {
-        let Some(token) = &self.0.config.admin.token else { return true };
-        let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
-        given.strip_prefix(b"Bearer ").is_some_and(|given| same(given, token.0.as_bytes()))
-    }
+fn is_allowed(gateway: &Gateway, headers: &http::HeaderMap) -> bool {
+    let Some(token) = &gateway.config.admin.token else { return true };
+    let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
+    given.strip_prefix(b"Bearer ").is_some_and(|given| same(given, token.0.as_bytes()))
+}
 
-    fn not_ready(&self) -> Option<&'static str> {
-        if self.0.is_draining() {
-            Some("draining: no new calls are taken\n")
-        } else if self.0.calls.active() >= self.0.config.limits.max_calls {
-            Some("full: [limits] max_calls are under way\n")
-        } else {
-            None
-        }
+fn not_ready(gateway: &Gateway) -> Option<&'static str> {
+    if gateway.is_draining() {
+        Some("draining: no new calls are taken\n")
+    } else if gateway.calls.active() >= gateway.config.limits.max_calls {
+        Some("full: [limits] max_calls are under way\n")
+    } else {
+        None
     }
 }
 

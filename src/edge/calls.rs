@@ -12,7 +12,7 @@ const GREETED: usize = 20_000;
 
 pub(super) struct Calls {
     active: AtomicUsize,
-    limit: usize,
+    limit: AtomicUsize,
     gauge: IntGauge,
     greeted: Mutex<Greeted>,
 }
@@ -28,20 +28,29 @@ pub(super) struct Place(Arc<Calls>);
 
 impl Calls {
     pub(super) fn new(limit: usize, gauge: IntGauge) -> Arc<Calls> {
-        Arc::new(Calls { active: AtomicUsize::new(0), limit, gauge, greeted: Mutex::default() })
+        Arc::new(Calls {
+            active: AtomicUsize::new(0),
+            limit: AtomicUsize::new(limit),
+            gauge,
+            greeted: Mutex::default(),
+        })
     }
 
     pub(super) fn active(&self) -> usize {
         self.active.load(Ordering::SeqCst)
     }
 
+    /// Calls above it go on; no new ones are taken until there are fewer.
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::SeqCst);
+    }
+
     /// A place for a new call, unless all are taken.
     pub(super) fn enter(self: &Arc<Calls>) -> Option<Place> {
+        let limit = self.limit.load(Ordering::SeqCst);
         let entered = self
             .active
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |active| {
-                (active < self.limit).then_some(active + 1)
-            })
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |active| (active < limit).then_some(active + 1))
             .is_ok();
         entered.then(|| {
             self.gauge.inc();

@@ -6,63 +6,118 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 use super::calls::Calls;
+use super::handover::Handovers;
 use super::phrases::Phrases;
-use super::serve::StartError;
+use super::serve::{StartError, carrier};
 use super::tapes;
 use super::tokens::Tokens;
-use crate::call::{Hearing, Mode, Phrase, Settings, Silence};
-use crate::config::{self, Config};
+use super::upgrade::Upgrade;
+use crate::call::{Collecting, FinishOn, Hearing, Memory, Mode, Phrase, Settings, Silence};
+use crate::config::{self, Config, Hangup};
 use crate::observe::Metrics;
 use crate::tape::Tapes;
 use crate::turn::{Endpointing, Vad, Words};
-use crate::upstream::{Bot, Services};
+use crate::upstream::{Bot, Carrier, Services};
 
 pub(super) struct Gateway {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) calls: Arc<Calls>,
-    pub(super) tokens: Tokens,
-    pub(super) services: Services,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) services: Arc<Services>,
     /// Who conducts the calls, where they are relayed.
     pub(super) bot: Option<Bot>,
-    pub(super) phrases: Phrases,
+    /// Who ends calls and takes them elsewhere, where it can be asked.
+    pub(super) carrier: Option<Arc<Carrier>>,
+    pub(super) handovers: Handovers,
+    pub(super) phrases: Arc<Phrases>,
     words: Arc<Words>,
     /// `None` where calls are not recorded.
     pub(super) tapes: Option<Tapes>,
     /// Set when no new calls are taken any more.
-    draining: AtomicBool,
+    draining: Arc<AtomicBool>,
     /// Requests and tunnels under way.
-    pub(super) requests: AtomicUsize,
+    pub(super) requests: Arc<AtomicUsize>,
+    /// Turns true when the last callers are to be told goodbye.
+    goodbye: watch::Sender<bool>,
     /// Turns true when the last calls must go.
     hang_up: watch::Sender<bool>,
-    request_ids: RequestIds,
+    request_ids: Arc<RequestIds>,
+    pub(super) upgrade: Arc<Upgrade>,
 }
 
 impl Gateway {
     pub(super) fn new(
         config: Config,
         metrics: Arc<Metrics>,
-        services: Services,
+        services: Arc<Services>,
     ) -> Result<Gateway, StartError> {
         metrics.calls_capacity.set(config.limits.max_calls as i64);
         Ok(Gateway {
             calls: Calls::new(config.limits.max_calls, metrics.calls_active.clone()),
-            bot: match &config.dialogue.mode {
-                config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
-                config::Mode::Echo | config::Mode::Dialogue { .. } => None,
-            },
-            tokens: Tokens::new(&config.twilio, metrics.clone()),
-            phrases: Phrases::new(&config)?,
+            bot: bot(&config)?,
+            carrier: carrier(&config, &metrics)?,
+            handovers: Handovers::default(),
+            tokens: Arc::new(Tokens::new(&config.twilio, metrics.clone())),
+            phrases: Arc::new(Phrases::new(&config)?),
             words: Arc::new(words(&config)),
             tapes: tapes::open(&config.recording, &metrics),
             services,
-            draining: AtomicBool::new(false),
-            requests: AtomicUsize::new(0),
+            draining: Arc::default(),
+            requests: Arc::default(),
+            goodbye: watch::Sender::new(false),
             hang_up: watch::Sender::new(false),
-            request_ids: RequestIds::new(),
+            request_ids: Arc::new(RequestIds::new()),
+            upgrade: Arc::new(Upgrade::new()),
             config,
             metrics,
         })
+    }
+
+    /// The same process under another configuration. What is under way is known to both.
+    pub(super) fn succeeded_by(
+        &self,
+        config: Config,
+        services: Arc<Services>,
+    ) -> Result<Gateway, StartError> {
+        let metrics = self.metrics.clone();
+        let old = &self.config;
+        let same_twilio = old.twilio == config.twilio && old.server.public_url == config.server.public_url;
+        let same_phrases = same_twilio && old.dialogue == config.dialogue && old.turn == config.turn;
+        Ok(Gateway {
+            calls: self.calls.clone(),
+            bot: bot(&config)?,
+            carrier: match same_twilio {
+                true => self.carrier.clone(),
+                false => carrier(&config, &metrics)?,
+            },
+            handovers: self.handovers.clone(),
+            tokens: match same_twilio {
+                true => self.tokens.clone(),
+                false => Arc::new(Tokens::new(&config.twilio, metrics.clone())),
+            },
+            phrases: match same_phrases {
+                true => self.phrases.clone(),
+                false => Arc::new(Phrases::new(&config)?),
+            },
+            words: Arc::new(words(&config)),
+            tapes: self.tapes.clone(),
+            services,
+            draining: self.draining.clone(),
+            requests: self.requests.clone(),
+            goodbye: self.goodbye.clone(),
+            hang_up: self.hang_up.clone(),
+            request_ids: self.request_ids.clone(),
+            upgrade: self.upgrade.clone(),
+            config,
+            metrics,
+        })
+    }
+
+    /// From now on its configuration counts.
+    pub(super) fn takes_over(&self) {
+        self.calls.set_limit(self.config.limits.max_calls);
+        self.metrics.calls_capacity.set(self.config.limits.max_calls as i64);
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -78,6 +133,14 @@ impl Gateway {
     pub(super) fn under_way(&self) -> usize {
         let tapes = self.tapes.as_ref().map_or(0, Tapes::open);
         self.calls.active() + self.requests.load(Ordering::SeqCst) + tapes
+    }
+
+    pub(super) fn say_goodbye(&self) {
+        self.goodbye.send_replace(true);
+    }
+
+    pub(super) fn goodbye(&self) -> watch::Receiver<bool> {
+        self.goodbye.subscribe()
     }
 
     pub(super) fn hang_up_all(&self) {
@@ -101,6 +164,7 @@ impl Gateway {
         Settings {
             greeting: greets.then(|| self.phrases.greeting()),
             apology: self.phrases.apology(),
+            transfer_apology: self.phrases.transfer_apology(),
             filler: self.phrases.filler(),
             silence: Silence {
                 prompt: self.phrases.idle_prompt(),
@@ -110,6 +174,13 @@ impl Gateway {
             ..settings
         }
     }
+}
+
+fn bot(config: &Config) -> Result<Option<Bot>, StartError> {
+    Ok(match &config.dialogue.mode {
+        config::Mode::Relay { bot, subprotocol } => Some(Bot::new(bot, subprotocol.as_deref())?),
+        config::Mode::Echo | config::Mode::Dialogue { .. } => None,
+    })
 }
 
 /// What the configuration means to a call: all but the phrases, which need a voice.
@@ -151,10 +222,18 @@ fn settings_with(config: &Config, words: Arc<Words>) -> Settings {
         dedup_window: turn.dedup_window,
         greeting: None,
         apology: Phrase::default(),
+        transfer_apology: Phrase::default(),
         filler: Phrase::default(),
         filler_after: dialogue.filler_after,
         reply_deadline: dialogue.reply_deadline,
-        dtmf_timeout: turn.dtmf_timeout,
+        digits: Collecting {
+            num_digits: turn.dtmf_num_digits,
+            finish_on: turn.dtmf_finish_on_key.map_or(FinishOn::Nothing, FinishOn::Key),
+            timeout: turn.dtmf_timeout,
+        },
+        control: config.twilio.api.credentials.as_ref().map(|_| config.twilio.api.timeout),
+        ask_to_hang_up: config.twilio.api.hangup == Hangup::Rest,
+        memory: Memory::default(),
         lead: playout.lead,
         media_timeout: limits.media_timeout,
     }

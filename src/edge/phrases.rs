@@ -7,10 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use bytes::Bytes;
-use pingora::server::ShutdownWatch;
-use pingora::services::background::BackgroundService;
 use tracing::{info, warn};
 
 use super::gateway::Gateway;
@@ -27,6 +24,7 @@ pub(super) struct Phrases {
     filler: ArcSwap<Phrase>,
     idle_prompt: ArcSwap<Phrase>,
     goodbye: ArcSwap<Phrase>,
+    transfer_apology: ArcSwap<Phrase>,
 }
 
 impl Phrases {
@@ -49,6 +47,7 @@ impl Phrases {
             filler: ArcSwap::default(),
             idle_prompt: ArcSwap::from_pointee(spoken_later(&turn.idle_prompt_text)),
             goodbye: ArcSwap::from_pointee(spoken_later(&turn.idle_hangup_text)),
+            transfer_apology: ArcSwap::default(),
         })
     }
 
@@ -69,6 +68,11 @@ impl Phrases {
         Phrase::clone(&self.goodbye.load())
     }
 
+    /// Without audio until it has been rendered.
+    pub(super) fn transfer_apology(&self) -> Phrase {
+        Phrase::clone(&self.transfer_apology.load())
+    }
+
     pub(super) fn apology(&self) -> Phrase {
         Phrase::clone(&self.apology.load())
     }
@@ -84,48 +88,42 @@ fn read_audio(file: &Path) -> Result<Bytes, String> {
 }
 
 /// Renders the phrases in the background, and tries again until it has worked.
-pub(super) struct Rendering(pub(super) Arc<Gateway>);
-
-#[async_trait]
-impl BackgroundService for Rendering {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        if !matches!(self.0.config.dialogue.mode, Mode::Dialogue { .. }) {
-            return;
-        }
-        let services = &self.0.services;
-        let phrases = &self.0.phrases;
-        let config = &self.0.config;
-        let recorded = config.dialogue.apology_audio.is_some();
-        let apology = if recorded { "" } else { &config.dialogue.apology };
-        let turn = &config.turn;
-        let idle_prompt = turn.idle_prompt.map_or("", |_| &turn.idle_prompt_text);
-        let goodbye = turn.idle_hangup.map_or("", |_| &turn.idle_hangup_text);
-        for (name, text, place) in [
-            ("idle_prompt", idle_prompt, &phrases.idle_prompt),
-            ("idle_hangup", goodbye, &phrases.goodbye),
-            ("greeting", config.turn.greeting.as_str(), &phrases.greeting),
-            ("apology", apology, &phrases.apology),
-            ("filler", config.dialogue.filler.as_str(), &phrases.filler),
-        ] {
-            let mut told = false;
-            while !text.is_empty() {
-                match services.render(text).await {
-                    Ok(audio) => {
-                        info!(phrase = name, ms = audio.len() / 8, "PHRASE_RENDERED");
-                        place.store(Arc::new(Phrase { text: text.to_owned(), audio: Bytes::from(audio) }));
-                        break;
-                    }
-                    Err(failure) if !told => {
-                        told = true;
-                        warn!(phrase = name, why = failure.why, "PHRASE_NOT_RENDERED");
-                    }
-                    Err(_) => {}
+pub(super) async fn render(gateway: Arc<Gateway>) {
+    if !matches!(gateway.config.dialogue.mode, Mode::Dialogue { .. }) {
+        return;
+    }
+    let services = &gateway.services;
+    let phrases = &gateway.phrases;
+    let config = &gateway.config;
+    let recorded = config.dialogue.apology_audio.is_some();
+    let apology = if recorded { "" } else { &config.dialogue.apology };
+    let turn = &config.turn;
+    let idle_prompt = turn.idle_prompt.map_or("", |_| &turn.idle_prompt_text);
+    let goodbye = turn.idle_hangup.map_or("", |_| &turn.idle_hangup_text);
+    let transfer_apology = gateway.carrier.as_ref().map_or("", |_| &config.twilio.api.transfer.apology);
+    for (name, text, place) in [
+        ("greeting", turn.greeting.as_str(), &phrases.greeting),
+        ("apology", apology, &phrases.apology),
+        ("filler", config.dialogue.filler.as_str(), &phrases.filler),
+        ("idle_prompt", idle_prompt, &phrases.idle_prompt),
+        ("idle_hangup", goodbye, &phrases.goodbye),
+        ("transfer_apology", transfer_apology, &phrases.transfer_apology),
+    ] {
+        let mut told = false;
+        while !text.is_empty() {
+            match services.render(text).await {
+                Ok(audio) => {
+                    info!(phrase = name, ms = audio.len() / 8, "PHRASE_RENDERED");
+                    place.store(Arc::new(Phrase { text: text.to_owned(), audio: Bytes::from(audio) }));
+                    break;
                 }
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY) => {}
-                    _ = shutdown.changed() => return,
+                Err(failure) if !told => {
+                    told = true;
+                    warn!(phrase = name, why = failure.why, "PHRASE_NOT_RENDERED");
                 }
+                Err(_) => {}
             }
+            tokio::time::sleep(RETRY).await;
         }
     }
 }

@@ -45,7 +45,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 pub(super) struct Proxy {
-    gateway: Arc<Gateway>,
+    pub(super) gateway: Arc<Gateway>,
     app: LoadBalancer<RoundRobin>,
     /// For tunnels, which are no requests of Pingora's.
     connector: TransportConnector,
@@ -223,6 +223,7 @@ impl Proxy {
         let public = self.gateway.config.server.public_url.as_deref();
         let proto = match public.and_then(|url| url.split_once("://")) {
             Some((scheme, _)) => HeaderValue::from_str(scheme).ok(),
+            None if self.gateway.config.server.tls.is_some() => Some(HeaderValue::from_static("https")),
             None => request.get(&FORWARDED_PROTO).cloned(),
         };
         let host = request.get(&FORWARDED_HOST).or_else(|| request.get(header::HOST)).cloned();

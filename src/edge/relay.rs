@@ -104,6 +104,8 @@ impl Talk {
             let _ = bot.send_text(message);
         }
         self.bot = Some(bot);
+        // The caller was not listened to while the bot was dialled.
+        self.relay.heard(self.now());
     }
 
     /// The bot has let the call down: the caller hears an apology, and the call ends.
@@ -112,7 +114,9 @@ impl Talk {
         self.bot_result = failure.kind.as_str();
         self.observer.event(Event::UpstreamFailed { service: Service::Agent, failure });
         let now = self.now();
-        if !self.relay.is_quiet(now) {
+        if self.relay.is_quiet(now) {
+            self.relay.finish(now);
+        } else {
             self.relay.clear(now);
         }
         self.relay.audio(&self.gateway.phrases.apology().audio, now);
@@ -120,7 +124,7 @@ impl Talk {
     }
 
     async fn run(mut self) -> (Socket, u16) {
-        let mut hang_up = self.gateway.hang_up();
+        let (mut hang_up, mut goodbye) = (self.gateway.hang_up(), self.gateway.goodbye());
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -134,6 +138,7 @@ impl Talk {
             }
             let woken = tokio::select! {
                 () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
+                () = told_to_hang_up(&mut goodbye) => Woken::HangUp,
                 received = self.socket.next() => Woken::Carrier(received),
                 received = next_of(&mut self.bot) => Woken::Bot(received),
                 () = &mut timer => Woken::Time,
@@ -143,9 +148,10 @@ impl Talk {
                 Woken::Bot(received) => self.bot(received),
                 Woken::Time => self.time_passed(),
                 Woken::HangUp => {
-                    self.finish(StopReason::Drain, GOING_AWAY, None, "the gateway is going down")
+                    self.finish(StopReason::Drain, GOING_AWAY, None, "the gateway is going down");
                 }
             }
+            self.last_words_heard();
         }
         let Talk { socket, bot, mut observer, started, end, gateway, upstream, .. } = self;
         gateway.metrics.upstream_done(
@@ -199,8 +205,12 @@ impl Talk {
             self.failed(self.upstream.failure(FailureKind::Timeout, &why));
         }
         self.relay.handle_timeout(self.now());
+    }
+
+    /// With the bot gone, the call lasts until its last words have been heard.
+    fn last_words_heard(&mut self) {
         if let Some((until, reason, code)) = self.last_words
-            && (until <= at || self.relay.is_quiet(self.now()))
+            && (until <= Instant::now() || self.relay.has_been_heard(self.now()))
         {
             self.finish(reason, code, None, "the bot has gone");
         }
@@ -332,6 +342,7 @@ impl Talk {
                 | Output::Heard(_)
                 | Output::Ask(_)
                 | Output::Say { .. }
+                | Output::Control { .. }
                 | Output::Cancel(_) => continue,
             };
             if self.socket.send_text(message).is_err() {

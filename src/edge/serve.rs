@@ -1,5 +1,6 @@
 //! Puts the parts together and runs them until they are told to stop.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,23 +8,25 @@ use std::time::Duration;
 
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::proxy::HttpProxy;
-use pingora::server::configuration::ServerConf;
-use pingora::server::{RunArgs, Server};
+use pingora::server::Server;
+use pingora::server::configuration::{Opt, ServerConf};
 use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use tracing::info;
 
 use super::admin::Admin;
 use super::gateway::Gateway;
+use super::live::LiveProxy;
 use super::patience::Patience;
-use super::phrases::Rendering;
-use super::proxy::{KEEPALIVE_SECONDS, Proxy};
-use super::shutdown::Drain;
+use super::proxy::KEEPALIVE_SECONDS;
+use super::reload::{Live, Watching};
 use super::tapes::Sweeping;
+use super::upgrade::is_successor;
+use super::{shutdown, tls};
 use crate::call::Service as SpeechService;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, Source};
 use crate::observe::Metrics;
-use crate::upstream::{Services, Unusable};
+use crate::upstream::{Carrier, Services, Unusable};
 
 /// The listener's own buffers, for each connection: a call needs no more, and larger reads and
 /// writes go past them.
@@ -44,57 +47,66 @@ pub enum StartError {
     #[error("[dialogue] apology_audio = {file:?} cannot be played: {why}")]
     Apology { file: PathBuf, why: String },
     #[error("{0}")]
+    Tls(String),
+    #[error("{0}")]
     Services(#[from] Unusable),
     #[error("the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error("no threads: {0}")]
+    Threads(std::io::Error),
     #[error("Pingora: {0}")]
     Pingora(Box<pingora::Error>),
 }
 
 /// Runs the gateway until it is stopped, and until its last call has ended.
-pub fn serve(config: Config) -> Result<(), StartError> {
-    // Pingora panics where it cannot listen; ask first.
+/// A reload reads the configuration from its source again.
+pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
+    // Pingora panics where it cannot listen; ask first. A successor is given what is in use.
     can_listen("[server] listen", config.server.listen)?;
     can_listen("[admin] listen", config.admin.listen)?;
     let metrics = Arc::new(Metrics::new()?);
-    for (name, service) in upstreams(&config) {
-        metrics.know_upstream(name, service);
-    }
-    let observed = metrics.clone();
-    let services = Services::new(&config.dialogue, move |done| {
-        observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
-    })?;
+    let services = Arc::new(services(&config, &metrics)?);
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let gateway = Arc::new(Gateway::new(config, metrics, services)?);
+    let live = Arc::new(Live::new(Gateway::new(config, metrics, services)?, source)?);
+    let gateway = live.gateway();
     let mut server = Server::new_with_opt_and_conf(
-        None,
+        Opt { upgrade: is_successor(), ..Opt::default() },
         ServerConf {
             threads,
-            grace_period_seconds: Some(0),
+            // After an upgrade: for ever, as far as Pingora is concerned.
+            grace_period_seconds: Some(u64::from(u32::MAX)),
             graceful_shutdown_timeout_seconds: Some(0),
+            upgrade_sock: gateway.upgrade.socket(),
             ..ServerConf::default()
         },
     );
-    server.bootstrap();
     let buffers = L4BufferSettings::new(L4_BUFFER, L4_BUFFER);
     let listen = gateway.config.server.listen.to_string();
-    let proxy = Proxy::new(gateway.clone()).map_err(StartError::App)?;
-    let mut app = HttpProxy::new(proxy, server.configuration.clone());
+    let mut app = HttpProxy::new(LiveProxy(live.clone()), server.configuration.clone());
     app.handle_init_modules();
     let limit = Duration::from_secs(KEEPALIVE_SECONDS) + FOR_A_HEAD;
     let mut public = Service::new("gateway".into(), Patience { app: Arc::new(app), limit });
-    public.add_listener(ListenerConfig::tcp(listen).l4_buffer(buffers));
-    let mut admin = Service::new("admin".into(), Admin(gateway.clone()));
+    let mut listener = ListenerConfig::tcp(listen).l4_buffer(buffers);
+    if let Some(files) = &gateway.config.server.tls {
+        let (settings, renewal) = tls::listen(files, gateway.metrics.clone()).map_err(StartError::Tls)?;
+        listener = listener.tls(settings);
+        server.add_service(background_service("certificate", renewal));
+    }
+    public.add_listener(listener);
+    let mut admin = Service::new("admin".into(), Admin(live.clone()));
     admin.threads = Some(1);
     admin.add_tcp(&gateway.config.admin.listen.to_string());
     server.add_service(public);
     server.add_service(admin);
-    server.add_service(background_service("phrases", Rendering(gateway.clone())));
+    server.add_service(background_service("configuration", Watching(live.clone())));
     server.add_service(background_service("tapes", Sweeping(gateway.clone())));
+    // Last of what may fail: from here on, a predecessor is on its way out.
+    server.bootstrap();
     info!(
+        pid = std::process::id(),
         listen = %gateway.config.server.listen,
         admin = %gateway.config.admin.listen,
         mode = gateway.config.dialogue.mode.as_str(),
@@ -103,12 +115,39 @@ pub fn serve(config: Config) -> Result<(), StartError> {
         deploy_id = gateway.config.server.deploy_id,
         "STARTED"
     );
-    server.run(RunArgs { shutdown_signal: Box::new(Drain(gateway)) });
-    Ok(())
+    shutdown::run(server, live).map_err(StartError::Threads)
 }
 
 fn can_listen(key: &'static str, address: SocketAddr) -> Result<(), StartError> {
-    TcpListener::bind(address).map(drop).map_err(|why| StartError::Listen { key, address, why })
+    match TcpListener::bind(address) {
+        Err(why) if !(why.kind() == ErrorKind::AddrInUse && is_successor()) => {
+            Err(StartError::Listen { key, address, why })
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// The services of a dialogue, with their metrics.
+pub(super) fn services(config: &Config, metrics: &Arc<Metrics>) -> Result<Services, StartError> {
+    for (name, service) in upstreams(config) {
+        metrics.know_upstream(name, service);
+    }
+    let observed = metrics.clone();
+    Ok(Services::new(&config.dialogue, move |done| {
+        observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
+    })?)
+}
+
+/// Who ends calls and takes them elsewhere, with its metrics; `None` where it cannot be asked.
+pub(super) fn carrier(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Carrier>>, StartError> {
+    let observed = metrics.clone();
+    let carrier = Carrier::new(config, move |done| {
+        observed.upstream_done(&done.upstream, done.service, done.result, done.seconds_to_first_byte);
+    })?;
+    if carrier.is_some() {
+        metrics.know_upstream(Carrier::NAME, SpeechService::Carrier);
+    }
+    Ok(carrier.map(Arc::new))
 }
 
 /// The upstreams of the speech services, by name and by what they are used for.

@@ -12,16 +12,19 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::calls::Place;
 use super::clock::Clock;
 use super::gateway::Gateway;
+use super::handover::Handover;
 use super::pulse::Pulse;
 use super::relay::relay;
 use super::websocket::{Close, Full, Received, Socket, Transport};
-use crate::call::{Event, Input, Job, Mode, Output, StopReason};
+use crate::call::{
+    Action, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
+};
 use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::tape::Taped;
 use crate::time::CallTime;
 use crate::turn::State;
 use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start};
-use crate::upstream::{CallIds, CallServices, Recogniser};
+use crate::upstream::{CallIds, CallServices, Carrier, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
 const INBOX: usize = 16;
@@ -93,11 +96,12 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Opened
     let deadline = Instant::now() + limit;
     let dropped = |reason: &str| gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
     let mut reader = Reader::default();
-    let mut hang_up = gateway.hang_up();
+    let (mut hang_up, mut goodbye) = (gateway.hang_up(), gateway.goodbye());
     loop {
         let received = tokio::select! {
             received = timeout_at(deadline, socket.next()) => received,
             () = told_to_hang_up(&mut hang_up) => return Err(refused(GOING_AWAY, "the gateway is going down")),
+            () = told_to_hang_up(&mut goodbye) => return Err(refused(GOING_AWAY, "the gateway is going down")),
         };
         // A peer that never pauses does not stop the clock.
         let (Ok(received), true) = (received, Instant::now() < deadline) else {
@@ -165,12 +169,16 @@ impl Drop for Request {
 
 struct Session {
     socket: Socket,
+    mode: Mode,
     call: Taped,
     reader: Reader,
     outbound: Outbound,
     observer: CallObserver,
     gateway: Arc<Gateway>,
     services: CallServices,
+    ids: Arc<CallIds>,
+    /// Where what is asked for answers to.
+    answers: mpsc::Sender<Input<'static>>,
     started: Instant,
     requests: Vec<Request>,
     /// Hears the whole call, where the recogniser is of that kind.
@@ -185,37 +193,55 @@ enum Woken {
     Received(Received),
     Answered(Input<'static>),
     Time,
+    Goodbye,
     HangUp,
 }
 
 impl Session {
     fn new(socket: Socket, start: Start, subprotocol: Option<String>, gateway: Arc<Gateway>) -> Session {
         let call_sid = start.known_as().to_owned();
-        let settings = gateway.call_settings(&call_sid);
+        let mut settings = gateway.call_settings(&call_sid);
         let labels = CallLabels { call_sid: call_sid.clone(), stream_sid: start.stream_sid.clone() };
         let transcripts = gateway.config.log.transcripts;
         let observer = CallObserver::new(gateway.metrics.clone(), labels, transcripts);
-        let mode = match settings.mode {
+        let mode = settings.mode;
+        let mode_name = match mode {
             Mode::Echo => "echo",
             Mode::Dialogue => "dialogue",
         };
-        observer.started(subprotocol.as_deref(), &start.account_sid, mode);
+        observer.started(subprotocol.as_deref(), &start.account_sid, mode_name);
+        let before = gateway.handovers.take(&call_sid);
+        if let Some(handover) = &before {
+            observer.resumed(handover.memory.turns());
+            settings.memory = handover.memory.clone();
+        }
         let call = super::tapes::taped(&gateway, &start, settings);
         let started = Instant::now();
-        let (answers, inbox) = mpsc::channel(INBOX);
         let outbound = Outbound::new(&start.stream_sid);
         let Start { stream_sid, account_sid, parameters, .. } = start;
-        let ids = CallIds { call_sid, stream_sid, account_sid, parameters };
+        let ids = Arc::new(CallIds { call_sid, stream_sid, account_sid, parameters });
+        let (services, answers, inbox) = match before {
+            Some(Handover { services, inbox, answers, .. }) => {
+                (services.for_stream(ids.clone()), answers, inbox)
+            }
+            None => {
+                let (answers, inbox) = mpsc::channel(INBOX);
+                (gateway.services.for_call(ids.clone(), answers.clone()), answers, inbox)
+            }
+        };
         Session {
             socket,
+            mode,
             call,
             reader: Reader::default(),
             outbound,
             observer,
-            services: gateway.services.for_call(ids, answers.clone()),
+            services,
+            ids,
             started,
             requests: Vec::new(),
-            recogniser: gateway.services.recognise(answers),
+            recogniser: gateway.services.recognise(answers.clone()),
+            answers,
             inbox,
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
@@ -226,6 +252,7 @@ impl Session {
     /// Runs the call to its end; the socket is still to be closed, with this code.
     async fn run(mut self) -> (Socket, u16) {
         let mut hang_up = self.gateway.hang_up();
+        let (mut goodbye, mut saying_goodbye) = (self.gateway.goodbye(), false);
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -240,6 +267,7 @@ impl Session {
             let woken = tokio::select! {
                 biased;
                 () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
+                () = told_to_hang_up(&mut goodbye), if !saying_goodbye => Woken::Goodbye,
                 received = self.socket.next() => Woken::Received(received),
                 Some(input) = self.inbox.recv(), if self.call.has_room() => Woken::Answered(input),
                 () = &mut timer => Woken::Time,
@@ -255,11 +283,20 @@ impl Session {
                 }
                 Woken::Answered(input) => self.call.handle(input, now),
                 Woken::Time => self.time_passed(now),
+                Woken::Goodbye => {
+                    saying_goodbye = true;
+                    self.say_goodbye(now);
+                }
                 Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
             }
         }
-        let Session { socket, observer, started, ending, requests, recogniser, gateway, .. } = self;
+        let Session { socket, call, observer, started, ending, requests, recogniser, gateway, .. } = self;
         drop(requests);
+        if let Some(reason) = observer.reason() {
+            let Session { services, ids, answers, inbox, .. } = self;
+            let handover = Handover { services, inbox, answers, memory: call.memory() };
+            gateway.handovers.keep(&ids.call_sid, reason, handover);
+        }
         let unheard = recogniser.map_or(0, |recogniser| recogniser.lost());
         gateway.metrics.frames_dropped.with_label_values(&["in", "stt_behind"]).inc_by(unheard / 160);
         observer.stopped(started.elapsed(), &ending);
@@ -380,6 +417,7 @@ impl Session {
                     let job = self.services.say(segment, text);
                     self.request(Job::Say { segment }, job);
                 }
+                Output::Control { number, control } => self.control(number, control),
                 Output::Cancel(job) => self.requests.retain(|request| request.job != job),
                 Output::Hangup(reason) => self.hang_up(reason),
                 Output::Event(event) => self.observe(event),
@@ -391,7 +429,11 @@ impl Session {
         if let Event::UpstreamFailed { service, failure } = &mut event
             && failure.upstream.is_empty()
         {
-            failure.upstream = self.gateway.services.upstream(*service).to_owned();
+            failure.upstream = match service {
+                Service::Carrier => Carrier::NAME,
+                Service::Stt | Service::Agent | Service::Tts => self.gateway.services.upstream(*service),
+            }
+            .to_owned();
         }
         self.observer.event(event);
     }
@@ -401,11 +443,39 @@ impl Session {
         self.requests.push(Request { job, task: tokio::spawn(work).abort_handle() });
     }
 
+    fn control(&mut self, number: u64, control: Control) {
+        // The stream with which the call would come back is refused.
+        if matches!(control, Control::SendDigits { .. }) && self.gateway.is_draining() {
+            let why = "the gateway is going down: the call could not come back".to_owned();
+            let failure = Failure { upstream: String::new(), kind: FailureKind::Busy, why };
+            let failed = Input::Failed { job: Job::Control { number }, failure };
+            return self.call.handle(failed, self.now());
+        }
+        if let Some(carrier) = self.gateway.carrier.clone() {
+            let (ids, to) = (self.ids.clone(), self.answers.clone());
+            let path = self.gateway.tokens.path_for(&ids.call_sid);
+            let job = async move { carrier.control(&ids, number, &control, &path, &to).await };
+            self.request(Job::Control { number }, job);
+        }
+    }
+
     fn hang_up(&mut self, reason: StopReason) {
         if reason == StopReason::Timeout && self.ending.detail.is_empty() {
             self.ending.carrier_code = Some(31953);
             self.ending.detail = "no audio of the caller came any more".into();
         }
+    }
+
+    /// As the agent would: once nobody is speaking, and the call ends when it was heard.
+    fn say_goodbye(&mut self, now: CallTime) {
+        if self.mode != Mode::Dialogue {
+            return self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down");
+        }
+        self.ending.close_code = Some(GOING_AWAY);
+        self.ending.detail = "the gateway is going down, and has said goodbye".into();
+        let text = self.gateway.config.server.drain_goodbye.clone();
+        self.call.handle(Input::ReplyText { turn: 0, text }, now);
+        self.call.handle(Input::ReplyEnd { turn: 0, action: Action::Hangup }, now);
     }
 
     fn must_fit(&mut self, sent: Result<(), Full>) {

@@ -1,43 +1,100 @@
 //! Stopping without cutting a call. Pingora's own SIGTERM closes the listener at once and sleeps a
 //! fixed time; ours goes on listening (so that `/readyz` can say 503), waits for what is under way,
-//! and stops as soon as that is done, or when the time for it is over.
+//! and stops as soon as that is done, or when the time for it is over. After an upgrade the same is
+//! done behind closed listeners: the successor has them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use pingora::server::{ExecutionPhase, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::gateway::Gateway;
+use super::reload::Live;
 
 /// How often what is under way is counted.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long calls may take to say goodbye once they must.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// How long the spoken goodbye may take, with what is being said before it.
+const GOODBYE: Duration = Duration::from_secs(20);
+/// How long sockets may take to close once they must.
+const CLOSING: Duration = Duration::from_secs(3);
+/// A connection that was accepted last may have its request still under way to us.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-pub(super) struct Drain(pub(super) Arc<Gateway>);
+/// Runs the server to its end.
+pub(super) fn run(server: Server, live: Arc<Live>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut phases = server.watch_execution_phase();
+    let watch = Drain(live.clone());
+    let server = std::thread::Builder::new()
+        .name("server".into())
+        .spawn(move || server.run(RunArgs { shutdown_signal: Box::new(watch) }))?;
+    // Pingora sleeps after an upgrade, for as long as a call may last; this thread leaves with the last.
+    let handed_over = runtime.block_on(async {
+        loop {
+            match phases.recv().await {
+                Ok(ExecutionPhase::ShutdownGracePeriod) => break true,
+                Ok(ExecutionPhase::Terminated) | Err(RecvError::Closed) => break false,
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+            }
+        }
+    });
+    if handed_over {
+        live.gateway().upgrade.tidy();
+        runtime.block_on(Drain(live).finish());
+    } else {
+        let _ = server.join();
+    }
+    Ok(())
+}
+
+struct Drain(Arc<Live>);
 
 #[async_trait]
 impl ShutdownSignalWatch for Drain {
     async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+        let (Ok(mut signals), Ok(mut quit)) = (Signals::new(), signal(SignalKind::quit())) else {
             warn!("signals cannot be received: only SIGKILL stops this process");
             return std::future::pending().await;
         };
-        either(&mut terminate, &mut interrupt).await;
-        self.drain(&mut terminate, &mut interrupt).await;
-        ShutdownSignal::FastShutdown
+        // A successor is the service's main process from now on.
+        tell_systemd(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
+        let upgrade = self.0.gateway().upgrade.clone();
+        loop {
+            tokio::select! {
+                () = signals.stop() => {
+                    tell_systemd(&[NotifyState::Stopping]);
+                    self.drain(&mut signals).await;
+                    return ShutdownSignal::FastShutdown;
+                }
+                () = upgrade.handed_over() => return ShutdownSignal::GracefulUpgrade,
+                _ = quit.recv() => {
+                    let upgrade = upgrade.clone();
+                    tokio::spawn(async move { upgrade.begin().await });
+                }
+            }
+        }
     }
 }
 
 impl Drain {
-    async fn drain(&self, terminate: &mut Signal, interrupt: &mut Signal) {
-        let gateway = &self.0;
+    /// What is left to do behind closed listeners.
+    async fn finish(&self) {
+        match Signals::new() {
+            Ok(mut signals) => {
+                sleep(LAST_REQUESTS).await;
+                self.drain(&mut signals).await;
+            }
+            Err(error) => warn!(%error, "signals cannot be received: the calls are cut"),
+        }
+    }
+
+    async fn drain(&self, signals: &mut Signals) {
+        let gateway = self.0.gateway();
         let allowed = gateway.config.server.drain;
         gateway.drain();
         info!(under_way = gateway.under_way(), seconds = allowed.as_secs(), "DRAIN_START");
@@ -47,28 +104,55 @@ impl Drain {
             }
         };
         let started = Instant::now();
-        let idle = tokio::select! {
-            idle = timeout(allowed, done) => idle.is_ok(),
+        let (idle, hurried) = tokio::select! {
+            idle = timeout(allowed, done) => (idle.is_ok(), false),
             // Who asks twice does not want to wait.
-            () = either(terminate, interrupt) => false,
+            () = signals.stop() => (false, true),
         };
         if !idle {
             warn!(calls = gateway.calls.active(), "DRAIN_OVER");
-            gateway.hang_up_all();
-            let gone = async {
+            let gone = || async {
                 while gateway.calls.active() > 0 {
                     sleep(LOOK).await;
                 }
             };
-            let _ = timeout(GOODBYE, gone).await;
+            if !hurried && !gateway.config.server.drain_goodbye.is_empty() {
+                gateway.say_goodbye();
+                tokio::select! {
+                    _ = timeout(GOODBYE, gone()) => {}
+                    () = signals.stop() => {}
+                }
+            }
+            gateway.hang_up_all();
+            let _ = timeout(CLOSING, gone()).await;
         }
         info!(seconds = started.elapsed().as_secs(), "DRAIN_END");
     }
 }
 
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Tells systemd, where that has started us.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "systemd cannot be told");
+    }
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Signals { terminate, interrupt })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

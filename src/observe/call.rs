@@ -13,6 +13,10 @@ use crate::twilio::codes;
 /// Between two lines about what a recogniser guesses.
 const GUESS_LINES: Duration = Duration::from_millis(250);
 
+/// Why nothing comes of a transfer, or of digits that are to be sent.
+const NO_CONTROL: &str = "Twilio's REST API is needed for it: set [twilio] auth_token (TWILIO_AUTH_TOKEN), or \
+                          api_key_sid and api_key_secret";
+
 /// What every line of a call bears.
 #[derive(Clone, Debug)]
 pub struct CallLabels {
@@ -47,6 +51,7 @@ pub struct CallObserver {
     reason: Option<StopReason>,
     /// When a guess of the recogniser was logged last.
     guessed_at: Option<Instant>,
+    every_guess: bool,
 }
 
 impl CallObserver {
@@ -66,13 +71,31 @@ impl CallObserver {
             dropped: 0,
             reason: None,
             guessed_at: None,
+            every_guess: false,
         }
+    }
+
+    /// For a call that does not happen now, and whose guesses come as fast as they are read.
+    pub fn telling_every_guess(mut self) -> CallObserver {
+        self.every_guess = true;
+        self
     }
 
     pub fn started(&self, subprotocol: Option<&str>, account_sid: &str, mode: &str) {
         let CallLabels { call_sid, stream_sid } = &self.labels;
         let subprotocol = subprotocol.unwrap_or("none");
         info!(call_sid, stream_sid, account_sid, subprotocol, mode, "WS_START");
+    }
+
+    /// The call was here before, with another stream, and goes on after so many turns.
+    pub fn resumed(&self, turns: u64) {
+        let CallLabels { call_sid, stream_sid } = &self.labels;
+        info!(call_sid, stream_sid, turns, "CALL_RESUMED");
+    }
+
+    /// Why the call has ended, once it has.
+    pub fn reason(&self) -> Option<StopReason> {
+        self.reason
     }
 
     /// Audio of the caller; counted in frames of 20 ms, whatever the payloads were.
@@ -149,7 +172,8 @@ impl CallObserver {
                 }
             }
             // A guess grows with every word: a few lines a second show it well enough.
-            Event::SttPartial { .. } if self.guessed_at.is_some_and(|at| at.elapsed() < GUESS_LINES) => {}
+            Event::SttPartial { .. }
+                if !self.every_guess && self.guessed_at.is_some_and(|at| at.elapsed() < GUESS_LINES) => {}
             Event::SttPartial { text } => {
                 self.guessed_at = Some(Instant::now());
                 let chars = text.chars().count();
@@ -252,7 +276,8 @@ impl CallObserver {
             }
             Event::BotUnplayable { why } => warn!(call_sid, stream_sid, why, "BOT_UNPLAYABLE"),
             Event::ActionIgnored { action } => {
-                warn!(call_sid, stream_sid, action, "ACTION_IGNORED");
+                let why = if action == "text" { "too much of it waits to be said" } else { NO_CONTROL };
+                warn!(call_sid, stream_sid, action, why, "ACTION_IGNORED");
             }
             Event::Ended { reason } => self.reason = Some(reason),
         }

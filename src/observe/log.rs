@@ -9,11 +9,14 @@ use tracing_subscriber::{Layer, fmt};
 
 use crate::config::LogFormat;
 
+/// Pingora says at INFO what we say better, and at WARN and ERROR what a client did wrong, or that a
+/// successor waits for its sockets.
+const LEVELS: &str = "info,pingora_core=warn,pingora_core::server::transfer_fd=off,pingora_proxy=error,\
+                      symphonia=error";
+
 /// Starts the log. A second call changes nothing.
 pub fn init(format: LogFormat) {
-    // Pingora says at INFO what we say better, and at WARN and ERROR what a client did wrong.
-    let levels = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=warn,pingora_proxy=error,symphonia=error"));
+    let levels = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LEVELS));
     let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
     let layer = match format {
         LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),

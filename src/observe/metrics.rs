@@ -158,6 +158,10 @@ pub struct Metrics {
     pub recording_bytes: IntCounter,
     pub recording_folder_bytes: IntGauge,
     pub stream_status: IntCounterVec,
+    certificate: IntGaugeVec,
+    pub config_generation: IntGauge,
+    pub config_reloaded: IntGauge,
+    pub config_reloaded_at: IntGauge,
     twiml_findings: IntCounterVec,
     twiml_fallbacks: IntCounterVec,
     stream_tokens: IntCounterVec,
@@ -287,6 +291,21 @@ impl Metrics {
                 "Stream status callbacks of the carrier, by event.",
                 &["event"],
             )?,
+            config_generation: new
+                .gauge("config_generation", "Configurations since the start, the first included.")?,
+            config_reloaded: new.gauge(
+                "config_last_reload_successful",
+                "0 after a reload that failed: the configuration before it counts.",
+            )?,
+            config_reloaded_at: new.gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "When the configuration was last read.",
+            )?,
+            certificate: new.gauges(
+                "tls_certificate_not_after_timestamp_seconds",
+                "When the certificate of the public listener expires, by its first name.",
+                &["name"],
+            )?,
             twiml_findings: new.counters(
                 "twiml_lint_findings_total",
                 "What was wrong with TwiML of the app, by rule.",
@@ -354,6 +373,12 @@ impl Metrics {
         self.http_duration.with_label_values(&[route.as_str()]).observe(seconds);
     }
 
+    /// The certificate in use, from now on.
+    pub fn certificate(&self, name: &str, not_after: i64) {
+        self.certificate.reset();
+        self.certificate.with_label_values(&[name]).set(not_after);
+    }
+
     pub fn twiml_finding(&self, rule: Rule) {
         self.twiml_findings.with_label_values(&[rule.as_str()]).inc();
     }
@@ -400,6 +425,10 @@ impl New<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         self.register(IntGauge::new(name, help)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {

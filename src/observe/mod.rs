@@ -3,7 +3,9 @@
 mod call;
 mod log;
 mod metrics;
+mod timeline;
 
 pub use call::{CallLabels, CallObserver, Ending};
 pub use log::init as init_log;
 pub use metrics::{HandshakeResult, Metrics, Route, TwimlFallback};
+pub use timeline::Timeline;

@@ -134,6 +134,11 @@ impl<'t> Answers<'t> {
             JobWord::Transcribe(utterance) => self.transcript(question, utterance),
             JobWord::Ask(turn) => self.reply(question, turn),
             JobWord::Say(segment) => self.speech(question, segment),
+            // As the carrier does nearly always; what becomes of the stream then is its own matter.
+            JobWord::Control(number) => {
+                self.origins.made_up += 1;
+                vec![(question.at + USUAL, Input::Controlled { number })]
+            }
         }
     }
 
@@ -286,6 +291,7 @@ impl Questions {
             }
             Entry::Ask { turn, text } => question(JobWord::Ask(*turn), text, at),
             Entry::Say { segment, text } => question(JobWord::Say(*segment), text, at),
+            Entry::Control { number, what } => question(JobWord::Control(*number), what, at),
             _ => None,
         }
     }

@@ -3,11 +3,15 @@
 //! entries go to the end, and words stand for closed sets.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Action, Failure, FailureKind, Input, Job, Output, StopReason};
+use crate::call::{
+    Action, Control, Destination, Failure, FailureKind, FinishOn, Gather, Input, Job, Keys, Output,
+    StopReason,
+};
 use crate::time::CallTime;
 
 /// One record. The order of these is the format: add at the end, remove nothing.
@@ -87,6 +91,18 @@ pub enum Entry<'a> {
     End,
     /// The rest of the call is missing, for this reason.
     Cut(#[serde(borrow)] Cow<'a, str>),
+
+    // Since voxgate asks the carrier.
+    /// The call was told that the carrier does what it was asked for.
+    Controlled {
+        number: u64,
+    },
+    /// The call asked for it, in these words.
+    Control {
+        number: u64,
+        #[serde(borrow)]
+        what: Cow<'a, str>,
+    },
 }
 
 /// [`Action`], for the tape.
@@ -96,6 +112,7 @@ pub enum ActionWord {
     Hangup,
     Transfer(String),
     SendDigits(String),
+    Gather { num_digits: Option<u64>, finish_on: Option<String>, timeout_ms: Option<u64> },
 }
 
 /// [`Job`], for the tape.
@@ -104,6 +121,7 @@ pub enum JobWord {
     Transcribe(u64),
     Ask(u64),
     Say(u64),
+    Control(u64),
 }
 
 impl From<Job> for JobWord {
@@ -112,6 +130,7 @@ impl From<Job> for JobWord {
             Job::Transcribe { utterance } => JobWord::Transcribe(utterance),
             Job::Ask { turn } => JobWord::Ask(turn),
             Job::Say { segment } => JobWord::Say(segment),
+            Job::Control { number } => JobWord::Control(number),
         }
     }
 }
@@ -122,6 +141,7 @@ impl From<JobWord> for Job {
             JobWord::Transcribe(utterance) => Job::Transcribe { utterance },
             JobWord::Ask(turn) => Job::Ask { turn },
             JobWord::Say(segment) => Job::Say { segment },
+            JobWord::Control(number) => Job::Control { number },
         }
     }
 }
@@ -131,8 +151,16 @@ impl From<&Action> for ActionWord {
         match action {
             Action::None => ActionWord::None,
             Action::Hangup => ActionWord::Hangup,
-            Action::Transfer { to } => ActionWord::Transfer(to.clone()),
-            Action::SendDigits { digits } => ActionWord::SendDigits(digits.clone()),
+            Action::Transfer { to } => ActionWord::Transfer(to.to_string()),
+            Action::SendDigits { digits } => ActionWord::SendDigits(digits.as_str().to_owned()),
+            Action::Gather(Gather { num_digits, finish_on, timeout }) => ActionWord::Gather {
+                num_digits: num_digits.map(|n| n as u64),
+                finish_on: finish_on.map(|finish_on| match finish_on {
+                    FinishOn::Key(key) => key.to_string(),
+                    FinishOn::Nothing => String::new(),
+                }),
+                timeout_ms: timeout.map(|timeout| timeout.as_millis() as u64),
+            },
         }
     }
 }
@@ -142,8 +170,20 @@ impl From<&ActionWord> for Action {
         match action {
             ActionWord::None => Action::None,
             ActionWord::Hangup => Action::Hangup,
-            ActionWord::Transfer(to) => Action::Transfer { to: to.clone() },
-            ActionWord::SendDigits(digits) => Action::SendDigits { digits: digits.clone() },
+            // What an older version took for a number, and this one does not, is nothing to be done.
+            ActionWord::Transfer(to) => {
+                Destination::parse(to).map_or(Action::None, |to| Action::Transfer { to })
+            }
+            ActionWord::SendDigits(digits) => {
+                Keys::parse(digits).map_or(Action::None, |digits| Action::SendDigits { digits })
+            }
+            ActionWord::Gather { num_digits, finish_on, timeout_ms } => Action::Gather(Gather {
+                num_digits: num_digits.map(|n| n as usize),
+                finish_on: finish_on
+                    .as_ref()
+                    .map(|key| key.chars().next().map_or(FinishOn::Nothing, FinishOn::Key)),
+                timeout: timeout_ms.map(Duration::from_millis),
+            }),
         }
     }
 }
@@ -167,6 +207,7 @@ impl<'a> Entry<'a> {
                 Entry::Speech { segment: *segment, audio: Cow::Borrowed(audio) }
             }
             Input::SpeechEnd { segment } => Entry::SpeechEnd { segment: *segment },
+            Input::Controlled { number } => Entry::Controlled { number: *number },
             Input::Failed { job, failure } => Entry::Failed {
                 job: (*job).into(),
                 upstream: failure.upstream.clone(),
@@ -206,6 +247,7 @@ impl<'a> Entry<'a> {
                 Input::Speech { segment: *segment, audio: Bytes::copy_from_slice(audio) }
             }
             Entry::SpeechEnd { segment } => Input::SpeechEnd { segment: *segment },
+            Entry::Controlled { number } => Input::Controlled { number: *number },
             Entry::Failed { job, upstream, kind, why } => Input::Failed {
                 job: (*job).into(),
                 failure: Failure { upstream: upstream.clone(), kind: failure_kind(kind), why: why.clone() },
@@ -227,6 +269,14 @@ impl<'a> Entry<'a> {
             Output::Forget => Entry::Forget,
             Output::Ask(question) => Entry::Ask { turn: question.turn, text: Cow::Borrowed(&question.text) },
             Output::Say { segment, text } => Entry::Say { segment: *segment, text: Cow::Borrowed(text) },
+            Output::Control { number, control } => {
+                let what = match control {
+                    Control::Hangup => Cow::Borrowed("hangup"),
+                    Control::Transfer { to } => Cow::Owned(format!("transfer {to}")),
+                    Control::SendDigits { digits } => Cow::Owned(format!("send_digits {}", digits.as_str())),
+                };
+                Entry::Control { number: *number, what }
+            }
             Output::Cancel(job) => Entry::Cancel((*job).into()),
             Output::Hangup(reason) => Entry::Hangup(Cow::Borrowed(reason.as_str())),
             Output::Heard(_) | Output::Event(_) => return None,
@@ -240,6 +290,7 @@ impl<'a> Entry<'a> {
             Entry::Transcript { utterance, .. } => Some(JobWord::Transcribe(*utterance)),
             Entry::ReplyText { turn, .. } | Entry::ReplyEnd { turn, .. } => Some(JobWord::Ask(*turn)),
             Entry::Speech { segment, .. } | Entry::SpeechEnd { segment } => Some(JobWord::Say(*segment)),
+            Entry::Controlled { number } => Some(JobWord::Control(*number)),
             Entry::Failed { job, .. } => Some(*job),
             _ => None,
         }
@@ -253,6 +304,7 @@ impl<'a> Entry<'a> {
             Entry::Transcript { .. }
                 | Entry::ReplyEnd { .. }
                 | Entry::SpeechEnd { .. }
+                | Entry::Controlled { .. }
                 | Entry::Failed { .. }
         )
     }
@@ -269,6 +321,7 @@ impl<'a> Entry<'a> {
                 | Entry::Forget
                 | Entry::Ask { .. }
                 | Entry::Say { .. }
+                | Entry::Control { .. }
                 | Entry::Cancel(_)
                 | Entry::Hangup(_)
         )

@@ -34,7 +34,7 @@ pub use header::{CallIds, Header};
 pub use record::Damage;
 pub use recorder::{Done, Recorder, Tapes};
 pub use reel::{Tape, Unreadable};
-pub use replay::{Origins, Outcome, Step, replay};
+pub use replay::{Origins, Outcome, Step, replay, simulate};
 pub use taped::Taped;
 
 /// How the file begins, for people and for `file`.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::entry::{Entry, encode};
@@ -80,6 +80,13 @@ impl Tapes {
 
     /// Begins a tape. Needs a tokio runtime around it; the disk is touched by the tape's own task.
     pub fn start(&self, header: Header, now: SystemTime) -> Recorder {
+        let (recorder, writer, blocks) = self.tape(header, now);
+        tokio::spawn(writer.run(blocks));
+        recorder
+    }
+
+    /// Both ends of a tape.
+    fn tape(&self, header: Header, now: SystemTime) -> (Recorder, Writer, mpsc::Receiver<Piece>) {
         let (to, blocks) = mpsc::channel(BLOCKS);
         self.0.open.fetch_add(1, Ordering::SeqCst);
         let mut block = MAGIC.to_vec();
@@ -99,7 +106,6 @@ impl Tapes {
                 cut: None,
             },
         };
-        tokio::spawn(writer.run(blocks));
         let mut recorder = Recorder {
             block,
             since: CallTime::ZERO,
@@ -108,7 +114,7 @@ impl Tapes {
             tapes: self.0.clone(),
         };
         recorder.flush();
-        recorder
+        (recorder, writer, blocks)
     }
 }
 
@@ -219,7 +225,14 @@ impl Writer {
     async fn write(&mut self, blocks: &mut mpsc::Receiver<Piece>) -> io::Result<()> {
         let (path, file) = self.create().await?;
         self.done.path = path;
-        let mut file = tokio::fs::File::from_std(file);
+        self.pump(tokio::fs::File::from_std(file), blocks).await
+    }
+
+    async fn pump(
+        &mut self,
+        mut file: impl AsyncWrite + Unpin,
+        blocks: &mut mpsc::Receiver<Piece>,
+    ) -> io::Result<()> {
         while let Some(piece) = blocks.recv().await {
             let written = match &piece {
                 Piece::Block(block) => self.append(&mut file, block).await,
@@ -237,7 +250,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn append(&mut self, file: &mut tokio::fs::File, bytes: &[u8]) -> io::Result<()> {
+    async fn append(&mut self, file: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes).await?;
         // tokio writes behind our back, and tells only here whether that went well.
         file.flush().await?;
@@ -266,5 +279,96 @@ impl Writer {
             Err(io::ErrorKind::AlreadyExists.into())
         };
         tokio::task::spawn_blocking(create).await.map_err(io::Error::other)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::io::AsyncReadExt as _;
+
+    use super::super::Tape;
+    use super::super::tests::{header, settings};
+    use super::*;
+    use crate::call::{Hearing, Mode};
+
+    type Told = Arc<Mutex<Vec<Done>>>;
+
+    fn tapes() -> (Tapes, Told) {
+        let told = Told::default();
+        let tell = told.clone();
+        (Tapes::new(Path::new("nowhere"), move |done| tell.lock().unwrap().push(done)), told)
+    }
+
+    fn start(tapes: &Tapes) -> (Recorder, Writer, mpsc::Receiver<Piece>) {
+        let header = header(&settings(Mode::Echo, Hearing::Utterances));
+        tapes.tape(header, SystemTime::UNIX_EPOCH)
+    }
+
+    /// The caller's audio for so many seconds.
+    fn talk(recorder: &mut Recorder, seconds: u64) {
+        for frame in 0..seconds * 50 {
+            let input = Input::Media { payload: &[0x90; 160], timestamp_ms: None };
+            recorder.input(&input, CallTime::from_millis(frame * 20));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_cuts_the_tape_and_holds_nobody_up() {
+        let (tapes, _) = tapes();
+        let (mut recorder, mut writer, mut blocks) = start(&tapes);
+        let (disk, mut head) = tokio::io::duplex(16);
+        let pump = tokio::spawn(async move {
+            let pumped = writer.pump(disk, &mut blocks).await;
+            (pumped, writer)
+        });
+        talk(&mut recorder, 600);
+        let waiting = tapes.0.waiting.load(Ordering::SeqCst);
+        assert!(waiting <= BLOCKS * (BLOCK + 400), "{waiting} bytes wait");
+        assert!(recorder.to.is_none() && recorder.block.is_empty());
+        drop(recorder);
+        // It wakes up: what waited is written, and then why there is no more.
+        let mut written = Vec::new();
+        head.read_to_end(&mut written).await.unwrap();
+        let (pumped, writer) = pump.await.unwrap();
+        assert!(pumped.is_ok());
+        assert_eq!(writer.done.cut.as_deref(), Some("the disk does not keep up"));
+        assert_eq!(writer.done.bytes, written.len() as u64);
+        assert_eq!(tapes.0.waiting.load(Ordering::SeqCst), 0);
+        let tape = Tape::read(&written).unwrap();
+        assert!(tape.missing().unwrap().contains("the disk does not keep up"), "{:?}", tape.missing());
+        assert!(tape.entries.len() > 500, "{} entries", tape.entries.len());
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_full_cuts_the_tape() {
+        let (tapes, _) = tapes();
+        let (mut recorder, mut writer, mut blocks) = start(&tapes);
+        let (disk, mut head) = tokio::io::duplex(30_000);
+        talk(&mut recorder, 2);
+        let mut written = vec![0; 20_000];
+        let read = async {
+            head.read_exact(&mut written).await.unwrap();
+            drop(head);
+        };
+        talk(&mut recorder, 4);
+        let (pumped, ()) = tokio::join!(writer.pump(disk, &mut blocks), read);
+        assert_eq!(pumped.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        let tape = Tape::read(&written).unwrap();
+        assert!(tape.missing().unwrap().starts_with("torn off"), "{:?}", tape.missing());
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_not_there_is_told_once() {
+        let (tapes, told) = tapes();
+        let (mut recorder, writer, blocks) = start(&tapes);
+        assert_eq!(tapes.open(), 1);
+        writer.run(blocks).await;
+        talk(&mut recorder, 60);
+        drop(recorder);
+        let told = told.lock().unwrap();
+        assert_eq!((told.len(), tapes.open(), tapes.0.waiting.load(Ordering::SeqCst)), (1, 0, 0));
+        assert!(told[0].cut.as_deref().unwrap().contains("No such file"), "{told:?}");
     }
 }

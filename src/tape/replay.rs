@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use super::answers::Origins;
 use super::answers::{Answers, Question, Questions};
@@ -19,13 +20,18 @@ use super::entry::JobWord;
 use super::{Entry, Tape};
 use crate::call::{Call, Input, Output, Settings};
 use crate::time::CallTime;
-use crate::turn::State;
+use crate::turn::{Measured, State};
+
+/// Outputs that a call had made when its tape was torn off may be missing for so long.
+const LOST_WITH_A_TAPE: Duration = Duration::from_secs(1);
 
 /// One thing that happens in a replay.
 #[derive(Debug)]
 pub enum Step<'s> {
     /// The call was told something, or that time has passed.
     Told(&'s Entry<'s>),
+    /// What the detector made of the caller's audio that was just told.
+    Heard(Measured),
     /// The call did something.
     Did(&'s Output),
 }
@@ -42,30 +48,50 @@ pub struct Outcome {
     pub ended: bool,
 }
 
-/// Runs a tape with these settings and shows `each` step.
+/// Runs a tape with these settings and shows `each` step. `recorded` are the tape's own.
 pub fn replay(
     tape: &Tape<'_>,
     settings: Arc<Settings>,
     recorded: &Settings,
     each: impl FnMut(CallTime, Step<'_>),
 ) -> Outcome {
+    run(&tape.entries, settings, recorded, None, each)
+}
+
+/// A call that never was: what a caller does, from entries that nobody answered.
+pub fn simulate(
+    entries: &[(CallTime, Entry<'_>)],
+    settings: Arc<Settings>,
+    each: impl FnMut(CallTime, Step<'_>),
+) -> Outcome {
+    run(entries, settings.clone(), &settings, Some(CallTime::ZERO), each)
+}
+
+fn run(
+    entries: &[(CallTime, Entry<'_>)],
+    settings: Arc<Settings>,
+    recorded: &Settings,
+    forked: Option<CallTime>,
+    each: impl FnMut(CallTime, Step<'_>),
+) -> Outcome {
     let mut replay = Replay {
-        entries: &tape.entries,
+        entries,
         at: 0,
         matched: 0,
         call: Call::new(settings, CallTime::ZERO),
-        carrier: Carrier::of(&tape.entries),
+        carrier: Carrier::of(entries),
         questions: Questions::default(),
         pending: HashMap::new(),
         now: CallTime::ZERO,
-        forked: None,
+        forked,
         each,
     };
     replay.as_recorded();
     let mut origins = Origins::default();
     if replay.forked.is_some() {
-        let mut answers = Answers::of(&tape.entries, recorded);
-        replay.another_way(&mut answers, tape.lasted());
+        let mut answers = Answers::of(entries, recorded);
+        let end = entries.last().map_or(CallTime::ZERO, |(at, _)| *at);
+        replay.another_way(&mut answers, end);
         origins = answers.origins;
     }
     Outcome { forked: replay.forked, origins, lasted: replay.now, ended: replay.call.state() == State::Ended }
@@ -115,7 +141,7 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
                 if let Some(job) = entry.answers().filter(|_| entry.is_last_answer()) {
                     self.pending.remove(&job);
                 }
-                (self.each)(*at, Step::Told(entry));
+                self.told(entry);
                 self.outputs_as_recorded();
             }
             self.at += 1;
@@ -141,11 +167,14 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
         }
     }
 
-    /// Whether this stands next on the tape, now. What comes when the tape has been torn off cannot be
-    /// told from what came; and what a call did as it was ended stands behind that end.
+    /// Whether this stands next on the tape, now. Of a tape that was torn off the last outputs may be
+    /// lost; and what a call did as it was ended stands behind that end.
     fn is_recorded(&mut self, entry: &Entry<'_>) -> bool {
         let Some((at, index)) = self.next_recorded_output() else {
-            return !matches!(self.entries.last(), Some((_, Entry::End)));
+            let torn = |(at, entry): &(CallTime, Entry<'_>)| {
+                *entry != Entry::End && at.since(self.now) < LOST_WITH_A_TAPE
+            };
+            return self.entries.last().is_some_and(torn);
         };
         let in_time = at == self.now || {
             let mut next = self.entries[self.at..index].iter().filter(|(_, e)| !e.is_output()).skip(1);
@@ -233,7 +262,7 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
             if let Some(input) = entry.input() {
                 self.call.handle(input, now);
             }
-            (self.each)(now, Step::Told(entry));
+            self.told(entry);
         } else if answer == Some(first)
             && let Some((_, input)) = schedule.pop_first()
         {
@@ -247,6 +276,13 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
             (self.each)(now, Step::Told(&Entry::Tick));
         }
         true
+    }
+
+    fn told(&mut self, entry: &Entry<'_>) {
+        (self.each)(self.now, Step::Told(entry));
+        if let Entry::Media { .. } = entry {
+            (self.each)(self.now, Step::Heard(self.call.measured()));
+        }
     }
 
     fn hand_in(&mut self, input: Input<'_>) {

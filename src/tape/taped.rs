@@ -1,7 +1,7 @@
 //! A device in front of a call that notes what goes in and what comes out, and changes nothing.
 
 use super::Recorder;
-use crate::call::{Call, Input, Output};
+use crate::call::{Call, Input, Memory, Output};
 use crate::time::CallTime;
 use crate::turn::State;
 
@@ -18,6 +18,10 @@ impl Taped {
 
     pub fn state(&self) -> State {
         self.call.state()
+    }
+
+    pub fn memory(&self) -> Memory {
+        self.call.memory()
     }
 
     pub fn has_room(&self) -> bool {

@@ -12,8 +12,8 @@ use super::entry::{decode, encode};
 use super::{CallIds, Entry, Header, MAGIC, Outcome, Step, Tape, Unreadable, record, replay};
 use crate::audio::SILENCE;
 use crate::call::{
-    Action, Call, Failure, FailureKind, Hearing, Input, Job, Mode, Output, Phrase, Settings, Silence,
-    StopReason,
+    Action, Call, Collecting, Destination, Failure, FailureKind, FinishOn, Gather, Hearing, Input, Job, Keys,
+    Memory, Mode, Output, Phrase, Settings, Silence, StopReason,
 };
 use crate::time::{CallTime, FRAME};
 use crate::turn::{Endpointing, State, Vad, Words};
@@ -37,13 +37,17 @@ pub(super) fn settings(mode: Mode, hearing: Hearing) -> Settings {
         filler: Phrase::default(),
         filler_after: ms(1_500),
         reply_deadline: ms(6_000),
-        dtmf_timeout: ms(2_000),
+        transfer_apology: Phrase::default(),
+        digits: Collecting::default(),
+        control: None,
+        ask_to_hang_up: true,
+        memory: Memory::default(),
         lead: ms(100),
         media_timeout: ms(30_000),
     }
 }
 
-fn header(settings: &Settings) -> Header {
+pub(super) fn header(settings: &Settings) -> Header {
     let parameters = BTreeMap::from([("token".to_owned(), "t0p".to_owned())]);
     let ids =
         CallIds { call_sid: "CA1".into(), stream_sid: "MZ1".into(), account_sid: "AC1".into(), parameters };
@@ -140,6 +144,7 @@ impl World {
                 Output::Cancel(job) => {
                     self.coming.retain(|_, input| Entry::of_input(input).answers() != Some(job.into()));
                 }
+                Output::Control { .. } => {}
                 Output::Forget | Output::Heard(_) | Output::Hangup(_) | Output::Event(_) => {}
             }
         }
@@ -280,12 +285,20 @@ fn input() -> impl Strategy<Value = Input<'static>> {
         any::<u64>().prop_map(|utterance| Job::Transcribe { utterance }),
         any::<u64>().prop_map(|turn| Job::Ask { turn }),
         any::<u64>().prop_map(|segment| Job::Say { segment }),
+        any::<u64>().prop_map(|number| Job::Control { number }),
     ];
     let action = prop_oneof![
         Just(Action::None),
         Just(Action::Hangup),
-        text().prop_map(|to| Action::Transfer { to }),
-        text().prop_map(|digits| Action::SendDigits { digits }),
+        "[+][1-9][0-9]{3,14}|sip:[a-z]{1,9}|client:[a-z]{1,9}"
+            .prop_map(|to| Action::Transfer { to: Destination::parse(&to).unwrap() }),
+        "[0-9w#*]{1,32}".prop_map(|digits| Action::SendDigits { digits: Keys::parse(&digits).unwrap() }),
+        (any::<Option<usize>>(), any::<Option<Option<char>>>(), prop::option::of(0u64..99_999)).prop_map(
+            |(num_digits, key, ms)| {
+                let finish_on = key.map(|key| key.map_or(FinishOn::Nothing, FinishOn::Key));
+                Action::Gather(Gather { num_digits, finish_on, timeout: ms.map(Duration::from_millis) })
+            }
+        ),
     ];
     let audio = || prop::collection::vec(any::<u8>(), 0..400);
     let leaked = |bytes: Vec<u8>| -> &'static [u8] { Vec::leak(bytes) };
@@ -302,6 +315,7 @@ fn input() -> impl Strategy<Value = Input<'static>> {
         (any::<u64>(), audio())
             .prop_map(|(segment, audio)| Input::Speech { segment, audio: Bytes::from(audio) }),
         any::<u64>().prop_map(|segment| Input::SpeechEnd { segment }),
+        any::<u64>().prop_map(|number| Input::Controlled { number }),
         (job, kind, text(), text()).prop_map(|(job, kind, upstream, why)| {
             Input::Failed { job, failure: Failure { upstream, kind, why } }
         }),

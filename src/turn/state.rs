@@ -50,6 +50,8 @@ pub enum Why {
     NothingSaid,
     /// The agent had nothing to say.
     EmptyReply,
+    /// What the agent wanted done could not be done.
+    ActionFailed,
     /// The reply was cut at the longest time allowed, or could not be finished.
     Failed,
     /// The call is over.
@@ -70,6 +72,7 @@ impl Why {
             Why::BargeIn => "barge_in",
             Why::NothingSaid => "nothing_said",
             Why::EmptyReply => "empty_reply",
+            Why::ActionFailed => "action_failed",
             Why::Failed => "failed",
             Why::Stopped => "stopped",
         }

@@ -6,9 +6,11 @@ pub mod codes;
 pub mod lint;
 mod message;
 mod outbound;
+pub mod rest;
 pub mod signature;
 mod status;
 mod token;
+pub mod twiml;
 mod voice;
 
 pub use message::{Malformed, MediaFormat, Message, Reader, Start};

@@ -29,6 +29,11 @@ impl CallServices {
         Self { services, ids, to, conversation }
     }
 
+    /// The same services, for a call that comes back with another stream. What the agent kept stays.
+    pub fn for_stream(self, ids: impl Into<Arc<CallIds>>) -> Self {
+        Self { ids: ids.into(), ..self }
+    }
+
     /// Has an utterance (μ-law) recognised: one `Transcript`, or `Failed`.
     pub fn transcribe(
         &self,

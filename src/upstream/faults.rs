@@ -308,6 +308,7 @@ fn question() -> crate::call::Question {
         dtmf: None,
         interrupted: false,
         heard: String::new(),
+        action_failed: None,
         deadline_ms: 1,
     }
 }

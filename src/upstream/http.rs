@@ -224,7 +224,7 @@ pub(super) fn header(text: &str) -> HeaderValue {
     HeaderValue::try_from(sendable).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-fn no_connection(error: &reqwest::Error, limits: &Upstream) -> (Owner, String) {
+pub(super) fn no_connection(error: &reqwest::Error, limits: &Upstream) -> (Owner, String) {
     let cause = root_cause(error);
     if error.is_timeout() {
         (Owner::Network, format!("no connection within {}", seconds(limits.connect_timeout)))

@@ -9,6 +9,7 @@ mod agent;
 mod answer;
 mod bot;
 mod call;
+mod carrier;
 mod deepgram;
 mod elevenlabs;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use tokio::time::timeout;
 
 pub use self::bot::{Bot, BotStream};
 pub use self::call::CallServices;
+pub use self::carrier::Carrier;
 pub use self::http::Unusable;
 pub use self::observed::Observation;
 pub use self::stream::Recogniser;
@@ -149,6 +151,8 @@ impl Services {
             Service::Stt => hearing.upstream(),
             Service::Agent => agent.upstream(),
             Service::Tts => tts.wire.upstream(),
+            // No service of a dialogue's.
+            Service::Carrier => "",
         })
     }
 

@@ -31,3 +31,8 @@ until grep -q ready "$folder/ready"; do sleep 0.1; done
 "$voxgate" run --config "$folder/gateway.toml" 2>"$folder/log" &
 until grep -q PHRASE_RENDERED "$folder/log"; do sleep 0.1; done
 "$voxgate" call "ws://127.0.0.1:$((port + 1))/ws/twilio-media" --calls "${1:-10}" --duration "${2:-60s}"
+# Where the time went, on average.
+curl -sf "http://127.0.0.1:$((port + 2))/metrics" | awk -F'[{}" ]+' '
+  /^voxgate_turn_stage_seconds_sum/ { sum[$3] = $NF }
+  /^voxgate_turn_stage_seconds_count/ { count[$3] = $NF }
+  END { for (stage in sum) if (count[stage]) printf "%-12s %7.1f ms\n", stage, 1000 * sum[stage] / count[stage] }'

@@ -8,12 +8,13 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::stream::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, connect};
 
-use crate::world::{Gateway, TcpApp, Wire, free_port, until};
+use crate::world::hearing::assert_alike;
+use crate::world::{Bot, Gateway, MediaStream, TcpApp, Wire, free_port, until, voice};
 
-type Call = WebSocket<MaybeTlsStream<TcpStream>>;
+pub type Call = WebSocket<MaybeTlsStream<TcpStream>>;
 
 /// A call that has begun: the gateway has logged its `nth` WS_START.
-fn call(gateway: &Gateway, nth: usize) -> Call {
+pub fn call(gateway: &Gateway, nth: usize) -> Call {
     let (mut call, _) = connect(gateway.media()).unwrap();
     let MaybeTlsStream::Plain(stream) = call.get_ref() else { unreachable!("ws:// is plain") };
     stream.set_read_timeout(Some(crate::world::SOON)).unwrap();
@@ -31,20 +32,28 @@ fn call(gateway: &Gateway, nth: usize) -> Call {
 }
 
 /// Says something, and hears it: the gateway under test echoes what was said once it is over.
-fn is_alive(call: &mut Call, word: u8) {
-    use base64::Engine as _;
-    let payload = |byte| base64::engine::general_purpose::STANDARD.encode([byte; 160]);
-    let (said, silence) = (payload(word), payload(0xff));
-    for (payload, frames) in [(&said, 10), (&silence, 30)] {
-        let media = json!({
-            "event": "media", "streamSid": "MZ1",
-            "media": {"track": "inbound", "chunk": "1", "timestamp": "0", "payload": payload},
-        });
+pub fn is_alive(call: &mut Call, word: u8) {
+    for (byte, frames) in [(word, 10), (0xff, 30)] {
         for _ in 0..frames {
-            call.send(Message::text(media.to_string())).unwrap();
+            call.send(media(byte)).unwrap();
         }
     }
+    let said = payload(word);
     while !call.read().unwrap().to_text().is_ok_and(|text| text.contains(&said)) {}
+}
+
+fn payload(byte: u8) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode([byte; 160])
+}
+
+/// A frame of this byte.
+pub fn media(byte: u8) -> Message {
+    let media = json!({
+        "event": "media", "streamSid": "MZ1",
+        "media": {"track": "inbound", "chunk": "1", "timestamp": "0", "payload": payload(byte)},
+    });
+    Message::text(media.to_string())
 }
 
 /// Reads on to the close frame: its code.
@@ -142,6 +151,22 @@ fn after_the_deadline_the_rest_is_hung_up() {
     let told = told.unwrap_or(stop);
     assert_eq!((&told["reason"], &told["close_code"]), (&json!("drain"), &json!(1001)), "{told}");
     assert_eq!(gateway.event("DRAIN_OVER", 0)["level"], "WARN");
+}
+
+#[test]
+fn after_the_deadline_a_caller_is_told_goodbye() {
+    let goodbye = "We are open from nine to five.";
+    let keys = format!("drain = \"0s\"\ndrain_goodbye = \"{goodbye}\"");
+    let mut gateway = Gateway::start_with(&Bot::real().config(), &keys, &[]);
+    let mut caller = MediaStream::start(&gateway);
+    gateway.event("WS_START", 0);
+    stopping(&gateway, "TERM");
+    let heard = caller.reply();
+    assert_alike(&heard, &voice(&[goodbye]), "the goodbye");
+    assert_eq!(caller.closed(), 1001);
+    assert!(gateway.ended().success());
+    let stop = gateway.event("WS_STOP", 0);
+    assert_eq!(stop["detail"], "the gateway is going down, and has said goodbye", "{stop}");
 }
 
 #[test]

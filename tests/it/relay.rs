@@ -106,6 +106,9 @@ fn last_words_are_heard_and_then_the_call_ends() {
     let close = report.close.clone().unwrap();
     assert!(close.by_server && close.code == 1000, "{close:?}");
     assert_eq!(gateway.event("WS_STOP", 0)["reason"], "bot_end");
+    // Without a last word there is nothing to wait for.
+    let left = call(&self::gateway(&bot, "/leaves"), 20_000);
+    assert!(left.close.unwrap().by_server && left.duration < Duration::from_secs(6), "{:?}", left.duration);
 }
 
 #[test]

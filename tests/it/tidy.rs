@@ -15,7 +15,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("call", &["turn", "audio", "time"]),
     ("config", &[]),
     ("tape", &["call", "turn", "audio", "time"]),
-    ("upstream", &["config", "call", "audio", "time"]),
+    ("upstream", &["config", "call", "twilio", "audio", "time"]),
     ("observe", &["config", "call", "turn", "twilio", "audio", "time"]),
     ("edge", &["tape", "upstream", "observe", "config", "call", "turn", "twilio", "audio", "time"]),
     ("cli", &["edge", "tape", "upstream", "observe", "config", "call", "turn", "twilio", "audio", "time"]),

@@ -104,6 +104,12 @@ ANSWERS = {
     "yes that is correct": plain("Good. Then it is settled."),
     "no that is wrong": web_page,
     "hello is anybody there": plain("Yes, I am here."),
+    "call me back on monday at three": spoken_json(
+        "I am pressing the keys.", "send_digits", digits="1w23#"
+    ),
+    "call me back on friday at four": spoken_json(
+        "Please key in your number.", "gather", num_digits=2, finish_on_key="*", timeout=9
+    ),
     "send me the invoice by email": ndjson(
         "I am sending you the invoice now.", "It will be there in a minute."
     ),

@@ -1,7 +1,7 @@
 """A bot as people wrote it for Twilio: a WebSocket server that takes the carrier's messages and plays
 audio in its own manner. The path says in which: /burst sends two seconds at once in odd pieces, with a
 mark behind; /wav sends a file in pieces, header included; /binary sends raw binary frames; /clear takes
-back what it said; /goodbye speaks and closes; /dies breaks off; /garbage sends what is no message of the
+back what it said; /goodbye speaks and closes; /leaves closes without a word; /dies breaks off; /garbage sends what is no message of the
 protocol, and half a second of audio with it; /flood sends half an hour and takes it back; /deaf reads no
 more, and speaks after three seconds. What it was told is at GET /log, one JSON list, each entry with the
 path and the events in their order (runs of the same event as one)."""
@@ -93,6 +93,8 @@ async def bot(ws):
                 await mark("never")
             elif frames == 50 and path == "/clear":
                 await ws.send(json.dumps({"event": "clear", "streamSid": stream}))
+            elif frames == 5 and path == "/leaves":
+                return
             elif frames == 5 and path == "/goodbye":
                 await play(mulaw(1.0), 4000)
                 return

@@ -28,6 +28,7 @@ enum Step {
     ReplyEnd { off: u64, action: Action },
     Speech { off: u64, ms: usize },
     SpeechEnd { off: u64 },
+    Controlled { off: u64 },
     Failed { which: usize, off: u64 },
     Stop,
 }
@@ -38,7 +39,9 @@ fn step() -> impl Strategy<Value = Step> {
     let action = prop_oneof![
         8 => Just(Action::None),
         1 => Just(Action::Hangup),
-        1 => Just(Action::Transfer { to: "+1".into() })
+        1 => Just(Action::Transfer { to: Destination::Number("+15550100".into()) }),
+        1 => Just(Action::SendDigits { digits: Keys::parse("1w2").unwrap() }),
+        1 => Just(Action::Gather(Gather::default()))
     ];
     prop_oneof![
         4 => (0u64..3000).prop_map(Step::Wait),
@@ -54,7 +57,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (off.clone(), action).prop_map(|(off, action)| Step::ReplyEnd { off, action }),
         6 => (off.clone(), 0usize..2000).prop_map(|(off, ms)| Step::Speech { off, ms }),
         4 => off.clone().prop_map(|off| Step::SpeechEnd { off }),
-        2 => (0usize..3, off).prop_map(|(which, off)| Step::Failed { which, off }),
+        2 => off.clone().prop_map(|off| Step::Controlled { off }),
+        2 => (0usize..4, off).prop_map(|(which, off)| Step::Failed { which, off }),
         3 => prop_oneof![Just("uh huh"), Just("hello th"), Just("stop"), Just("")]
             .prop_map(|text| Step::Partial { text }),
         1 => Just(Step::SpeechFinal),
@@ -71,6 +75,8 @@ struct Check {
     utterance: u64,
     turn: u64,
     segment: u64,
+    /// What the carrier was asked for last, and when.
+    control: Option<(u64, CallTime)>,
     /// Segments up to this one were thrown away by a `clear`; and before the latest one.
     cleared: u64,
     cleared_before: u64,
@@ -90,6 +96,7 @@ impl Check {
             utterance: 0,
             turn: 0,
             segment: 0,
+            control: None,
             cleared: 0,
             cleared_before: 0,
             held: false,
@@ -170,6 +177,15 @@ impl Check {
                     assert_eq!(segment.checked_sub(1).map(|s| s >= self.segment), Some(true));
                     self.segment = segment;
                 }
+                Output::Control { number, .. } => {
+                    assert!(self.call.settings.control.is_some());
+                    assert_eq!(
+                        number,
+                        self.control.map_or(0, |(number, _)| number) + 1,
+                        "one after the other"
+                    );
+                    self.control = Some((number, self.now));
+                }
                 Output::Cancel(_) => {}
                 Output::Hangup(_) => self.ended = true,
                 Output::Event(Event::Ended { .. }) => self.ended = true,
@@ -217,11 +233,16 @@ impl Check {
                 }
             }
             Step::SpeechEnd { off } => self.give(Input::SpeechEnd { segment: self.segment + off }),
+            Step::Controlled { off } => {
+                self.give(Input::Controlled { number: self.control.map_or(0, |(number, _)| number) + off });
+            }
             Step::Failed { which, off } => {
+                let control = self.control.map_or(0, |(number, _)| number) + off;
                 let job = [
                     Job::Transcribe { utterance: self.utterance + off },
                     Job::Ask { turn: self.turn + off },
                     Job::Say { segment: self.segment + off },
+                    Job::Control { number: control },
                 ][which];
                 let failure = Failure { upstream: "x".into(), kind: FailureKind::Connect, why: "x".into() };
                 self.give(Input::Failed { job, failure });
@@ -240,13 +261,15 @@ proptest! {
     fn every_call_comes_back_to_listening(
         steps in prop::collection::vec(step(), 1..80),
         barge_in in any::<bool>(), echo in any::<bool>(), lead in 0u64..200, greets in any::<bool>(),
-        streams in any::<bool>(), early_agent in any::<bool>(),
+        streams in any::<bool>(), early_agent in any::<bool>(), control in any::<bool>(),
     ) {
         let greeting = greets.then(|| Phrase { text: "Hello.".into(), audio: Bytes::new() });
         let mode = if echo { Mode::Echo } else { Mode::Dialogue };
         let hearing = if streams { Hearing::Stream } else { Hearing::Utterances };
         let lead = Duration::from_millis(lead.next_multiple_of(40));
-        let mut check = Check::new(Settings { barge_in, mode, hearing, greeting, lead, early_agent, ..settings() });
+        let control = control.then_some(Duration::from_secs(5));
+        let settings = Settings { barge_in, mode, hearing, greeting, lead, early_agent, control, ..settings() };
+        let mut check = Check::new(settings);
         for step in steps {
             check.take(step);
         }

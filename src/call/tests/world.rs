@@ -30,14 +30,23 @@ pub(super) fn settings() -> Settings {
         words: Arc::new(Words::new(&["en".into()], &[], &[])),
         dedup_window: Duration::from_secs(8),
         greeting: None,
-        apology: Phrase { text: "Sorry.".into(), audio: tone(500, 0xEE) },
+        apology: tone_of("Sorry.", 0xEE),
         filler: Phrase::default(),
         filler_after: Duration::from_millis(1500),
         reply_deadline: Duration::from_secs(6),
-        dtmf_timeout: Duration::from_secs(2),
+        transfer_apology: tone_of("No.", 0xED),
+        digits: Collecting::default(),
+        control: None,
+        ask_to_hang_up: true,
+        memory: Memory::default(),
         lead: Duration::from_millis(100),
         media_timeout: Duration::from_secs(30),
     }
+}
+
+/// A phrase of half a second.
+fn tone_of(text: &str, value: u8) -> Phrase {
+    Phrase { text: text.into(), audio: tone(500, value) }
 }
 
 /// Audio that is loud and can be told apart: μ-law bytes of one value.
@@ -63,7 +72,20 @@ pub(super) enum Answer {
     /// Pieces of a streamed reply, each with its delay after the one before.
     Pieces(Vec<(u64, &'static str)>),
     ThenHangup(u64, &'static str),
+    Then(u64, &'static str, Action),
     Fails(u64),
+    Never,
+}
+
+/// What the carrier does when it is asked for something, and after how many ms.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Carrier {
+    /// It agrees, and ends the stream so much later.
+    Agrees(u64, u64),
+    /// It ends the stream before it answers.
+    EndsFirst(u64),
+    AgreesOnly(u64),
+    Refuses(u64),
     Never,
 }
 
@@ -75,6 +97,8 @@ pub(super) struct World {
     pub(super) agent: VecDeque<Answer>,
     /// Text-to-speech: delay to the first audio; `None` never answers. 60 ms of audio a character.
     pub(super) tts: Option<u64>,
+    /// What the carrier does when it is asked for something; by default it does it.
+    pub(super) carrier: VecDeque<Carrier>,
     /// When the caller speaks, in ms: [from, to).
     pub(super) speech: Vec<(u64, u64)>,
     pub(super) timeline: Vec<String>,
@@ -104,6 +128,7 @@ impl World {
             stt: VecDeque::new(),
             agent: VecDeque::new(),
             tts: Some(100),
+            carrier: VecDeque::new(),
             speech: Vec::new(),
             timeline: Vec::new(),
             played: Vec::new(),
@@ -224,6 +249,7 @@ impl World {
                         Answer::Text(ms, text) => self.reply(turn, vec![(ms, text)], Action::None),
                         Answer::Pieces(pieces) => self.reply(turn, pieces, Action::None),
                         Answer::ThenHangup(ms, text) => self.reply(turn, vec![(ms, text)], Action::Hangup),
+                        Answer::Then(ms, text, action) => self.reply(turn, vec![(ms, text)], action),
                         other => self.fail_or_not(other, Job::Ask { turn }),
                     }
                 }
@@ -238,6 +264,24 @@ impl World {
                             self.schedule(delay + 10 * i as u64, Input::Speech { segment, audio });
                         }
                         self.schedule(delay + 40, Input::SpeechEnd { segment });
+                    }
+                }
+                Output::Control { number, control } => {
+                    self.say(format!("→ {control:?}"));
+                    let job = Job::Control { number };
+                    match self.carrier.pop_front().unwrap_or(Carrier::Agrees(200, 50)) {
+                        Carrier::Agrees(ms, later) => {
+                            self.schedule(ms, Input::Controlled { number });
+                            self.schedule(ms + later, Input::Stop(StopReason::CallerHangup));
+                        }
+                        Carrier::EndsFirst(ms) => {
+                            self.schedule(ms, Input::Stop(StopReason::CallerHangup));
+                        }
+                        Carrier::AgreesOnly(ms) => {
+                            self.schedule(ms, Input::Controlled { number });
+                        }
+                        Carrier::Refuses(ms) => self.fail_or_not(Answer::Fails(ms), job),
+                        Carrier::Never => {}
                     }
                 }
                 Output::Cancel(job) => self.say(format!("→ cancel {job:?}")),

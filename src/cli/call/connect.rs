@@ -1,7 +1,7 @@
 //! The handshake as Twilio does it, and what a failed one means in plain words.
 
 use super::CallOptions;
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -11,32 +11,46 @@ use tokio_tungstenite::tungstenite::http::header::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-pub(super) struct Connected {
-    pub(super) socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+pub(in crate::cli) struct Connected {
+    pub(in crate::cli) socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     pub(super) took: Duration,
-    pub(super) subprotocol: Option<String>,
+    pub(in crate::cli) subprotocol: Option<String>,
 }
 
-pub(super) async fn connect(options: &CallOptions) -> Result<Connected> {
+/// Why no stream came about, in the words of the decision tree.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{url}: {seen} (Twilio: {code}): {cause}; {cure}")]
+pub(in crate::cli) struct Refusal {
+    pub(in crate::cli) url: String,
+    pub(in crate::cli) seen: String,
+    /// What Twilio would raise: one code, or a range of them.
+    pub(in crate::cli) code: &'static str,
+    pub(in crate::cli) cause: &'static str,
+    pub(in crate::cli) cure: &'static str,
+}
+
+pub(in crate::cli) async fn connect(options: &CallOptions) -> Result<Connected> {
     let url = &options.url;
     let request = request(options)?;
     // Small buffers: a crowd has many sockets with little on each. A message goes out when written.
     let config = WebSocketConfig::default().read_buffer_size(4 * 1024).write_buffer_size(0);
     let begun = Instant::now();
     let connecting = connect_async_with_config(request, Some(config), true);
-    let (socket, response) = tokio::time::timeout(options.connect_timeout, connecting)
-        .await
-        .map_err(|_| {
-            let seconds = options.connect_timeout.as_secs_f32();
-            anyhow!("{url}: no answer within {seconds} s (Twilio: 31901); is something listening there?")
-        })?
-        .map_err(|error| refused(url, error))?;
+    let (socket, response) = match tokio::time::timeout(options.connect_timeout, connecting).await {
+        Ok(connected) => connected.map_err(|error| refused(url, error))?,
+        Err(_) => {
+            let seen = format!("no answer within {} s", options.connect_timeout.as_secs_f32());
+            let (cause, cure) = ("nothing answers there", "is something listening, and reachable?");
+            return Err(Refusal { url: url.clone(), seen, code: "31901", cause, cure }.into());
+        }
+    };
     let took = begun.elapsed();
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     if let Some(extension) = header("sec-websocket-extensions") {
-        bail!(
-            "{url}: 101 with extension {extension:?}, which was not offered (Twilio: 31924): never send one"
-        )
+        let seen = format!("101 with extension {extension:?}, which was not offered");
+        let (cause, cure) =
+            ("frames would come in a form that Twilio does not read", "never send an extension");
+        return Err(Refusal { url: url.clone(), seen, code: "31924", cause, cure }.into());
     }
     Ok(Connected { took, subprotocol: header("sec-websocket-protocol").map(str::to_owned), socket })
 }
@@ -62,62 +76,84 @@ fn request(options: &CallOptions) -> Result<Request> {
 }
 
 /// Says what went wrong, with what Twilio would raise and what to look at.
-fn refused(url: &str, error: Error) -> anyhow::Error {
+fn refused(url: &str, error: Error) -> Refusal {
+    let of = |seen: String, code, cause, cure| Refusal { url: url.to_owned(), seen, code, cause, cure };
     match error {
         Error::Http(response) => not_101(url, &response),
-        Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
-            anyhow!("{url}: connection refused (Twilio: 31902); start the gateway or correct the port")
-        }
-        Error::Io(e) if e.raw_os_error() == Some(24) => {
-            anyhow!("{url}: {e}; raise the limit with `ulimit -n` or make fewer --calls")
-        }
+        Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => of(
+            "connection refused".into(),
+            "31902",
+            "nothing listens there",
+            "start the gateway or correct the port",
+        ),
+        Error::Io(e) if e.raw_os_error() == Some(24) => of(
+            e.to_string(),
+            "-",
+            "this machine has too many files open",
+            "raise the limit with `ulimit -n` or make fewer --calls",
+        ),
         // How the TLS library's own errors arrive here.
-        Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
-            anyhow!(
-                "{url}: TLS failed: {e} (Twilio: 31910); check that the port speaks TLS and its certificate"
-            )
-        }
+        Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => of(
+            format!("TLS failed: {e}"),
+            "31910",
+            "the port speaks no TLS, or its certificate is not sound",
+            "check port and certificate",
+        ),
         Error::Io(e) => {
-            anyhow!("{url}: {e} (Twilio: 31901-31904); check name and port")
+            of(e.to_string(), "31901-31904", "the server cannot be reached", "check name and port")
         }
-        Error::Protocol(ProtocolError::WrongHttpVersion) => {
-            anyhow!(
-                "{url}: an HTTP/1.0 answer instead of 101 (Twilio: 31920): the request fell through to an app \
-                 server that knows no WebSockets; check the media path"
-            )
-        }
-        Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(e)) => {
-            let rule = match e {
-                SubProtocolError::NoSubProtocol => "the offered subprotocol was not selected: configure it",
-                _ => {
-                    "a subprotocol that was not offered was selected, and Twilio drops such a connection: \
-                      select one only when it is offered"
-                }
-            };
-            anyhow!("{url}: 101, but {rule} (Twilio: 31924)")
-        }
-        e => anyhow!("{url}: the answer to the upgrade is not sound: {e} (Twilio: 31920)"),
+        Error::Protocol(ProtocolError::WrongHttpVersion) => of(
+            "an HTTP/1.0 answer instead of 101".into(),
+            "31920",
+            "the request fell through to an app server that knows no WebSockets",
+            "check the media path",
+        ),
+        Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(SubProtocolError::NoSubProtocol)) => of(
+            "101, but the offered subprotocol was not selected".into(),
+            "31924",
+            "the server does not know the subprotocol, or a proxy drops its header",
+            "let the server select it when it is offered",
+        ),
+        Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => of(
+            "101, but a subprotocol that was not offered was selected".into(),
+            "31924",
+            "Twilio offers none, and drops such a connection",
+            "select a subprotocol only when it is offered",
+        ),
+        e => of(
+            format!("the answer to the upgrade is not sound: {e}"),
+            "31920",
+            "what answers is no WebSocket server, or a proxy changes its answer",
+            "check the media path and the proxies in front",
+        ),
     }
 }
 
-fn not_101(url: &str, response: &Response) -> anyhow::Error {
+fn not_101(url: &str, response: &Response) -> Refusal {
     let status = response.status();
     let kind = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
     let body = String::from_utf8_lossy(response.body().as_deref().unwrap_or(&[])).into_owned();
     let line: String =
         body.lines().find(|l| !l.trim().is_empty()).unwrap_or("").trim().chars().take(120).collect();
     let html = kind.contains("html") || line.starts_with('<');
-    let advice = match status.as_u16() {
-        401 | 403 => "refused on purpose: check the signature (--header) and the limits",
-        426 => "the upgrade was lost on the way: a proxy in front strips Connection/Upgrade",
-        503 | 429 => "the server is full or draining: see its limits and its log",
-        502 | 504 => "the upgrade was forwarded to an app that is down: check the media path",
-        _ if html => "HTML instead of 101: the request fell through to the app; check the media path",
-        404 => "nothing serves this path: check the media path",
-        _ => "check the media path",
+    let media_path = "check the media path, and that nothing in front takes it";
+    let (cause, cure) = match status.as_u16() {
+        401 | 403 => ("refused on purpose", "check the signature (--header), the token and the limits"),
+        426 => ("the upgrade was lost on the way", "let the proxy in front pass Connection and Upgrade on"),
+        503 | 429 => ("the server is full or draining", "see its limits and its log"),
+        502 | 504 => ("the upgrade was forwarded to an app that is down", media_path),
+        _ if html => ("HTML instead of 101: the request fell through to the app", media_path),
+        404 => ("nothing serves this path", media_path),
+        _ => ("what answers is no WebSocket server", media_path),
     };
     let body = if line.is_empty() { String::new() } else { format!(" {line:?}") };
-    anyhow!("{url}: {status} instead of 101{body} (Twilio: 31920): {advice}")
+    Refusal {
+        url: url.to_owned(),
+        seen: format!("{status} instead of 101{body}"),
+        code: "31920",
+        cause,
+        cure,
+    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub mod caller;
 pub mod carrier;
 pub mod check;
 mod command;
-mod connect;
+pub(in crate::cli) mod connect;
 mod crowd;
 pub mod figures;
 mod meter;
@@ -50,6 +50,7 @@ mod wire;
 
 pub use caller::{CallOptions, run_call, run_call_watched};
 pub use carrier::{Carrier, CarrierOptions, MarksMode, MarksOnClear};
+pub(in crate::cli) use command::pair;
 pub use command::{CallArgs, run};
 pub use report::CallReport;
 pub use script::Step;

@@ -138,7 +138,7 @@ fn a_key_of_another_kind_is_told_of_by_kind() {
         // One slip brings one problem.
         (
             format!("kind = \"elevenlab\"\n{key}\nvoice_id = \"JBFqnCBsd6RMkjVDRZzb\""),
-            "7:8: `kind` in [dialogue.tts]: `\"elevenlab\"` is not one of its words; \
+            "7:8: `kind` in [dialogue.tts]: `\"elevenlab\"` is not one of its words; did you mean \"elevenlabs\"? \
              write \"webhook\" or \"openai\" or \"elevenlabs\" or \"deepgram\"",
         ),
     ] {

@@ -84,8 +84,13 @@ impl History {
             exchange.written.clear();
         }
         let text = match &question.dtmf {
+            Some(keys) if keys.is_empty() => "[The caller pressed no keys]".to_owned(),
             Some(keys) => format!("[The caller pressed: {keys}]"),
             None => question.text.clone(),
+        };
+        let text = match question.action_failed {
+            Some(action) => format!("[Your {action} could not be done; the caller is still here]\n{text}"),
+            None => text,
         };
         let keyed = question.dtmf.is_some();
         self.push(Exchange { turn: question.turn, asked: Some(text), keyed, ..Exchange::default() });
@@ -167,6 +172,7 @@ mod tests {
             dtmf: dtmf.map(str::to_owned),
             interrupted: false,
             heard: String::new(),
+            action_failed: None,
             deadline_ms: 1,
         });
     }
@@ -220,6 +226,22 @@ mod tests {
         hear(&mut history, 1, "", true);
         ask(&mut history, 2, "hello", None);
         assert_eq!(told(&history), ["user: [The caller pressed: 12#]", "user: hello"]);
+    }
+
+    #[test]
+    fn a_transfer_that_failed_is_told_with_the_next_question() {
+        let mut history = history(9);
+        history.asked(&Question {
+            turn: 1,
+            text: String::new(),
+            dtmf: Some(String::new()),
+            interrupted: false,
+            heard: String::new(),
+            action_failed: Some("transfer"),
+            deadline_ms: 1,
+        });
+        let failed = "[Your transfer could not be done; the caller is still here]";
+        assert_eq!(told(&history), [format!("user: {failed}\n[The caller pressed no keys]")]);
     }
 
     #[test]

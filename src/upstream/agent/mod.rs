@@ -1,6 +1,7 @@
 //! The agents, by kind. An agent serves all calls; what it keeps for one of them, a history or a
 //! socket, is that call's [`Conversation`] with it.
 
+mod actions;
 mod chat;
 mod history;
 mod relay;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::answer::quote;
-use crate::call::Action;
+use crate::call::{Action, Destination, Keys};
 use crate::config::Tool;
 
 /// More calls, or longer arguments, are no calls of ours.
@@ -65,13 +65,11 @@ impl ToolCall {
         Ok(match tool {
             Tool::Hangup => (Action::Hangup, "The call ends once the caller has heard your goodbye."),
             Tool::Transfer => {
-                (Action::Transfer { to: text("to")? }, "The caller is put through once you have been heard.")
+                let to = Destination::parse(&text("to")?)?;
+                (Action::Transfer { to }, "The caller is put through once you have been heard.")
             }
             Tool::SendDigits => {
-                let digits = text("digits")?;
-                if !digits.chars().all(|c| c.is_ascii_digit() || "*#ABCDwW".contains(c)) {
-                    return Err("digits may be 0-9, *, #, A-D, and w for a pause".to_owned());
-                }
+                let digits = Keys::parse(&text("digits")?)?;
                 (Action::SendDigits { digits }, "The keys are sent once you have been heard.")
             }
         })
@@ -134,7 +132,7 @@ fn definition(tool: Tool) -> Value {
         Tool::Hangup => ("End the phone call. Say goodbye first, in the same reply.", None),
         Tool::Transfer => (
             "Put the caller through to another phone number. Tell the caller first, in the same reply.",
-            Some(("to", "The phone number, such as +15551234567.")),
+            Some(("to", "The phone number with its country, such as +15551234567, or a sip: address.")),
         ),
         Tool::SendDigits => (
             "Press keys on the phone, as in the menu of another telephone system.",
@@ -225,15 +223,25 @@ mod tests {
         };
         assert_eq!(meaning("hangup", ""), Ok(Action::Hangup));
         assert_eq!(meaning("hangup", "{\"why\":1}"), Ok(Action::Hangup));
-        assert_eq!(meaning("transfer", r#"{"to":" +1 "}"#), Ok(Action::Transfer { to: "+1".into() }));
-        let digits = Action::SendDigits { digits: "1w#".into() };
+        let to = Destination::Number("+15550100".to_owned());
+        assert_eq!(meaning("transfer", r#"{"to":" +1 555-0100 "}"#), Ok(Action::Transfer { to }));
+        let digits = Action::SendDigits { digits: Keys::parse("1w#").unwrap() };
         assert_eq!(meaning("send_digits", r#"{"digits":"1w#"}"#), Ok(digits));
         for (name, arguments, why) in [
             ("dance", "{}", "there is no function dance"),
             ("transfer", "{}", "to is missing: a string"),
             ("transfer", r#"{"to":7}"#, "to is missing: a string"),
             ("transfer", r#"{"to":"#, "the arguments are not JSON"),
-            ("send_digits", r#"{"digits":"one"}"#, "digits may be 0-9, *, #, A-D, and w for a pause"),
+            (
+                "transfer",
+                r#"{"to":"5550100"}"#,
+                "\"to\" must be a number with its country, such as +15551234567, or begin with sip: or client:",
+            ),
+            (
+                "send_digits",
+                r#"{"digits":"one"}"#,
+                "\"digits\" may be 0-9, *, #, A-D, and w for a pause of half a second",
+            ),
         ] {
             assert_eq!(meaning(name, arguments), Err(why.to_owned()));
         }

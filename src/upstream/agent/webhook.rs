@@ -20,6 +20,7 @@ use super::super::observed::Watch;
 use super::super::stt::told;
 use super::super::{CallIds, Ended, tell};
 use super::LONGEST_REPLY;
+use super::actions::{Details, planned};
 use crate::call::{Action, Input, Question};
 
 const ACCEPTED: &str =
@@ -40,6 +41,8 @@ struct Turn<'a> {
     dtmf: Option<&'a str>,
     interrupted: bool,
     heard: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action_failed: Option<&'static str>,
     parameters: &'a BTreeMap<String, String>,
     deadline_ms: u64,
 }
@@ -50,7 +53,8 @@ struct Said {
     reply: Option<String>,
     delta: Option<String>,
     action: Option<Value>,
-    to: Option<Value>,
+    #[serde(flatten)]
+    details: Details,
     error: Option<Value>,
 }
 
@@ -80,6 +84,7 @@ impl Webhook {
             dtmf: question.dtmf.as_deref(),
             interrupted: question.interrupted,
             heard: &question.heard,
+            action_failed: question.action_failed,
             parameters: &ids.parameters,
             deadline_ms: question.deadline_ms,
         };
@@ -235,7 +240,7 @@ impl Reply<'_> {
             return Err(self.answer.wrong(format!("an error: {}", quote(record))).into());
         }
         if let Some(action) = &said.action {
-            self.plan(action, said.to.as_ref());
+            self.plan(action, &said.details);
         }
         for text in [said.reply, said.delta].into_iter().flatten() {
             self.say(text).await?;
@@ -256,23 +261,15 @@ impl Reply<'_> {
 
     /// The last action that makes sense counts. One that does not is no reason to leave the caller
     /// without the reply.
-    fn plan(&mut self, action: &Value, to: Option<&Value>) {
-        let to = to.and_then(Value::as_str).map(str::trim).filter(|to| !to.is_empty());
-        let why = match (action, action.as_str(), to) {
-            (Value::Null, ..) | (_, Some("" | "none"), _) => return,
-            (_, Some("hangup"), _) => {
-                self.action = Action::Hangup;
-                return;
+    fn plan(&mut self, action: &Value, details: &Details) {
+        match planned(action, details) {
+            Ok(Some(action)) => self.action = action,
+            Ok(None) => {}
+            Err(why) => {
+                let action = quote(action.to_string().as_bytes());
+                tracing::warn!(turn = self.turn, %action, "the agent's action is ignored: {why}");
             }
-            (_, Some("transfer"), Some(to)) => {
-                self.action = Action::Transfer { to: to.to_owned() };
-                return;
-            }
-            (_, Some("transfer"), None) => "a transfer needs \"to\"",
-            _ => "expected hangup, transfer or none",
-        };
-        let action = quote(action.to_string().as_bytes());
-        tracing::warn!(turn = self.turn, %action, "the agent's action is ignored: {why}");
+        }
     }
 
     fn unexpected(&self, body: &[u8], expected: &str) -> Ended {

@@ -27,20 +27,31 @@ impl Gateway {
 
     /// The same, with more keys for `[server]` and with environment variables.
     pub fn start_with(config: &str, server_keys: &str, env: &[(&str, &str)]) -> Gateway {
-        Gateway::launch(&told_by_loudness(config), server_keys, "transcripts = true", env)
+        Gateway::launch(&told_by_loudness(config), server_keys, "transcripts = true", env, &[])
     }
 
     /// One that hears its callers as it is shipped: they have to speak.
     pub fn hearing_voices(config: &str, env: &[(&str, &str)]) -> Gateway {
-        Gateway::launch(config, "", "transcripts = true", env)
+        Gateway::launch(config, "", "transcripts = true", env, &[])
     }
 
     /// A gateway that keeps to itself what was said, as shipped, and tells everything else.
     pub fn discreet(config: &str) -> Gateway {
-        Gateway::launch(config, "", "", &[("RUST_LOG", "info,voxgate=trace")])
+        Gateway::launch(config, "", "", &[("RUST_LOG", "info,voxgate=trace")], &[])
     }
 
-    fn launch(config: &str, server_keys: &str, log_keys: &str, env: &[(&str, &str)]) -> Gateway {
+    /// A gateway that starts its app itself.
+    pub fn with_app(config: &str, command: &[&str]) -> Gateway {
+        Gateway::launch(&told_by_loudness(config), "", "", &[], command)
+    }
+
+    fn launch(
+        config: &str,
+        server_keys: &str,
+        log_keys: &str,
+        env: &[(&str, &str)],
+        app: &[&str],
+    ) -> Gateway {
         let (written, admin) = (free_port(), free_port());
         let told = env.iter().find(|(name, _)| *name == "PORT").map(|(_, port)| port.parse().unwrap());
         let port = told.unwrap_or(written);
@@ -55,6 +66,8 @@ impl Gateway {
         let mut child = Command::new(env!("CARGO_BIN_EXE_voxgate"))
             .args(["run", "--config"])
             .arg(&file)
+            .args(if app.is_empty() { None } else { Some("--") })
+            .args(app)
             .env_remove("RUST_LOG")
             .envs(env.iter().copied())
             .stdin(Stdio::null())
@@ -92,6 +105,10 @@ impl Gateway {
         format!("ws://127.0.0.1:{}/ws/twilio-media", self.port)
     }
 
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.join("gateway.toml")
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -123,6 +140,15 @@ impl Gateway {
             let response = reqwest_get(&url).await;
             (response.status().as_u16(), response.text().await.unwrap())
         })
+    }
+
+    /// POST at the admin listener, with nothing in it.
+    pub fn admin_post(&self, path: &str) -> (u16, String) {
+        let answer = super::Wire::ask(
+            self.admin,
+            &format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
+        );
+        (answer.status(), answer.text().to_owned())
     }
 
     /// The value of one series, as `/metrics` prints it: `voxgate_calls_active` or with labels.
@@ -169,6 +195,9 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for successor in self.events("STARTED").iter().skip(1) {
+            let _ = Command::new("kill").args(["-KILL", &successor["pid"].to_string()]).output();
+        }
         let _ = std::fs::remove_dir_all(&self.folder);
         if std::thread::panicking() {
             eprintln!("---- the gateway's log ----");

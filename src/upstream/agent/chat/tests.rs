@@ -10,7 +10,7 @@ use super::super::super::fake::{Fake, Request, failed};
 use super::super::super::tests::ids;
 use super::super::super::{CallServices, Services};
 use super::*;
-use crate::call::{FailureKind, ReplyHeard};
+use crate::call::{Destination, FailureKind, ReplyHeard};
 use crate::config::{Agent, Endpoint, Secret, Tool};
 
 fn config(endpoint: Endpoint) -> OpenAiAgent {
@@ -105,6 +105,7 @@ fn question(turn: u64, text: &str) -> Question {
         dtmf: None,
         interrupted: false,
         heard: String::new(),
+        action_failed: None,
         deadline_ms: 1,
     }
 }
@@ -317,7 +318,7 @@ async fn where_a_stream_is_cut_makes_no_difference() {
     })
     .await;
     let mut world = World::with(fake, |chat| chat.tools = Tool::ALL.to_vec());
-    let to = Action::Transfer { to: "+1555".to_owned() };
+    let to = Action::Transfer { to: Destination::Number("+1555".to_owned()) };
     assert_eq!(world.ask(1, "hi").await, ("Grüße. Bye 🎉.".to_owned(), Ok(to)));
 }
 

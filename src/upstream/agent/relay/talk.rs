@@ -13,7 +13,7 @@ use super::super::LONGEST_REPLY;
 use super::message::{FromApp, ToApp};
 use super::socket::{Received, Socket};
 use super::{Asking, Command, Relay};
-use crate::call::{Action, Failure, FailureKind, Input, Question, ReplyHeard};
+use crate::call::{Action, Failure, FailureKind, Input, Keys, Question, ReplyHeard};
 
 /// As many messages in a row that are none end the socket, as at Twilio, with this code.
 const MOST_MALFORMED: u32 = 10;
@@ -185,10 +185,13 @@ impl Talk {
                 self.pending.push_back(Input::ReplyEnd { turn: UNASKED, action: Action::Hangup });
                 self.close(NORMAL, "").await;
             }
-            FromApp::SendDigits { digits } => {
-                let action = Action::SendDigits { digits };
-                self.pending.push_back(Input::ReplyEnd { turn: UNASKED, action });
-            }
+            FromApp::SendDigits { digits } => match Keys::parse(&digits) {
+                Ok(digits) => {
+                    let action = Action::SendDigits { digits };
+                    self.pending.push_back(Input::ReplyEnd { turn: UNASKED, action });
+                }
+                Err(_) => self.ignored("sendDigits", &digits),
+            },
             FromApp::Play { source } => self.ignored("play", &source),
             FromApp::Language { tts_language, transcription_language } => {
                 let both = [tts_language, transcription_language].map(Option::unwrap_or_default);

@@ -16,7 +16,7 @@ use super::super::super::fake::dialogue;
 use super::super::super::tests::ids;
 use super::super::super::{CallServices, Services};
 use super::*;
-use crate::call::{Action, FailureKind, Job};
+use crate::call::{Action, FailureKind, Job, Keys};
 use crate::config::{Agent, Mode};
 
 /// Long enough on the busiest machine; only a test that fails waits for it.
@@ -62,6 +62,7 @@ impl World {
             dtmf: dtmf.map(str::to_owned),
             interrupted: false,
             heard: String::new(),
+            action_failed: None,
             deadline_ms: 1,
         }))
     }
@@ -292,7 +293,7 @@ async fn digits_to_send_are_an_action_and_the_rest_is_ignored() {
     app.send(r#"{"type":"play","source":"https://x/a.mp3","loop":1}"#).await;
     app.send(r#"{"type":"language","ttsLanguage":"sv-SE"}"#).await;
     app.send(r#"{"type":"sendDigits","digits":"9w1"}"#).await;
-    let action = Action::SendDigits { digits: "9w1".to_owned() };
+    let action = Action::SendDigits { digits: Keys::parse("9w1").unwrap() };
     assert_eq!(world.input().await, (0, format!("<{action:?}>")));
 }
 
@@ -330,6 +331,7 @@ async fn an_app_that_is_not_there() {
         dtmf: None,
         interrupted: false,
         heard: String::new(),
+        action_failed: None,
         deadline_ms: 1,
     }));
     let failed = timeout(PATIENCE, inputs.recv()).await.unwrap().unwrap();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::super::fake::{Fake, Peer, failed, heard};
 use super::super::super::tests::ids;
 use super::LONGEST_REPLY;
-use crate::call::{Action, FailureKind, Input, Question};
+use crate::call::{Action, Destination, FailureKind, Input, Question};
 
 fn question() -> Question {
     Question {
@@ -14,6 +14,7 @@ fn question() -> Question {
         dtmf: None,
         interrupted: true,
         heard: "We are open from".to_owned(),
+        action_failed: None,
         deadline_ms: 6000,
     }
 }
@@ -160,7 +161,7 @@ async fn an_object_has_a_reply_and_an_action() {
     assert_eq!(ask(json, r#"{"reply":"Gr\u00fcße"}"#).await, reply("Grüße", Action::None));
     assert_eq!(ask(json, r#"{"reply":"Bye","action":"hangup"}"#).await, reply("Bye", Action::Hangup));
     assert_eq!(ask(json, r#"{"action":"hangup","error":null}"#).await, reply("", Action::Hangup));
-    let to = Action::Transfer { to: "+1555".to_owned() };
+    let to = Action::Transfer { to: Destination::Number("+1555".to_owned()) };
     assert_eq!(
         ask(json, r#"{"reply":"One moment","action":"transfer","to":" +1555"}"#).await,
         reply("One moment", to)
@@ -231,8 +232,8 @@ async fn events_are_spoken_as_they_come() {
 
 #[tokio::test]
 async fn lines_are_spoken_as_they_come() {
-    let body = "{\"delta\":\"Grü\"}\r\n\r\n{\"delta\":\"ße.\"}\n{\"action\":\"transfer\",\"to\":\"+1\"}";
-    let to = Action::Transfer { to: "+1".to_owned() };
+    let body = "{\"delta\":\"Grü\"}\r\n\r\n{\"delta\":\"ße.\"}\n{\"action\":\"transfer\",\"to\":\"+15\"}";
+    let to = Action::Transfer { to: Destination::Number("+15".to_owned()) };
     for kind in ["application/x-ndjson", "application/jsonl"] {
         assert_eq!(ask(kind, body).await, reply("Grüße.", to.clone()));
     }

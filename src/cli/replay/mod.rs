@@ -1,0 +1,205 @@
+//! `voxgate replay`: recorded calls once more, in virtual time. With the settings of the tape it shows
+//! what happened; with a configuration it shows what would have been different.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `tapes` | from paths to tapes, several at once |
+//! | `figures` | a call in numbers: turns, cut-offs, barge-ins, latency |
+//! | `changed` | which settings are not as they were |
+//! | `show` | the answer, as text |
+//!
+//! # `--json`
+//!
+//! One object: `tapes`, `recorded` and with a configuration `now`, the figures of all together. A tape
+//! has `tape`, `call_sid`, `started`, `mode`, `missing` (a sentence, or null), `differs_from_ms` (null:
+//! this version makes the same call of it), `recorded` (figures), `timeline` (lines), and with a
+//! configuration `changed` (setting, from, to), `forked_ms` (null: nothing was different), `answers`
+//! (`same`, `moved`, `made_up`: see `tape::answers`) and `now` (figures).
+
+mod changed;
+mod figures;
+mod show;
+mod tapes;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+
+pub(super) use changed::{Change, changes, named};
+pub(super) use figures::Figures;
+pub(super) use tapes::{each_tape, find, under};
+
+use super::ConfigArgs;
+use crate::call::{Mode, Output, Settings};
+use crate::config::Config;
+use crate::edge;
+use crate::observe::{CallLabels, Metrics, Timeline};
+use crate::tape::{Entry, Origins, Outcome, Step, Tape, replay};
+use crate::time::CallTime;
+
+pub(super) const EXAMPLE: &str = "With a configuration, a call is an estimate from its first difference on: the \
+caller says what was said then, when it was said, and services answer with what they answered then, moved to the \
+new questions; speech that was never made is a hum of its length.
+
+Example: voxgate replay tapes/ --config new.toml";
+
+#[derive(Args, Debug)]
+pub(super) struct ReplayArgs {
+    /// Tapes that `[recording]` made, or folders of them
+    #[arg(required = true, value_name = "TAPE")]
+    tapes: Vec<PathBuf>,
+    /// Run them with this configuration too, and show what would have been different
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Show what was said
+    #[arg(long)]
+    transcripts: bool,
+    /// The answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one tape came to.
+#[derive(Debug, Serialize)]
+struct Replayed {
+    tape: String,
+    call_sid: String,
+    started: String,
+    mode: &'static str,
+    missing: Option<String>,
+    /// The call of the tape itself was another than this version makes of it.
+    differs_from_ms: Option<u64>,
+    recorded: Figures,
+    timeline: Vec<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    otherwise: Option<Otherwise>,
+}
+
+/// The same call with another configuration.
+#[derive(Debug, Serialize)]
+struct Otherwise {
+    changed: Vec<Change>,
+    forked_ms: Option<u64>,
+    answers: Answers,
+    now: Figures,
+}
+
+#[derive(Debug, Serialize)]
+struct Answers {
+    same: usize,
+    moved: usize,
+    made_up: usize,
+}
+
+impl From<Origins> for Answers {
+    fn from(Origins { same, moved, made_up }: Origins) -> Answers {
+        Answers { same, moved, made_up }
+    }
+}
+
+/// All tapes together.
+#[derive(Debug, Serialize)]
+struct All {
+    tapes: Vec<Replayed>,
+    recorded: Figures,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    now: Option<Figures>,
+}
+
+pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let other = match &args.config {
+        Some(_) => Some(super::load(&ConfigArgs { config: args.config.clone() })?.0),
+        None => None,
+    };
+    let metrics = Arc::new(Metrics::new()?);
+    let tapes = each_tape(&find(&args.tapes)?, |path, tape| {
+        Ok(one(path, tape, other.as_ref(), &metrics, args.transcripts)?)
+    })?;
+    let mut recorded = Figures::default();
+    let mut now = other.is_some().then(Figures::default);
+    for tape in &tapes {
+        recorded.add(&tape.recorded);
+        if let (Some(now), Some(otherwise)) = (&mut now, &tape.otherwise) {
+            now.add(&otherwise.now);
+        }
+    }
+    let all = All { tapes, recorded, now };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        print!("{}", show::text(&all));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn one(
+    path: &str,
+    tape: &Tape<'_>,
+    other: Option<&Config>,
+    metrics: &Arc<Metrics>,
+    transcripts: bool,
+) -> Result<Replayed, serde_json::Error> {
+    let recorded = under(tape, None)?;
+    let header = &tape.header;
+    let mode = match recorded.mode {
+        Mode::Echo => "echo",
+        Mode::Dialogue => "dialogue",
+    };
+    let labels = CallLabels { call_sid: header.call_sid.clone(), stream_sid: header.stream_sid.clone() };
+    let mut timeline = Timeline::new(metrics.clone(), labels, transcripts);
+    timeline.at(CallTime::ZERO, |observer| observer.started(None, &header.account_sid, mode));
+    let mut figures = Figures::default();
+    let outcome = replay(tape, Arc::new(recorded.clone()), &recorded, |at, step| {
+        figures.note(at, &step);
+        match step {
+            Step::Told(Entry::Media { payload, .. }) => timeline.counts().heard(payload.len()),
+            Step::Did(Output::Play { due, .. }) => timeline.counts().sent(at.since(*due)),
+            Step::Did(Output::Event(event)) => timeline.at(at, |observer| observer.event(event.clone())),
+            Step::Told(_) | Step::Heard(_) | Step::Did(_) => {}
+        }
+    });
+    figures.lasted(outcome.lasted);
+    let timeline = timeline.end(outcome.lasted).lines().map(str::to_owned).collect();
+    let otherwise = match other {
+        Some(config) => Some(otherwise(tape, &recorded, under(tape, Some(config))?)),
+        None => None,
+    };
+    Ok(Replayed {
+        tape: path.to_owned(),
+        call_sid: header.call_sid.clone(),
+        started: header.started.clone(),
+        mode,
+        missing: tape.missing(),
+        differs_from_ms: outcome.forked.map(CallTime::as_millis),
+        recorded: figures,
+        timeline,
+        otherwise,
+    })
+}
+
+fn otherwise(tape: &Tape<'_>, recorded: &Settings, settings: Settings) -> Otherwise {
+    let changed = changes(recorded, &settings);
+    let (now, outcome) = measured(tape, recorded, settings);
+    Otherwise {
+        changed,
+        forked_ms: outcome.forked.map(CallTime::as_millis),
+        answers: outcome.origins.into(),
+        now,
+    }
+}
+
+/// The figures of a tape under these settings.
+pub(super) fn measured(tape: &Tape<'_>, recorded: &Settings, settings: Settings) -> (Figures, Outcome) {
+    let mut figures = Figures::default();
+    let outcome = replay(tape, Arc::new(settings), recorded, |at, step| figures.note(at, &step));
+    figures.lasted(outcome.lasted);
+    (figures, outcome)
+}
+
+/// What a configuration that says nothing means to a call: for what a tape does not say.
+pub(super) fn usual() -> Settings {
+    edge::settings(&Config::default())
+}

@@ -1,0 +1,82 @@
+//! From paths to tapes, and through all of them with as many threads as there are cores.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context as _, bail};
+
+use super::usual;
+use crate::call::Settings;
+use crate::config::Config;
+use crate::edge;
+use crate::tape::Tape;
+
+/// The tapes that are meant: files as they are, of folders all that end in `.tape`, by name.
+pub(in crate::cli) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            found.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
+        let mut tapes: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        tapes.retain(|path| path.extension().is_some_and(|ending| ending == "tape"));
+        if tapes.is_empty() {
+            bail!("{}: no tapes (*.tape) in this folder", path.display());
+        }
+        tapes.sort();
+        found.extend(tapes);
+    }
+    Ok(found)
+}
+
+/// Does something with each tape, and gives back what it came to in the order of the paths.
+pub(in crate::cli) fn each_tape<T: Send>(
+    paths: &[PathBuf],
+    work: impl Fn(&str, &Tape<'_>) -> anyhow::Result<T> + Sync,
+) -> anyhow::Result<Vec<T>> {
+    let one = |path: &Path| {
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).with_context(|| name.clone())?;
+        let tape = Tape::read(&bytes).with_context(|| name.clone())?;
+        work(&name, &tape).with_context(|| name.clone())
+    };
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, anyhow::Result<T>)>> = Mutex::default();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(paths.len());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((index, path)) = {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    paths.get(index).map(|path| (index, path))
+                } {
+                    let result = one(path);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The settings of a tape, or those of a configuration for its call: what it was asked to do, and the
+/// phrases that have a voice, stay the tape's.
+pub(in crate::cli) fn under(tape: &Tape<'_>, config: Option<&Config>) -> Result<Settings, serde_json::Error> {
+    let recorded = tape.header.settings(&usual())?;
+    Ok(match config {
+        None => recorded,
+        Some(config) => {
+            let Settings {
+                mode, hearing, greeting, apology, transfer_apology, filler, control, memory, ..
+            } = recorded;
+            let voices = Settings { greeting, apology, transfer_apology, filler, ..edge::settings(config) };
+            Settings { mode, hearing, control, memory, ..voices }
+        }
+    })
+}

@@ -1,0 +1,195 @@
+//! Makes a picture of a call by running it. What the engine measures for each frame, and what it
+//! decides, is gathered here and nowhere else: a detector that knows more gets a series more.
+
+use std::time::Duration;
+
+use super::Figures;
+use super::picture::{Kind, Lane, Mark, Picture, Series, Span};
+use crate::audio::FRAME_BYTES;
+use crate::call::{Event, Output, Settings};
+use crate::tape::{Entry, Step};
+use crate::time::CallTime;
+use crate::turn::{Measured, State, Vad, Why, decibels, level_db};
+
+const FRAME_S: f64 = 0.02;
+
+/// Sees a call go by.
+pub(super) struct Probe<'s> {
+    settings: &'s Settings,
+    figures: Figures,
+    heard_until: f64,
+    /// Frames in the payload that was told last.
+    frames: usize,
+    /// What each frame told, and when it began.
+    measured: Vec<(f64, Measured)>,
+    /// The bot's frames, when they are played; and those that a `clear` took back.
+    bot: Vec<(f64, f32)>,
+    unheard: Vec<(f64, f32)>,
+    played_until: f64,
+    state: (f64, State),
+    picture: Picture,
+}
+
+impl<'s> Probe<'s> {
+    pub(super) fn new(settings: &'s Settings) -> Probe<'s> {
+        Probe {
+            settings,
+            figures: Figures::default(),
+            heard_until: 0.0,
+            frames: 0,
+            measured: Vec::new(),
+            bot: Vec::new(),
+            unheard: Vec::new(),
+            played_until: 0.0,
+            state: (0.0, State::Listening),
+            picture: Picture::default(),
+        }
+    }
+
+    pub(super) fn note(&mut self, now: CallTime, step: &Step<'_>) {
+        self.figures.note(now, step);
+        let at = seconds(now);
+        match step {
+            Step::Told(Entry::Media { payload, .. }) => self.frames = payload.len().div_ceil(FRAME_BYTES),
+            Step::Told(Entry::Dtmf(_)) => self.mark("key", "#7f7f7f", at, "key pressed".to_owned()),
+            Step::Told(_) => {}
+            // Only the last frame of a payload is told; hardly any has more than one.
+            Step::Heard(measured) => {
+                let start = (at - FRAME_S * self.frames as f64).max(self.heard_until);
+                let frames = (0..self.frames).map(|n| (start + FRAME_S * n as f64, *measured));
+                self.measured.extend(frames);
+                self.heard_until = start + FRAME_S * self.frames as f64;
+            }
+            Step::Did(Output::Play { frame, .. }) => {
+                let start = self.played_until.max(at);
+                self.bot.push((start, level_db(&frame.0)));
+                self.played_until = start + FRAME_S;
+            }
+            Step::Did(Output::Clear) => {
+                let heard = self.bot.partition_point(|(start, _)| *start < at);
+                self.unheard.extend(self.bot.drain(heard..));
+                self.played_until = at;
+            }
+            Step::Did(Output::Event(event)) => self.event(at, event),
+            Step::Did(_) => {}
+        }
+    }
+
+    fn mark(&mut self, name: &'static str, colour: &'static str, at: f64, text: String) {
+        self.picture.marks.push(Mark { name, colour, at, text });
+    }
+
+    fn event(&mut self, at: f64, event: &Event) {
+        let (eou, vad_rms) = (self.settings.endpointing.eou, self.settings.vad_rms);
+        match event {
+            Event::State(moved) => {
+                self.until(at);
+                self.state = (at, moved.to);
+                if moved.why == Why::CallerWentOn {
+                    self.mark("caller went on", "#e67700", at, "went on: one turn".to_owned());
+                }
+            }
+            Event::UtteranceEnded { endpoint, .. } => {
+                let text = if *endpoint >= eou {
+                    format!("quiet {} ≥ eou {}", ms(*endpoint), ms(eou))
+                } else if endpoint.is_zero() {
+                    "end: longest utterance".to_owned()
+                } else {
+                    format!("end after {}: from the words", ms(*endpoint))
+                };
+                let from = at - endpoint.as_secs_f64();
+                let name = "pause that ended it";
+                self.picture.spans.push(Span { name, lane: Lane::Speech, colour: "#c3fae8", from, to: at });
+                self.mark("end of utterance", "#2b8a3e", at, text);
+            }
+            Event::BargeIn { reaction, cleared, .. } => {
+                let of = match self.settings.vad {
+                    Vad::Rms => "over",
+                    Vad::Neural => "of speech over",
+                };
+                let (took, lost) = (ms(*reaction), ms(*cleared));
+                let text = format!("barge-in: {took} {of} rms {vad_rms}; −{lost}");
+                self.mark("barge-in", "#c92a2a", at, text);
+            }
+            Event::FirstFrame { since_speech_end: Some(took), .. } => {
+                self.mark("first frame", "#5f3dc4", at, format!("answer after {}", ms(*took)));
+            }
+            Event::FirstFrame { .. } => self.mark("first frame", "#5f3dc4", at, "speaks".to_owned()),
+            Event::Duplicate { .. } => self.mark("dropped", "#7f7f7f", at, "same words again".to_owned()),
+            Event::Underrun => self.mark("fault", "#c92a2a", at, "underrun".to_owned()),
+            Event::MediaStalled => self.mark("fault", "#c92a2a", at, "no audio for 2 s".to_owned()),
+            Event::UpstreamFailed { service, failure } => {
+                let text = format!("{}: {}", service.as_str(), failure.kind.as_str());
+                self.mark("fault", "#c92a2a", at, text);
+            }
+            _ => {}
+        }
+    }
+
+    /// The present state lasted until now.
+    fn until(&mut self, at: f64) {
+        let (from, state) = self.state;
+        let colour = match state {
+            State::Listening => "#d0ebff",
+            State::Thinking => "#ffec99",
+            State::Speaking => "#d0bfff",
+            State::Ended => return,
+        };
+        if at > from {
+            self.picture.spans.push(Span { name: state.as_str(), lane: Lane::State, colour, from, to: at });
+        }
+    }
+
+    pub(super) fn finish(mut self, lasted: CallTime) -> (Picture, Figures) {
+        self.figures.lasted(lasted);
+        self.until(seconds(lasted));
+        self.speech();
+        let end = self.measured.last().map_or(0.0, |(at, _)| at + FRAME_S);
+        let each = |of: fn(&Measured) -> f32| -> Vec<(f64, f32)> {
+            self.measured.iter().map(|(at, measured)| (*at, of(measured))).collect()
+        };
+        let always = |value| vec![(0.0, value), (end, value)];
+        let echo = each(|m| m.echo_db).into_iter().filter(|(_, db)| *db > 0.0).collect();
+        let series = |name, lane, kind, colour, points| Series { name, lane, kind, colour, points };
+        let (floor, threshold) = (each(|m| m.floor_db), always(decibels(self.settings.vad_rms)));
+        let mut all = vec![
+            series("caller", Lane::Caller, Kind::Area, "#748ffc", each(|m| m.level_db)),
+            series("noise floor", Lane::Caller, Kind::Line, "#495057", floor),
+            series("echo could be", Lane::Caller, Kind::Line, "#e8590c", echo),
+            series("vad_rms", Lane::Caller, Kind::Dashes, "#c92a2a", threshold),
+        ];
+        if self.settings.vad == Vad::Neural {
+            all.push(series("speech, probably", Lane::Probability, Kind::Area, "#20c997", each(|m| m.p)));
+        }
+        all.push(series("bot, as heard", Lane::Bot, Kind::Area, "#9775fa", self.bot));
+        all.push(series("bot, thrown away", Lane::Bot, Kind::Area, "#ffa8a8", self.unheard));
+        all.retain(|series| !series.points.is_empty());
+        self.picture.series = all;
+        self.picture.seconds = seconds(lasted);
+        (self.picture, self.figures)
+    }
+
+    /// Where frames count as speech.
+    fn speech(&mut self) {
+        let mut voiced: Option<Span> = None;
+        for (at, _) in self.measured.iter().filter(|(_, measured)| measured.is_speech()) {
+            match &mut voiced {
+                Some(span) if at - span.to < FRAME_S / 2.0 => span.to = at + FRAME_S,
+                _ => {
+                    let (name, from, to) = ("counts as speech", *at, at + FRAME_S);
+                    let span = Span { name, lane: Lane::Speech, colour: "#37b24d", from, to };
+                    self.picture.spans.extend(voiced.replace(span));
+                }
+            }
+        }
+        self.picture.spans.extend(voiced);
+    }
+}
+
+fn seconds(at: CallTime) -> f64 {
+    at.as_micros() as f64 / 1e6
+}
+
+fn ms(duration: Duration) -> String {
+    format!("{} ms", duration.as_millis())
+}

@@ -1,0 +1,129 @@
+//! Handing the listening sockets to a successor: the program at the same path, started with the same
+//! arguments, which is a new version by then. The sockets go only once it waits for them, so that one
+//! that does not come up costs nothing. Both accept for a few seconds; then this process finishes what
+//! it has, and ends.
+
+use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+/// Tells a successor where it gets the sockets.
+pub const UPGRADE_SOCKET: &str = "VOXGATE_UPGRADE_SOCKET";
+
+/// How long a successor may take until it waits for the sockets.
+const READY: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(20);
+/// What the system takes as the path of a socket.
+const LONGEST_PATH: usize = 100;
+
+/// Is this process a successor, whose predecessor still listens?
+pub fn is_successor() -> bool {
+    std::env::var_os(UPGRADE_SOCKET).is_some()
+}
+
+pub(super) struct Upgrade {
+    program: std::io::Result<PathBuf>,
+    args: Vec<OsString>,
+    /// In a folder of its own: Pingora lets everybody write to the socket.
+    socket: PathBuf,
+    one_at_a_time: Mutex<()>,
+    handed_over: watch::Sender<bool>,
+}
+
+impl Upgrade {
+    pub(super) fn new() -> Upgrade {
+        let folder = || std::env::temp_dir().join(format!("voxgate-{}", std::process::id()));
+        let given = std::env::var_os(UPGRADE_SOCKET).map(PathBuf::from);
+        Upgrade {
+            // Now: the path of a file that was replaced is told otherwise later.
+            program: std::env::current_exe(),
+            args: std::env::args_os().skip(1).collect(),
+            socket: given.unwrap_or_else(|| folder().join("upgrade")),
+            one_at_a_time: Mutex::new(()),
+            handed_over: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) fn socket(&self) -> String {
+        self.socket.display().to_string()
+    }
+
+    /// Starts the successor, and waits until it can take over: its process id.
+    pub(super) async fn begin(&self) -> Result<u32, String> {
+        let Ok(_one) = self.one_at_a_time.try_lock() else {
+            return Err("an upgrade is under way already".into());
+        };
+        let begun = if *self.handed_over.borrow() {
+            Err("this process has handed over already".to_owned())
+        } else {
+            self.successor().await
+        };
+        match &begun {
+            Ok(pid) => {
+                info!(successor = pid, "UPGRADE");
+                self.handed_over.send_replace(true);
+            }
+            Err(why) => warn!(why, "UPGRADE_FAILED"),
+        }
+        begun
+    }
+
+    async fn successor(&self) -> Result<u32, String> {
+        let program = self.program.as_ref().map_err(|error| format!("the program is not known: {error}"))?;
+        let folder = self.socket.parent().unwrap_or(Path::new("."));
+        if self.socket.as_os_str().len() > LONGEST_PATH {
+            return Err(format!("{} is too long for a socket: set TMPDIR", self.socket.display()));
+        }
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+        let ready = self.start(program).await;
+        if ready.is_err() {
+            self.tidy();
+        }
+        ready
+    }
+
+    async fn start(&self, program: &Path) -> Result<u32, String> {
+        let mut child = Command::new(program)
+            .args(&self.args)
+            .env(UPGRADE_SOCKET, &self.socket)
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
+        let pid = child.id().unwrap_or(0);
+        let deadline = Instant::now() + READY;
+        while Instant::now() < deadline {
+            if self.socket.exists() {
+                return Ok(pid);
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(format!("the new process has ended ({status}); the log says why"));
+            }
+            sleep(LOOK).await;
+        }
+        let _ = child.start_kill();
+        Err(format!("the new process was not ready within {} s", READY.as_secs()))
+    }
+
+    /// Until the successor waits for the sockets.
+    pub(super) async fn handed_over(&self) {
+        // The sender lives as long as the gateway.
+        let _ = self.handed_over.subscribe().wait_for(|handed| *handed).await;
+    }
+
+    /// Removes what an upgrade leaves behind, so that the successor may be succeeded.
+    pub(super) fn tidy(&self) {
+        if let Some(folder) = self.socket.parent() {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! TLS at voxgate itself: both protocols, a call over wss, and certificates that change under way.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use reqwest::{Certificate, Client, Version};
+
+use crate::world::{Gateway, TcpApp, block_on, header, run};
+
+/// A folder with `cert.pem` and `key.pem` for 127.0.0.1, that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("voxgate-tls-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Folder(folder)
+    }
+
+    /// A pair in a folder of its own in this one, with the year that it expires in.
+    fn pair(&self, name: &str, year: i32) -> PathBuf {
+        let folder = self.0.join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let mut params = CertificateParams::new(vec!["bot.example.com".into(), "127.0.0.1".into()]).unwrap();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        fs::write(folder.join("cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+        folder
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn table(folder: &Path) -> String {
+    format!("[server.tls]\ncert = \"{0}/cert.pem\"\nkey = \"{0}/key.pem\"\n", folder.display())
+}
+
+/// A client that trusts this certificate and no other.
+fn client(folder: &Path, http1: bool) -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let root = Certificate::from_pem(&fs::read(folder.join("cert.pem")).unwrap()).unwrap();
+    let client = Client::builder().tls_certs_only([root]);
+    if http1 { client.http1_only() } else { client }.build().unwrap()
+}
+
+fn get(client: &Client, gateway: &Gateway, path: &str) -> Result<(u16, Version, String), reqwest::Error> {
+    let url = format!("https://127.0.0.1:{}{path}", gateway.port);
+    block_on(async {
+        let answer = client.get(url).send().await?;
+        let (status, version) = (answer.status().as_u16(), answer.version());
+        Ok((status, version, answer.text().await?))
+    })
+}
+
+#[test]
+fn both_protocols_and_the_app_is_told_https() {
+    let folder = Folder::new("protocols");
+    let pair = folder.pair("v1", 2100);
+    let app = TcpApp::polite();
+    let upstream = format!("[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n", app.port);
+    let gateway = Gateway::start(&format!("{}{upstream}", table(&pair)));
+    for (http1, version) in [(true, Version::HTTP_11), (false, Version::HTTP_2)] {
+        let client = client(&pair, http1);
+        let (status, spoken, body) = get(&client, &gateway, "/page").unwrap();
+        assert_eq!((status, spoken, body.as_str()), (200, version, "from the app"));
+        // Without an upgrade, which HTTP/2 does not have, the media path says what it is.
+        let (status, _, body) = get(&client, &gateway, "/ws/twilio-media").unwrap();
+        assert_eq!(status, 426);
+        assert!(body.contains("wss://"), "{body}");
+    }
+    assert_eq!(app.heads().len(), 2);
+    for head in app.heads() {
+        assert_eq!(header(&head, "x-forwarded-proto"), Some("https"), "{head}");
+    }
+    assert_eq!(gateway.metric(&series("bot.example.com")), 4_102_444_800.0, "2100-01-01");
+    assert_eq!(gateway.noise(), Vec::<String>::new());
+}
+
+fn series(name: &str) -> String {
+    format!("voxgate_tls_certificate_not_after_timestamp_seconds{{name=\"{name}\"}}")
+}
+
+#[test]
+fn a_call_over_wss() {
+    let folder = Folder::new("wss");
+    let pair = folder.pair("v1", 2100);
+    let gateway = Gateway::start(&table(&pair));
+    let url = format!("wss://127.0.0.1:{}/ws/twilio-media", gateway.port);
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_voxgate"))
+        .args(["call", &url])
+        .env("SSL_CERT_FILE", pair.join("cert.pem"))
+        .current_dir(&folder.0)
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{said}");
+    gateway.event("WS_STOP", 0);
+}
+
+#[test]
+fn a_certificate_changes_under_way_and_a_broken_one_changes_nothing() {
+    let folder = Folder::new("changes");
+    let (first, second) = (folder.pair("v1", 2100), folder.pair("v2", 2101));
+    let current = folder.0.join("current");
+    std::os::unix::fs::symlink(&first, &current).unwrap();
+    let gateway = Gateway::start(&table(&current));
+    assert!(get(&client(&first, true), &gateway, "/healthz").is_ok());
+    assert!(get(&client(&second, true), &gateway, "/healthz").is_err());
+
+    // As Kubernetes and certbot do it.
+    std::os::unix::fs::symlink(&second, folder.0.join("next")).unwrap();
+    fs::rename(folder.0.join("next"), &current).unwrap();
+    gateway.event("TLS_RELOADED", 0);
+    assert!(get(&client(&second, true), &gateway, "/healthz").is_ok());
+    assert!(get(&client(&first, true), &gateway, "/healthz").is_err());
+    assert_eq!(gateway.metric(&series("bot.example.com")), 4_133_980_800.0, "2101-01-01");
+
+    let good = client(&second, true);
+    let key = fs::read(second.join("key.pem")).unwrap();
+    fs::copy(first.join("key.pem"), second.join("key.pem")).unwrap();
+    let told = gateway.event("TLS_NOT_RELOADED", 0);
+    let why = told["why"].as_str().unwrap();
+    assert!(why.contains("is not the key of the first certificate in"), "{why}");
+    assert!(get(&good, &gateway, "/healthz").is_ok());
+    // Mended: what was in use all the time is taken again, and nothing more is complained of.
+    fs::write(second.join("key.pem"), key).unwrap();
+    gateway.event("TLS_RELOADED", 1);
+    assert_eq!(gateway.events("TLS_NOT_RELOADED").len(), 1);
+}
+
+#[test]
+fn check_reads_the_files() {
+    let folder = Folder::new("check");
+    let (good, old) = (folder.pair("good", 2100), folder.pair("old", 2021));
+    let other = folder.pair("other", 2100);
+    let check = |cert: &Path, key: &Path| {
+        let file = folder.0.join("gateway.toml");
+        fs::write(&file, format!("[server.tls]\ncert = {cert:?}\nkey = {key:?}\n")).unwrap();
+        let done = run(env!("CARGO_BIN_EXE_voxgate"), &["check", "--config", file.to_str().unwrap()]);
+        let said = if done.status.success() { done.stdout } else { done.stderr };
+        (done.status.success(), String::from_utf8(said).unwrap())
+    };
+    let (ok, said) = check(&good.join("cert.pem"), &good.join("key.pem"));
+    assert!(ok && said.contains("cert.pem: for bot.example.com until Jan  1 00:00:00 2100"), "{said}");
+    fs::write(folder.0.join("page.html"), "<html>").unwrap();
+    for (cert, key, why) in [
+        (good.join("none.pem"), good.join("key.pem"), "none.pem\": cannot be read: No such file"),
+        (good.join("cert.pem"), good.join("none.pem"), "none.pem\": cannot be read: No such file"),
+        (folder.0.join("page.html"), good.join("key.pem"), "holds no certificate (-----BEGIN"),
+        (good.join("key.pem"), good.join("key.pem"), "holds no certificate (-----BEGIN"),
+        (good.join("cert.pem"), good.join("cert.pem"), "holds no private key (-----BEGIN"),
+        (good.join("cert.pem"), other.join("key.pem"), "is not the key of the first certificate"),
+        (old.join("cert.pem"), old.join("key.pem"), "expired on Jan  1 00:00:00 2021"),
+    ] {
+        let (ok, said) = check(&cert, &key);
+        assert!(!ok && said.contains("[server.tls] ") && said.contains(why), "{why}: {said}");
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_not_started_with() {
+    let folder = Folder::new("start");
+    let pair = folder.pair("v1", 2100);
+    fs::write(pair.join("key.pem"), "").unwrap();
+    let file = folder.0.join("gateway.toml");
+    fs::write(
+        &file,
+        format!("[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n{}", table(&pair)),
+    )
+    .unwrap();
+    let done = run(env!("CARGO_BIN_EXE_voxgate"), &["run", "--config", file.to_str().unwrap()]);
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains("voxgate: cannot start: [server.tls] key = "), "{said}");
+    assert_eq!(done.status.code(), Some(1));
+}
