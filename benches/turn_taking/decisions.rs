@@ -119,9 +119,10 @@ fn turns(clip: &Clip, vad: Vad, heard: &mut Heard) {
     }
 }
 
-/// As shipped, for a dialogue.
+/// As shipped, for a dialogue; a clip is too short for a habit, and the goal is for 450 ms.
 fn settings(vad: Vad) -> Settings {
     let shipped = voxgate::edge::settings(&Config::default());
     let endpointing = Endpointing { tail: vad.tail(), ..shipped.endpointing };
-    Settings { mode: Mode::Dialogue, hearing: Hearing::Utterances, vad, endpointing, ..shipped }
+    let (mode, hearing) = (Mode::Dialogue, Hearing::Utterances);
+    Settings { mode, hearing, vad, endpointing, adaptive_eou: false, ..shipped }
 }

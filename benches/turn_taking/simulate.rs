@@ -84,6 +84,8 @@ struct Turn {
 
 struct Conversation {
     call: Call,
+    /// Words are understood as they are said.
+    streams: bool,
     now: CallTime,
     seed: u64,
     coming: BTreeMap<(CallTime, u64), Input<'static>>,
@@ -101,9 +103,10 @@ struct Conversation {
 impl Conversation {
     fn new(settings: Settings, seed: u64) -> Conversation {
         Conversation {
+            streams: settings.hearing == Hearing::Stream,
             call: Call::new(Arc::new(settings), CallTime::ZERO),
             now: CallTime::ZERO,
-            seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1,
+            seed: (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             coming: BTreeMap::new(),
             serial: 0,
             words: String::new(),
@@ -120,6 +123,12 @@ impl Conversation {
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
         (self.seed >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn understood(&mut self, at_ms: u64, text: &str) {
+        if self.streams {
+            self.schedule(at_ms, Input::Partial { text: text.to_owned() });
+        }
     }
 
     fn schedule(&mut self, at_ms: u64, input: Input<'static>) {
@@ -168,8 +177,8 @@ impl Conversation {
                 (false, true) => "i would like a table.",
                 (false, false) => "i would like a table",
             };
-            self.schedule(first + WORDS_MS - 200, Input::Partial { text: "i would like a".into() });
-            self.schedule(first + WORDS_MS - 100, Input::Partial { text: half.into() });
+            self.understood(first + WORDS_MS - 200, "i would like a");
+            self.understood(first + WORDS_MS - 100, half);
         }
         let second = (first + pause, first + pause + 1_000);
         let whole = if self.random() < 0.7 {
@@ -177,7 +186,7 @@ impl Conversation {
         } else {
             "i would like a table this evening"
         };
-        self.schedule(second.1 + WORDS_MS - 200, Input::Partial { text: whole.into() });
+        self.understood(second.1 + WORDS_MS - 200, whole);
         self.words = whole.into();
         self.turn = Some(Turn { speech: vec![(ms, first), second], end: second.1 });
         (self.cut, self.collided, self.answered) = (false, false, false);
