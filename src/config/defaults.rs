@@ -33,7 +33,9 @@ impl Default for Config {
                 fallback_twiml: "<Response><Say>We are sorry, we cannot take your call right now. \
                                  Please call again later.</Say><Hangup/></Response>"
                     .to_owned(),
-                token: TokenCheck::Warn,
+                token: Strictness::Warn,
+                signature: Strictness::Off,
+                more_auth_tokens: Vec::new(),
                 auth_token: None,
                 api: CarrierApi {
                     url: "https://api.twilio.com".to_owned(),

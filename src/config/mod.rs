@@ -242,8 +242,15 @@ mod tests {
             "apology_audio",
             "health_check",
         ];
-        let of_twilio =
-            ["account_sid", "api_key_sid", "api_key_secret", "caller_id", "action", "status_callback"];
+        let of_twilio = [
+            "more_auth_tokens",
+            "account_sid",
+            "api_key_sid",
+            "api_key_secret",
+            "caller_id",
+            "action",
+            "status_callback",
+        ];
         for (table, key) in known.difference(&shown(false)) {
             assert!(
                 optional.contains(&key.as_str())

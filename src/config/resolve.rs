@@ -152,21 +152,36 @@ fn log(t: &mut Table<'_, '_>, default: Log) -> Log {
 }
 
 fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
-    t.choice("signature", &[("off", ())], &["warn", "enforce"]);
     let modes = [("forward", Twiml::Forward), ("serve", Twiml::Serve)];
     let twiml = t.choice("twiml", &modes, &[]).unwrap_or(default.twiml);
-    let checks = [("off", TokenCheck::Off), ("warn", TokenCheck::Warn), ("enforce", TokenCheck::Enforce)];
+    let checks = [("off", Strictness::Off), ("warn", Strictness::Warn), ("enforce", Strictness::Enforce)];
     let token = t.choice("token", &checks, &[]);
+    let signature = t.choice("signature", &checks, &[]).unwrap_or(default.signature);
     if twiml == Twiml::Serve && !server.public_url.as_ref().is_some_and(|url| url.starts_with("https://")) {
         let why = "`twiml` in [twilio] is \"serve\", and `public_url` in [server] is no https:// URL";
         let help = "write it as Twilio sees this gateway: public_url = \"https://bot.example.com\"";
         t.complain("twiml", why.to_owned(), help.to_owned());
     }
-    if twiml == Twiml::Forward && token == Some(TokenCheck::Enforce) {
+    if twiml == Twiml::Forward && token == Some(Strictness::Enforce) {
         let why = "`token` in [twilio] is \"enforce\", and the TwiML of the app bears no tokens";
         t.complain("token", why.to_owned(), "write twiml = \"serve\", or token = \"off\"".to_owned());
     }
     let auth_token = t.secret_in("auth_token", "TWILIO_AUTH_TOKEN");
+    let more_auth_tokens = t.secret_list("more_auth_tokens", "\"env:OLD_AUTH_TOKEN\"").unwrap_or_default();
+    if signature != Strictness::Off {
+        let needs = [
+            (auth_token.is_none(), "`auth_token`", "set TWILIO_AUTH_TOKEN"),
+            (
+                server.public_url.is_none(),
+                "`public_url` in [server]",
+                "write this gateway's URL as Twilio has it",
+            ),
+        ];
+        for (_, missing, help) in needs.into_iter().filter(|(is_missing, ..)| *is_missing) {
+            let why = format!("`signature` in [twilio] cannot be checked without {missing}");
+            t.complain("signature", why, help.to_owned());
+        }
+    }
     let api = carrier(t, default.api, server.public_url.as_deref(), auth_token.as_ref());
     let fallback_twiml = t
         .parsed("fallback_twiml", "TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"", |s| {
@@ -188,6 +203,8 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
         fallback_twiml,
         token: token.unwrap_or(default.token),
         auth_token,
+        signature,
+        more_auth_tokens,
         api,
     };
     // The gateway answers these two itself, so nothing else may be there. The other two may be one.
@@ -392,7 +409,9 @@ pub(super) mod tests {
             ),
             (
                 "[twilio]\nsignature = \"enforce\"",
-                "2:13: `signature` in [twilio]: `\"enforce\"` is not in this version yet; write \"off\"",
+                "2:13: `signature` in [twilio] cannot be checked without `auth_token`; set TWILIO_AUTH_TOKEN\n\
+                 gateway.toml:2:13: `signature` in [twilio] cannot be checked without `public_url` in [server]; \
+                 write this gateway's URL as Twilio has it",
             ),
             (
                 "[twilio]\ntwiml = \"serve\"",

@@ -348,6 +348,9 @@ fn named(name: &str) -> Option<Named> {
         {
             is(&OPENAI, "model", "stt")
         }
+        () if begins(&["gpt-"]) && name.contains("-realtime") || begins(&["gpt-realtime"]) => {
+            is(&OPENAI, "model", "realtime")
+        }
         () if begins(&["gpt-"]) => is(&OPENAI, "model", "agent"),
         () if is_elevenlabs_id => is(&ELEVENLABS, "voice", "tts"),
         () if begins(&["eleven_"]) => is(&ELEVENLABS, "model", "tts"),
@@ -363,6 +366,7 @@ fn does(service: &str) -> &'static str {
     match service {
         "stt" => "that hears",
         "tts" => "that speaks",
+        "realtime" => "that hears and speaks by itself",
         _ => "that answers",
     }
 }

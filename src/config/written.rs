@@ -227,6 +227,15 @@ impl<'a> Table<'_, 'a> {
         Some(Secret(secret.clone()))
     }
 
+    /// A list of secrets.
+    pub(super) fn secret_list(&mut self, key: &'static str, wanted: &str) -> Option<Vec<Secret>> {
+        self.asked().hidden.push(key.to_owned());
+        self.list(key, wanted, |text| match text {
+            "" => Err(Refused::from("is empty")),
+            text => Ok(Secret(text.to_owned())),
+        })
+    }
+
     /// A list of strings, each noted by itself if it is wrong.
     pub(super) fn list<T>(
         &mut self,

@@ -20,6 +20,7 @@ mod respond;
 mod serve;
 mod session;
 mod shutdown;
+mod signed;
 mod take_over;
 mod tapes;
 mod tls;

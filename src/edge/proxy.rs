@@ -25,6 +25,7 @@ use super::handshake::{self, Refusal};
 use super::patience::head_is_read;
 use super::respond::{TEXT, XML, not_allowed, read_form, respond};
 use super::session::serve_call;
+use super::signed::{self, Turned};
 use super::take_over::take_over;
 use super::tunnel::{self, Tunnel};
 use super::voice::{self, Passing};
@@ -119,6 +120,12 @@ impl Proxy {
             }
             Err(Refusal::Malformed(why)) => return self.bad_handshake(session, why).await,
         };
+        if let Err(why) = signed::handshake(request, &self.gateway) {
+            let result = HandshakeResult::BadSignature;
+            self.gateway.metrics.handshake(result);
+            warn!(result = result.as_str(), %why, "HANDSHAKE_REFUSED");
+            return respond(session, StatusCode::FORBIDDEN, TEXT, format!("{why}\n"), &[]).await;
+        }
         let pass = match self.gateway.tokens.admit(token) {
             Ok(pass) => pass,
             Err(fault) => {
@@ -316,6 +323,20 @@ impl ProxyHttp for Proxy {
             return Ok(true);
         }
         let get = matches!(request.method, Method::GET | Method::HEAD);
+        if matches!(ctx.route, Route::Voice | Route::StreamStatus)
+            && let Err(turned) = signed::webhook(session, &self.gateway).await?
+        {
+            let (status, why) = match turned {
+                Turned::Unsigned(why) => (StatusCode::FORBIDDEN, why.to_string()),
+                Turned::NoWebhook => (
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "longer, or slower, than a webhook of Twilio's is".to_owned(),
+                ),
+            };
+            warn!(status = status.as_u16(), why, "WEBHOOK_REFUSED");
+            respond(session, status, TEXT, format!("{why}\n"), &[]).await?;
+            return Ok(true);
+        }
         match ctx.route {
             Route::Media => self.media(session).await?,
             Route::Healthz | Route::Version if !get => not_allowed(session, "GET, HEAD").await?,

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use tracing::warn;
 
-use crate::config::{TokenCheck, Twilio, Twiml};
+use crate::config::{Strictness, Twilio, Twiml};
 use crate::observe::Metrics;
 use crate::twilio::{Pass, TokenFault, TokenKey};
 
@@ -18,7 +18,7 @@ use crate::twilio::{Pass, TokenFault, TokenKey};
 const USED: usize = 20_000;
 
 pub(super) struct Tokens {
-    check: TokenCheck,
+    check: Strictness,
     media_path: String,
     key: TokenKey,
     /// No two tokens have the same number.
@@ -50,7 +50,7 @@ impl Tokens {
         };
         let served = twilio.twiml == Twiml::Serve;
         Tokens {
-            check: if served { twilio.token } else { TokenCheck::Off },
+            check: if served { twilio.token } else { Strictness::Off },
             media_path: twilio.path.clone(),
             key: TokenKey::new(&secret),
             number: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
@@ -62,8 +62,8 @@ impl Tokens {
     /// The path of the stream for this call.
     pub(super) fn path_for(&self, call_sid: &str) -> String {
         match self.check {
-            TokenCheck::Off => self.media_path.clone(),
-            TokenCheck::Warn | TokenCheck::Enforce => {
+            Strictness::Off => self.media_path.clone(),
+            Strictness::Warn | Strictness::Enforce => {
                 let token = self.key.issue(call_sid, self.number.fetch_add(1, Ordering::Relaxed), now());
                 format!("{}/{token}", self.media_path.trim_end_matches('/'))
             }
@@ -72,7 +72,7 @@ impl Tokens {
 
     /// The token in a path, if this is the media path with one.
     pub(super) fn of_path<'p>(&self, path: &'p str) -> Option<&'p str> {
-        if self.check == TokenCheck::Off {
+        if self.check == Strictness::Off {
             return None;
         }
         let rest = path.strip_prefix(self.media_path.trim_end_matches('/'))?;
@@ -81,7 +81,7 @@ impl Tokens {
 
     /// Whether a handshake may go on; with a sound token, for whom.
     pub(super) fn admit(&self, token: Option<&str>) -> Result<Option<Pass>, TokenFault> {
-        if self.check == TokenCheck::Off {
+        if self.check == Strictness::Off {
             return Ok(None);
         }
         let now = now();
@@ -110,7 +110,7 @@ impl Tokens {
 
     fn faulty(&self, fault: TokenFault) -> Result<(), TokenFault> {
         self.metrics.stream_token(Err(fault));
-        if self.check == TokenCheck::Enforce {
+        if self.check == Strictness::Enforce {
             return Err(fault);
         }
         warn!(result = fault.as_str(), why = %fault, "STREAM_TOKEN");
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Secret};
 
-    fn tokens(check: TokenCheck) -> Tokens {
+    fn tokens(check: Strictness) -> Tokens {
         let twilio = Twilio {
             twiml: Twiml::Serve,
             token: check,
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_one_handshake_of_one_call() {
-        let tokens = tokens(TokenCheck::Enforce);
+        let tokens = tokens(Strictness::Enforce);
         let path = tokens.path_for("CA1");
         let token = tokens.of_path(&path);
         let pass = tokens.admit(token).unwrap();
@@ -165,17 +165,17 @@ mod tests {
         assert_eq!(tokens.admit(token), Err(TokenFault::Used));
         assert_eq!(tokens.admit(None), Err(TokenFault::Missing));
         assert_eq!(tokens.admit(Some("x")), Err(TokenFault::Forged));
-        let other = self::tokens(TokenCheck::Enforce);
+        let other = self::tokens(Strictness::Enforce);
         let path = other.path_for("CA3");
         assert!(tokens.admit(tokens.of_path(&path)).is_ok(), "another replica with the same secret");
     }
 
     #[test]
     fn a_warning_lets_everybody_in_and_off_looks_at_nothing() {
-        let warn = tokens(TokenCheck::Warn);
+        let warn = tokens(Strictness::Warn);
         assert_eq!((warn.admit(None), warn.admit(Some("x"))), (Ok(None), Ok(None)));
         assert!(warn.metrics.text().contains("voxgate_stream_tokens_total{result=\"missing\"} 1"));
-        let off = tokens(TokenCheck::Off);
+        let off = tokens(Strictness::Off);
         assert_eq!((off.path_for("CA1").as_str(), off.admit(None)), ("/ws/twilio-media", Ok(None)));
         assert_eq!(off.of_path("/ws/twilio-media/x"), None, "a path of the app's");
         let none = Tokens::new(&Config::default().twilio, off.metrics.clone());
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn only_one_segment_behind_the_path_is_a_token() {
-        let tokens = tokens(TokenCheck::Warn);
+        let tokens = tokens(Strictness::Warn);
         assert_eq!(tokens.of_path("/ws/twilio-media/abc"), Some("abc"));
         for other in
             ["/ws/twilio-media", "/ws/twilio-media/", "/ws/twilio-media/a/b", "/ws/twilio-mediaa/b", "/x"]

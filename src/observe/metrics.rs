@@ -10,6 +10,7 @@ use prometheus::{
 use crate::call::{FailureKind, Service, StopReason, TurnResult};
 use crate::twilio::TokenFault;
 use crate::twilio::lint::Rule;
+use crate::twilio::signature::Unsigned;
 
 /// Bounds that are no whole seconds: Prometheus 3 would rename `le="1"`.
 const TURN: [f64; 15] = [0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.1, 1.5, 2.1, 3.1, 5.1, 10.1];
@@ -25,6 +26,8 @@ pub enum HandshakeResult {
     /// Not an upgrade at all: 426.
     NoUpgrade,
     BadRequest,
+    /// Not signed as Twilio signs.
+    BadSignature,
     /// Without the token of a call, or with a wrong one.
     BadToken,
     Capacity,
@@ -32,17 +35,41 @@ pub enum HandshakeResult {
 }
 
 impl HandshakeResult {
-    const ALL: [HandshakeResult; 6] =
-        [Self::Ok, Self::NoUpgrade, Self::BadRequest, Self::BadToken, Self::Capacity, Self::Draining];
+    const ALL: [HandshakeResult; 7] = [
+        Self::Ok,
+        Self::NoUpgrade,
+        Self::BadRequest,
+        Self::BadSignature,
+        Self::BadToken,
+        Self::Capacity,
+        Self::Draining,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::NoUpgrade => "no_upgrade",
             Self::BadRequest => "bad_request",
+            Self::BadSignature => "bad_signature",
             Self::BadToken => "bad_token",
             Self::Capacity => "capacity",
             Self::Draining => "draining",
+        }
+    }
+}
+
+/// What Twilio has signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignedKind {
+    Webhook,
+    Handshake,
+}
+
+impl SignedKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Handshake => "handshake",
         }
     }
 }
@@ -177,6 +204,7 @@ pub struct Metrics {
     twiml_findings: IntCounterVec,
     twiml_fallbacks: IntCounterVec,
     stream_tokens: IntCounterVec,
+    signatures: IntCounterVec,
 }
 
 impl Metrics {
@@ -354,6 +382,11 @@ impl Metrics {
                 "Tokens of calls at the media path, by what was wrong with them.",
                 &["result"],
             )?,
+            signatures: new.counters(
+                "signatures_total",
+                "Signatures of Twilio's that were checked, by what was wrong with them.",
+                &["kind", "result"],
+            )?,
             registry,
         };
         metrics.create_all();
@@ -378,6 +411,11 @@ impl Metrics {
         }
         for result in TokenFault::ALL.map(TokenFault::as_str).into_iter().chain(["ok"]) {
             self.stream_tokens.with_label_values(&[result]);
+        }
+        for kind in [SignedKind::Webhook, SignedKind::Handshake] {
+            for result in Unsigned::ALL.map(Unsigned::as_str).into_iter().chain(["ok"]) {
+                self.signatures.with_label_values(&[kind.as_str(), result]);
+            }
         }
         for route in Route::ALL {
             self.http_duration.with_label_values(&[route.as_str()]);
@@ -438,6 +476,10 @@ impl Metrics {
 
     pub fn stream_token(&self, result: Result<(), TokenFault>) {
         self.stream_tokens.with_label_values(&[result.err().map_or("ok", TokenFault::as_str)]).inc();
+    }
+
+    pub fn signature(&self, kind: SignedKind, wrong: Option<Unsigned>) {
+        self.signatures.with_label_values(&[kind.as_str(), wrong.map_or("ok", Unsigned::as_str)]).inc();
     }
 
     pub fn handshake(&self, result: HandshakeResult) {

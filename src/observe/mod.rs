@@ -7,5 +7,5 @@ mod timeline;
 
 pub use call::{CallLabels, CallObserver, Ending};
 pub use log::init as init_log;
-pub use metrics::{HandshakeResult, Metrics, Route, TwimlFallback};
+pub use metrics::{HandshakeResult, Metrics, Route, SignedKind, TwimlFallback};
 pub use timeline::Timeline;

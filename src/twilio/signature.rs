@@ -37,6 +37,18 @@ pub enum Unsigned {
     Body,
 }
 
+impl Unsigned {
+    pub const ALL: [Unsigned; 3] = [Unsigned::Missing, Unsigned::Wrong, Unsigned::Body];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unsigned::Missing => "missing",
+            Unsigned::Wrong => "wrong",
+            Unsigned::Body => "body",
+        }
+    }
+}
+
 /// Judges a WebSocket handshake; answers with the URL that was signed.
 pub fn handshake(signed: Signed<'_>, tokens: &[impl AsRef<[u8]>]) -> Result<String, Unsigned> {
     let (scheme, authority) = split(signed.public_url);

@@ -25,6 +25,7 @@ mod relay;
 mod relay_bots;
 mod reload;
 mod services_fail;
+mod signature;
 mod streaming;
 mod tapes;
 mod tidy;

@@ -1,0 +1,81 @@
+//! Whether a webhook or a stream is Twilio's, by its signature; `[twilio] signature` says what becomes of
+//! one that is not. The app behind gets the same request, and may check it again.
+
+use http::{Method, header};
+use pingora::Result;
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+use tracing::{debug, warn};
+
+use super::gateway::Gateway;
+use super::respond::whole_body;
+use crate::config::Strictness;
+use crate::observe::SignedKind;
+use crate::twilio::signature::{self, Signed, Unsigned};
+
+/// Why a request is turned away.
+pub(super) enum Turned {
+    /// 403.
+    Unsigned(Unsigned),
+    /// 413: no webhook of Twilio's.
+    NoWebhook,
+}
+
+/// Whether a stream may go on.
+pub(super) fn handshake(request: &RequestHeader, gateway: &Gateway) -> Result<(), Unsigned> {
+    if gateway.config.twilio.signature == Strictness::Off {
+        return Ok(());
+    }
+    let target = String::from_utf8_lossy(request.raw_path());
+    let judged =
+        signature::handshake(signed(request, &target, gateway), &gateway.config.twilio.auth_tokens());
+    admit(SignedKind::Handshake, judged, gateway)
+}
+
+/// Whether a webhook may go on. Its body is read for that, and kept.
+pub(super) async fn webhook(
+    session: &mut Session,
+    gateway: &Gateway,
+) -> Result<std::result::Result<(), Turned>> {
+    if gateway.config.twilio.signature == Strictness::Off {
+        return Ok(Ok(()));
+    }
+    let Some(body) = whole_body(session).await? else { return Ok(Err(Turned::NoWebhook)) };
+    let request = session.req_header();
+    let kind =
+        request.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_form = request.method == Method::POST
+        && kind.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded");
+    let target = String::from_utf8_lossy(request.raw_path());
+    let tokens = gateway.config.twilio.auth_tokens();
+    let judged = signature::webhook(signed(request, &target, gateway), &tokens, &body, is_form);
+    Ok(admit(SignedKind::Webhook, judged, gateway).map_err(Turned::Unsigned))
+}
+
+fn signed<'a>(request: &'a RequestHeader, target: &'a str, gateway: &'a Gateway) -> Signed<'a> {
+    Signed {
+        // The configuration has made sure that it is there.
+        public_url: gateway.config.server.public_url.as_deref().unwrap_or_default(),
+        target,
+        signature: request.headers.get("x-twilio-signature").map(|signature| signature.as_bytes()),
+    }
+}
+
+fn admit(
+    kind: SignedKind,
+    judged: std::result::Result<String, Unsigned>,
+    gateway: &Gateway,
+) -> std::result::Result<(), Unsigned> {
+    gateway.metrics.signature(kind, judged.as_ref().err().copied());
+    match judged {
+        Ok(url) => {
+            debug!(kind = kind.as_str(), url, "SIGNATURE");
+            Ok(())
+        }
+        Err(why) if gateway.config.twilio.signature == Strictness::Enforce => Err(why),
+        Err(why) => {
+            warn!(kind = kind.as_str(), %why, "SIGNATURE");
+            Ok(())
+        }
+    }
+}
