@@ -31,15 +31,23 @@ pub fn call(gateway: &Gateway, nth: usize) -> Call {
     call
 }
 
-/// Says something, and hears it: the gateway under test echoes what was said once it is over.
+/// Says something, and hears it to its end: the gateway under test echoes what was said once it is over.
 pub fn is_alive(call: &mut Call, word: u8) {
     for (byte, frames) in [(word, 10), (0xff, 30)] {
         for _ in 0..frames {
             call.send(media(byte)).unwrap();
         }
     }
-    let said = payload(word);
-    while !call.read().unwrap().to_text().is_ok_and(|text| text.contains(&said)) {}
+    let mut hear = |what: &str| loop {
+        let message = call.read().unwrap();
+        if message.to_text().is_ok_and(|text| text.contains(what)) {
+            return message;
+        }
+    };
+    hear(&payload(word));
+    // Played, says the carrier: what comes next is no interruption.
+    let end = hear(".end\"");
+    call.send(end).unwrap();
 }
 
 fn payload(byte: u8) -> String {

@@ -211,7 +211,7 @@ fn a_model_that_cannot_be_had_is_apologised_for_and_its_owner_named() {
         scope.spawn(|| {
             let gateway = gateway(free_port(), 2_000, "");
             apologised(&call(&gateway, waits()));
-            let_go(&gateway, "the network: GET ws://");
+            let_go(&gateway, "the vendor: GET ws://");
             assert_eq!(gateway.events("UPSTREAM_FAILED").len(), 3, "it was tried again");
         });
         scope.spawn(|| {

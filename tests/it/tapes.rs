@@ -91,7 +91,8 @@ fn a_recorded_call_is_replayed_as_it_was() {
         Step::Say(tone(400)),
         Step::wait_for_reply_end(limit),
         Step::Say(tone(1_500)),
-        Step::Interrupt { after: Duration::from_millis(300), audio: tone(600), timeout: limit },
+        // Later than 600 ms, when it would be a collision and no turn of its own.
+        Step::Interrupt { after: Duration::from_millis(800), audio: tone(600), timeout: limit },
         Step::wait_for_reply_end(limit),
     ];
     let report = block_on(run_call(CallOptions::new(gateway.media()), script)).unwrap();
