@@ -24,7 +24,6 @@ need curl curl
 need openssl openssl
 need node nodejs npm
 need npm npm
-need prometheus prometheus
 need python3 python3 python3-venv
 if command -v python3 >/dev/null && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
   wanted+=(python3-venv)
@@ -41,7 +40,7 @@ fi
 recipe() {
   python3 --version
   node --version
-  (cd "$tests" && sha256sum requirements.txt node/package.json node/package-lock.json)
+  (cd "$tests" && sha256sum setup.sh requirements.txt node/package.json node/package-lock.json)
 }
 recipe="$(recipe)"
 if [ -d "$tests/node/node_modules/ws" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$recipe" ] &&
@@ -57,4 +56,10 @@ left_out='^pipecat-ai .* requires (markdown|num2words|numba|onnxruntime|protobuf
 broken="$("$venv/bin/python" -m pip --disable-pip-version-check check | grep -Ev "$left_out|^No broken" || true)"
 [ -z "$broken" ] || { printf '%s\n' "$broken" >&2; exit 1; }
 npm --prefix "$tests/node" ci --silent
+# Prometheus as a program only: installed as a package it would be a service, at the gateway's own port.
+(
+  cd "$venv"
+  apt-get download -qq prometheus 2>/dev/null || { as_root apt-get update && apt-get download -qq prometheus; }
+  dpkg -x prometheus_*.deb prometheus
+)
 printf '%s\n' "$recipe" >"$stamp"

@@ -36,7 +36,7 @@ impl Prometheus {
             .replace("- rules.yml", &format!("- {}/rules.yml", rules.display()))
             .replace("- alerts.yml", &format!("- {}/alerts.yml", rules.display()));
         fs::write(folder.join("prometheus.yml"), config).unwrap();
-        let child = Command::new("prometheus")
+        let child = Command::new(program("prometheus"))
             .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
@@ -71,6 +71,11 @@ impl Drop for Prometheus {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Of Debian's package, as `tests/setup.sh` has unpacked it.
+fn program(name: &str) -> PathBuf {
+    project().join(".venv/prometheus/usr/bin").join(name)
 }
 
 fn dashboards() -> Vec<Value> {
@@ -190,7 +195,7 @@ fn dashboards_keep_to_the_conventions() {
 
 /// Runs promtool in the folder of the rules, with something to read.
 fn promtool(args: &[&str], input: &str) -> (bool, String) {
-    let mut child = Command::new("promtool")
+    let mut child = Command::new(program("promtool"))
         .args(args)
         .current_dir(project().join("grafana/prometheus"))
         .stdin(Stdio::piped())

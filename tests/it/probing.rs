@@ -1,13 +1,8 @@
 //! `voxgate check --probe`: each service is asked once, and what is wrong has an owner and a name.
 
-use std::net::TcpListener;
 use std::process::Command;
-use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-use crate::world::{Fake, Server, app, free_port, project, stt, tone, tts};
+use crate::world::{Fake, Server, app, expired, free_port, stt, tone, tts};
 
 /// Whether all was well, and the rows of the table by the name of the service.
 struct Probed {
@@ -99,34 +94,12 @@ fn what_is_wrong_is_told_with_its_owner() {
     assert!(!probed.text.contains("hunter2"), "{}", probed.text);
 }
 
-/// A server whose certificate expired in 2020: its port. Made by `tests/certificates/make.sh`.
-fn expired() -> u16 {
-    let pem = |name: &str| project().join("tests/certificates").join(name);
-    let certificate = CertificateDer::from_pem_file(pem("expired.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(pem("expired.key")).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config =
-        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let mut tls = rustls::ServerConnection::new(config.clone()).unwrap();
-            // The client ends it.
-            std::thread::spawn(move || while tls.complete_io(&mut stream).is_ok() && tls.is_handshaking() {});
-        }
-    });
-    port
-}
-
 #[test]
 fn a_certificate_that_has_expired_is_told_of_by_every_kind() {
-    let authority = project().join("tests/certificates/authority.pem");
-    let trusts = [("SSL_CERT_FILE", authority.to_str().unwrap())];
+    let trusts = [("SSL_CERT_FILE", &*expired::authority())];
     let upstream = format!(
         "[upstreams.old]\nservers = [\"127.0.0.1:{}\"]\ntls = true\nconnect_timeout = \"12s\"\n[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n",
-        expired(),
+        expired::server(),
         app().port
     );
     let at = "upstream = \"old\"\npath = \"/x\"\n";

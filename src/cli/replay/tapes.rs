@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, bail};
 
 use super::usual;
-use crate::call::Settings;
+use crate::call::{Settings, Silence};
 use crate::config::Config;
 use crate::edge;
 use crate::tape::Tape;
@@ -73,9 +73,20 @@ pub(in crate::cli) fn under(tape: &Tape<'_>, config: Option<&Config>) -> Result<
         None => recorded,
         Some(config) => {
             let Settings {
-                mode, hearing, greeting, apology, transfer_apology, filler, control, memory, ..
+                mode,
+                hearing,
+                greeting,
+                apology,
+                transfer_apology,
+                filler,
+                silence,
+                control,
+                memory,
+                ..
             } = recorded;
-            let voices = Settings { greeting, apology, transfer_apology, filler, ..edge::settings(config) };
+            let asked = edge::settings(config);
+            let silence = Silence { prompt: silence.prompt, goodbye: silence.goodbye, ..asked.silence };
+            let voices = Settings { greeting, apology, transfer_apology, filler, silence, ..asked };
             Settings { mode, hearing, control, memory, ..voices }
         }
     })

@@ -2,6 +2,7 @@
 //! them when the test ends.
 
 mod bot;
+pub mod expired;
 mod fake;
 mod gateway;
 pub mod hearing;
