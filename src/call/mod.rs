@@ -327,7 +327,7 @@ impl Call {
         self.measured = measured;
         self.recording.push(frame);
         self.ear.wait(self.endpoint.wait(now));
-        let heard = self.ear.hear(measured.is_speech());
+        let heard = self.ear.hear(measured.is_turn());
         self.heard(heard, now);
         match self.state() {
             // What the carrier was asked for cannot be taken back.

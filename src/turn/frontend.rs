@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::echo::Echo;
 use super::floor::Floor;
 use super::neural::Neural;
+use super::voice::Voice;
 use crate::audio::{Frame, level};
 
 /// The caller has to be this much louder than the bot's echo could be.
@@ -15,9 +16,7 @@ const ABOVE_ECHO_DB: f32 = 5.0;
 /// Where an echo could be within this of the noise, it does not tell what the noise is.
 const NEAR_FLOOR_DB: f32 = 3.0;
 /// From here on a frame is speech.
-const SPEECH: f32 = 0.55;
-/// From here on it counts against the bot that is speaking.
-const INTERRUPTS: f32 = 0.5;
+const SPEECH: f32 = 0.5;
 
 /// How speech is told from noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,12 +48,19 @@ pub struct Measured {
     pub p: f32,
     /// How loud the echo of what the bot says could be in it; 0 while the bot is silent.
     pub echo_db: f32,
+    /// As loud as speech has to be to hold the caller's turn, where it is speech.
+    pub holds_turn: bool,
 }
 
 impl Measured {
     /// Somebody speaks, and not the bot's own echo.
     pub fn is_speech(&self) -> bool {
         self.p >= SPEECH && !self.is_echo()
+    }
+
+    /// The caller has not finished: speech, loud enough to be the caller's.
+    pub fn is_turn(&self) -> bool {
+        self.holds_turn && !self.is_echo()
     }
 
     /// Somebody speaks who is not the bot's own echo. `least_db` is the level below which nothing
@@ -65,7 +71,7 @@ impl Measured {
 
     /// The same, if there were no echo.
     pub fn interrupts_but_for_echo(&self, least_db: f32) -> bool {
-        self.p >= INTERRUPTS && self.level_db >= least_db
+        self.p >= SPEECH && self.level_db >= least_db
     }
 
     /// No louder than the bot's echo may be.
@@ -81,6 +87,7 @@ pub struct FrontEnd {
     loud_db: f32,
     floor: Floor,
     echo: Echo,
+    voice: Voice,
 }
 
 impl FrontEnd {
@@ -90,7 +97,13 @@ impl FrontEnd {
             Vad::Neural => Some(Neural::new()),
             Vad::Rms => None,
         };
-        FrontEnd { neural, loud_db: decibels(vad_rms), floor: Floor::default(), echo: Echo::default() }
+        FrontEnd {
+            neural,
+            loud_db: decibels(vad_rms),
+            floor: Floor::default(),
+            echo: Echo::default(),
+            voice: Voice::default(),
+        }
     }
 
     /// Takes a frame of the caller's, and the level of what the caller heard of the bot meanwhile.
@@ -100,17 +113,17 @@ impl FrontEnd {
         let noise = echo_db < self.floor.db() + NEAR_FLOOR_DB;
         self.floor.hear(level_db, noise);
         let floor_db = self.floor.db();
-        let p = match &mut self.neural {
-            Some(neural) => neural.hear(frame, level_db, floor_db),
-            None => {
-                if level_db >= self.loud_db {
-                    1.0
-                } else {
-                    0.0
-                }
+        let mut measured = Measured { level_db, floor_db, echo_db, ..Measured::default() };
+        match &mut self.neural {
+            Some(neural) => {
+                self.voice.hear(level_db, measured.is_echo());
+                let p = neural.hear(frame, self.voice.gain(), level_db, floor_db);
+                (measured.p, measured.holds_turn) = self.voice.weigh(p, floor_db);
             }
-        };
-        Measured { level_db, floor_db, p, echo_db }
+            None if level_db >= self.loud_db => (measured.p, measured.holds_turn) = (1.0, true),
+            None => {}
+        }
+        measured
     }
 }
 

@@ -28,6 +28,7 @@ mod frontend;
 mod interruption;
 mod neural;
 mod state;
+mod voice;
 mod words;
 
 pub use ear::{Ear, Ended, Endpointing, Heard};

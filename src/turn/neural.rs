@@ -13,8 +13,6 @@ const HOP: usize = 256;
 const FRAME_SAMPLES: usize = 2 * FRAME_BYTES;
 /// Sound from before a line gets loud, for the network to find its feet in.
 const WARM_UP: usize = 2 * HOP;
-/// The network was trained on less loud a voice.
-const GAIN: f32 = 0.7;
 /// Below this level nothing is a voice.
 const QUIET_DB: f32 = 34.0;
 /// And nothing that is hardly louder than the noise.
@@ -46,11 +44,11 @@ impl Neural {
         }
     }
 
-    /// Takes one frame; how likely it is speech, from 0 to 1.
-    pub(super) fn hear(&mut self, frame: &Frame, level_db: f32, floor_db: f32) -> f32 {
+    /// Takes one frame, and by how much to amplify it; how likely it is speech, from 0 to 1.
+    pub(super) fn hear(&mut self, frame: &Frame, gain: f32, level_db: f32, floor_db: f32) -> f32 {
         let quiet = level_db < QUIET_DB || level_db < floor_db + ABOVE_FLOOR_DB;
         self.quiet = if quiet { self.quiet.saturating_add(1) } else { 0 };
-        self.push(frame);
+        self.push(frame, gain);
         if self.quiet >= HOLD_FRAMES {
             self.p = 0.0;
             let over = self.len.saturating_sub(WARM_UP);
@@ -73,10 +71,10 @@ impl Neural {
 
     /// Twice the rate by straight lines. What that leaves above 4 kHz stands in for the part of a
     /// voice that telephones cut off: the network does better with it than without.
-    fn push(&mut self, frame: &Frame) {
+    fn push(&mut self, frame: &Frame, gain: f32) {
         let room = &mut self.samples[self.len..self.len + FRAME_SAMPLES];
         for (pair, &code) in room.chunks_exact_mut(2).zip(&frame.0) {
-            let sample = GAIN * f32::from(mulaw::decode(code));
+            let sample = gain * f32::from(mulaw::decode(code));
             pair[0] = (0.5 * (self.last + sample)) as i16;
             pair[1] = sample as i16;
             self.last = sample;

@@ -30,7 +30,7 @@ impl Realtime {
         let (voiced, interrupts) = match &mut self.front {
             Some(front) => {
                 let measured = front.hear(frame, self.levels.level_db(now));
-                (measured.is_speech(), measured.interrupts(decibels(loud)))
+                (measured.is_turn(), measured.interrupts(decibels(loud)))
             }
             None => (level::rms(&frame.0) >= loud, false),
         };
