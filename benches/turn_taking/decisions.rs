@@ -67,7 +67,7 @@ fn interruptions(clip: &Clip, vad: Vad, heard: &mut Heard, spent: &mut Duration)
         *spent += started.elapsed();
         heard.frames.push(measured);
         let speech = measured.interrupts(decibels(vad_rms));
-        evidence.hear(speech);
+        evidence.hear(speech, measured.interrupts_clearly(decibels(vad_rms)));
         quiet = if speech { 0 } else { quiet + 1 };
         hold.take(evidence.holds().is_some(), quiet, ms, &mut heard.holds);
         confirm.take(evidence.confirms(), quiet, ms, &mut heard.confirms);

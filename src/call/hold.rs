@@ -70,8 +70,8 @@ impl Call {
     pub(super) fn heard_while_speaking(&mut self, measured: Measured, now: CallTime) {
         let least_db = decibels(self.settings.vad_rms);
         let speech = measured.interrupts(least_db);
-        self.hold.evidence.hear(speech);
-        self.hold.echo.hear(!speech && measured.interrupts_but_for_echo(least_db));
+        self.hold.evidence.hear(speech, measured.interrupts_clearly(least_db));
+        self.hold.echo.hear(!speech && measured.would_speak(least_db), false);
         if let Some(held) = &mut self.hold.held {
             held.quiet = if speech { 0 } else { held.quiet + 1 };
             return self.judge_hold(now);

@@ -333,7 +333,7 @@ impl Call {
             // What the carrier was asked for cannot be taken back.
             State::Thinking | State::Speaking if self.control.is_some() => self.interruption.forget(),
             State::Thinking => {
-                let speech = measured.interrupts(decibels(self.settings.vad_rms));
+                let speech = measured.speaks(decibels(self.settings.vad_rms));
                 if self.interruption.hear(speech).is_some() {
                     self.caller_went_on(now);
                 }

@@ -9,6 +9,8 @@ use crate::time::FRAME;
 type Share = (u32, u32);
 /// 120 ms of 200: the bot holds its tongue.
 const HOLD: Share = (6, 10);
+/// Or 60 ms of 100, where there is little doubt.
+const HOLD_CLEARLY: Share = (3, 5);
 /// 400 ms of 600: the caller means it, whatever is said.
 const CONFIRM: Share = (20, 30);
 
@@ -16,17 +18,21 @@ const CONFIRM: Share = (20, 30);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Evidence {
     recent: u32,
+    clear: u32,
 }
 
 impl Evidence {
-    pub fn hear(&mut self, speech: bool) {
+    /// Takes a frame: it speaks against the bot, and beyond doubt.
+    pub fn hear(&mut self, speech: bool, clearly: bool) {
         self.recent = ((self.recent << 1) | u32::from(speech)) & ((1 << CONFIRM.1) - 1);
+        self.clear = ((self.clear << 1) | u32::from(clearly)) & ((1 << HOLD_CLEARLY.1) - 1);
     }
 
     /// Enough to fall silent for now: how long ago the speech began.
     pub fn holds(&self) -> Option<Duration> {
         let window = self.recent & ((1 << HOLD.1) - 1);
-        (window.count_ones() >= HOLD.0).then(|| FRAME * (u32::BITS - window.leading_zeros()))
+        let holds = window.count_ones() >= HOLD.0 || self.clear.count_ones() >= HOLD_CLEARLY.0;
+        holds.then(|| FRAME * (u32::BITS - window.leading_zeros()))
     }
 
     /// Enough to stop for good.
@@ -35,7 +41,7 @@ impl Evidence {
     }
 
     pub fn forget(&mut self) {
-        self.recent = 0;
+        *self = Evidence::default();
     }
 }
 
@@ -49,7 +55,7 @@ mod tests {
         let told: Vec<(bool, bool)> = frames
             .chars()
             .map(|frame| {
-                evidence.hear(frame == '#');
+                evidence.hear(frame != '.', frame == '!');
                 (evidence.holds().is_some(), evidence.confirms())
             })
             .collect();
@@ -60,6 +66,9 @@ mod tests {
     fn a_little_holds_and_more_confirms() {
         for (frames, expected) in [
             ("#".repeat(40), (Some(6), Some(20))),
+            // Without a doubt.
+            ("!!!.".into(), (Some(3), None)),
+            (".!#!..!!".into(), (Some(8), None)),
             // A cough, and a rattle.
             ("#####..........".repeat(4), (None, None)),
             ("#.".repeat(40), (None, None)),
@@ -75,7 +84,7 @@ mod tests {
     #[test]
     fn it_tells_how_long_ago_the_speech_began() {
         let mut evidence = Evidence::default();
-        "..##.####".chars().for_each(|frame| evidence.hear(frame == '#'));
+        "..##.####".chars().for_each(|frame| evidence.hear(frame == '#', false));
         assert_eq!(evidence.holds(), Some(Duration::from_millis(140)));
         evidence.forget();
         assert_eq!(evidence.holds(), None);

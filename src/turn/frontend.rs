@@ -17,6 +17,8 @@ const ABOVE_ECHO_DB: f32 = 5.0;
 const NEAR_FLOOR_DB: f32 = 3.0;
 /// From here on a frame is speech.
 const SPEECH: f32 = 0.5;
+/// Odds from which there is little doubt that the caller speaks against the bot.
+const CLEARLY: f32 = 0.3;
 
 /// How speech is told from noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +33,7 @@ impl Vad {
     /// How long it goes on hearing speech that is over: its network looks back.
     pub fn tail(self) -> Duration {
         match self {
-            Vad::Neural => Duration::from_millis(80),
+            Vad::Neural => Duration::from_millis(40),
             Vad::Rms => Duration::ZERO,
         }
     }
@@ -50,6 +52,8 @@ pub struct Measured {
     pub echo_db: f32,
     /// As loud as speech has to be to hold the caller's turn, where it is speech.
     pub holds_turn: bool,
+    /// The log-odds that the caller speaks against the bot: from 0 on a frame interrupts.
+    pub against_bot: f32,
 }
 
 impl Measured {
@@ -63,15 +67,24 @@ impl Measured {
         self.holds_turn && !self.is_echo()
     }
 
-    /// Somebody speaks who is not the bot's own echo. `least_db` is the level below which nothing
-    /// interrupts.
-    pub fn interrupts(&self, least_db: f32) -> bool {
-        self.interrupts_but_for_echo(least_db) && !self.is_echo()
+    /// Somebody speaks, and not so softly that it is never let through. `least_db` is that level.
+    pub fn speaks(&self, least_db: f32) -> bool {
+        self.is_speech() && self.level_db >= least_db
     }
 
-    /// The same, if there were no echo.
-    pub fn interrupts_but_for_echo(&self, least_db: f32) -> bool {
-        self.p >= SPEECH && self.level_db >= least_db
+    /// Somebody speaks against the bot. `least_db` is the level below which nothing interrupts.
+    pub fn interrupts(&self, least_db: f32) -> bool {
+        self.against_bot >= 0.0 && self.level_db >= least_db && self.level_db >= self.echo_db
+    }
+
+    /// The same, beyond doubt.
+    pub fn interrupts_clearly(&self, least_db: f32) -> bool {
+        self.against_bot >= CLEARLY && self.interrupts(least_db)
+    }
+
+    /// It would be speech, if there were no echo.
+    pub fn would_speak(&self, least_db: f32) -> bool {
+        self.p >= SPEECH && self.level_db >= least_db && self.is_echo()
     }
 
     /// No louder than the bot's echo may be.
@@ -117,11 +130,21 @@ impl FrontEnd {
         match &mut self.neural {
             Some(neural) => {
                 self.voice.hear(level_db, measured.is_echo());
-                let p = neural.hear(frame, self.voice.gain(), level_db, floor_db);
-                (measured.p, measured.holds_turn) = self.voice.weigh(p, floor_db);
+                let above_echo_db = (echo_db > 0.0).then_some(level_db - echo_db);
+                let weighed = match neural.hear(frame, self.voice.gain(), level_db, floor_db) {
+                    Some(p) => self.voice.weigh(p, floor_db, above_echo_db),
+                    None => self.voice.quiet(),
+                };
+                measured.p = weighed.p;
+                measured.holds_turn = weighed.holds_turn;
+                measured.against_bot = weighed.against_bot;
             }
-            None if level_db >= self.loud_db => (measured.p, measured.holds_turn) = (1.0, true),
-            None => {}
+            None => {
+                let loud = level_db >= self.loud_db;
+                measured.p = if loud { 1.0 } else { 0.0 };
+                measured.holds_turn = loud;
+                measured.against_bot = if loud && !measured.is_echo() { 0.0 } else { f32::MIN };
+            }
         }
         measured
     }

@@ -44,8 +44,9 @@ impl Neural {
         }
     }
 
-    /// Takes one frame, and by how much to amplify it; how likely it is speech, from 0 to 1.
-    pub(super) fn hear(&mut self, frame: &Frame, gain: f32, level_db: f32, floor_db: f32) -> f32 {
+    /// Takes one frame, and by how much to amplify it; how likely it is speech,
+    /// from 0 to 1, unless the line is quiet.
+    pub(super) fn hear(&mut self, frame: &Frame, gain: f32, level_db: f32, floor_db: f32) -> Option<f32> {
         let quiet = level_db < QUIET_DB || level_db < floor_db + ABOVE_FLOOR_DB;
         self.quiet = if quiet { self.quiet.saturating_add(1) } else { 0 };
         self.push(frame, gain);
@@ -53,7 +54,7 @@ impl Neural {
             self.p = 0.0;
             let over = self.len.saturating_sub(WARM_UP);
             self.drop_first(over);
-            return 0.0;
+            return None;
         }
         // What lies before this frame only warms up.
         let before = self.len - FRAME_SAMPLES;
@@ -66,7 +67,7 @@ impl Neural {
             }
         }
         self.drop_first(at);
-        self.p
+        Some(self.p)
     }
 
     /// Twice the rate by straight lines. What that leaves above 4 kHz stands in for the part of a

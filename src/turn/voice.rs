@@ -2,9 +2,13 @@
 //! nothing of the noise behind them; so the line is amplified by how loud the caller's own voice is,
 //! and its answer is weighed with how far the frame stands out of the noise.
 //!
-//! Two questions are asked of the same frame. Is this speech? And does it hold the caller's turn? For
-//! the second, what is softer than the caller's voice has been counts for less: behind a caller who
-//! has finished, babble and music go on.
+//! Three questions are asked of the same frame. Is this speech? Does it hold the caller's turn? There,
+//! what is softer than the caller's voice has been counts for less: behind a caller who has finished,
+//! babble and music go on. And does it interrupt the bot? That takes most, and the louder a voice, the
+//! further out of the noise and above the bot's echo, the sooner it does.
+//!
+//! The weights are from a fit to synthetic telephone speech, rounded; `benches/turn_taking` says how
+//! good they are on other speech.
 
 /// The caller's voice follows louder frames fast, and is forgotten slowly: 1.5 dB a second.
 const ATTACK: f32 = 0.3;
@@ -37,6 +41,29 @@ const TO_HOLD: f32 = 0.2;
 const PER_10_DB_SOFTER: f32 = 0.3;
 const ABOUT_AS_LOUD_DB: f32 = 6.0;
 const MUCH_SOFTER_DB: f32 = 20.0;
+/// To interrupt: for each 10 dB that the line had to be amplified, that the frame is above the bot's
+/// echo, as far as that tells something, and above the noise; and what it takes.
+const PER_10_DB_SOFT: f32 = 2.75;
+const PER_10_DB_ABOVE_ECHO: f32 = 0.57;
+const ABOVE_ECHO_DB: (f32, f32) = (-10.0, 20.0);
+const PER_10_DB_ABOVE_NOISE: f32 = 0.65;
+const TO_INTERRUPT: f32 = 3.6;
+
+/// What the network's answer comes to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weighed {
+    /// How likely the frame is speech.
+    pub(super) p: f32,
+    /// It holds the caller's turn.
+    pub(super) holds_turn: bool,
+    /// The log-odds that it interrupts the bot.
+    pub(super) against_bot: f32,
+}
+
+impl Weighed {
+    /// What the network was not asked about.
+    pub(super) const QUIET: Weighed = Weighed { p: 0.0, holds_turn: false, against_bot: f32::MIN };
+}
 
 /// The caller's voice on one line. Levels are 20·log10 of the RMS on the 16-bit scale.
 #[derive(Clone, Debug)]
@@ -67,25 +94,39 @@ impl Voice {
 
     /// By how much to amplify the line for the network.
     pub(super) fn gain(&self) -> f32 {
-        10f32.powf((BEST_DB - self.db).clamp(GAIN_DB.0, GAIN_DB.1) / 20.0)
+        10f32.powf(self.gain_db() / 20.0)
     }
 
-    /// How likely the frame is speech, given the network's answer; and whether it holds a turn.
-    pub(super) fn weigh(&mut self, p: f32, floor_db: f32) -> (f32, bool) {
-        if p == 0.0 {
-            (self.speech, self.holds) = (false, false);
-            return (0.0, false);
-        }
-        let smooth_db = self.smooth_db.unwrap_or_default();
-        let above = (smooth_db - floor_db).clamp(0.0, MOST_ABOVE_DB) / 10.0;
-        let soft = (MIDDLING_DB - self.db) / 10.0;
+    fn gain_db(&self) -> f32 {
+        (BEST_DB - self.db).clamp(GAIN_DB.0, GAIN_DB.1)
+    }
+
+    /// A frame that is too soft to ask the network about.
+    pub(super) fn quiet(&mut self) -> Weighed {
+        (self.speech, self.holds) = (false, false);
+        Weighed::QUIET
+    }
+
+    /// Weighs the network's answer. `above_echo_db` is how much louder the frame is than the bot's echo
+    /// could be, if there is one.
+    pub(super) fn weigh(&mut self, p: f32, floor_db: f32, above_echo_db: Option<f32>) -> Weighed {
         let p = p.clamp(SURE, 1.0 - SURE);
-        let odds = (p / (1.0 - p)).ln() + PER_10_DB * above + FOR_A_SOFT_VOICE * soft - BIAS;
+        let heard = (p / (1.0 - p)).ln();
+        let smooth_db = self.smooth_db.unwrap_or_default();
+        let above = (smooth_db - floor_db).max(0.0) / 10.0;
+        let soft = (MIDDLING_DB - self.db) / 10.0;
+        let odds = heard + PER_10_DB * above.min(MOST_ABOVE_DB / 10.0) + FOR_A_SOFT_VOICE * soft - BIAS;
         let stays = |was: bool| if was { STAYS } else { -STAYS };
         let speech = odds + stays(self.speech);
         let softer = (smooth_db - self.db + ABOUT_AS_LOUD_DB).clamp(-MUCH_SOFTER_DB, 0.0) / 10.0;
         let holds = odds + PER_10_DB_SOFTER * softer - TO_HOLD + stays(self.holds);
         (self.speech, self.holds) = (speech >= 0.0, holds >= 0.0);
-        (1.0 / (1.0 + (-speech).exp()), self.holds)
+        let (least, most) = ABOVE_ECHO_DB;
+        let above_echo = above_echo_db.unwrap_or(most).clamp(least, most) / 10.0;
+        let against_bot = heard - PER_10_DB_SOFT * self.gain_db() / 10.0
+            + PER_10_DB_ABOVE_ECHO * above_echo
+            + PER_10_DB_ABOVE_NOISE * above
+            - TO_INTERRUPT;
+        Weighed { p: 1.0 / (1.0 + (-speech).exp()), holds_turn: self.holds, against_bot }
     }
 }
