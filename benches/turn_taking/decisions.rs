@@ -37,13 +37,14 @@ pub(crate) struct Turn {
 }
 
 pub(crate) fn run(corpus: &Corpus, vad: Vad) -> Ran {
+    let vad_rms = Config::default().turn.vad_rms;
     let mut spent = Duration::ZERO;
     let clips: Vec<Heard> = corpus
         .clips
         .iter()
         .map(|clip| {
-            let mut heard = Heard::default();
-            interruptions(clip, vad, &mut heard, &mut spent);
+            let mut heard = Heard { frames: measured(clip, vad, vad_rms, &mut spent), ..Heard::default() };
+            interruptions(&mut heard, decibels(vad_rms));
             if clip.label.kind == Kind::Turn {
                 turns(clip, vad, &mut heard);
             }
@@ -54,20 +55,26 @@ pub(crate) fn run(corpus: &Corpus, vad: Vad) -> Ran {
     Ran { clips, cost: spent / u32::try_from(frames.max(1)).unwrap_or(u32::MAX) }
 }
 
-fn interruptions(clip: &Clip, vad: Vad, heard: &mut Heard, spent: &mut Duration) {
-    let vad_rms = Config::default().turn.vad_rms;
+fn measured(clip: &Clip, vad: Vad, vad_rms: f32, spent: &mut Duration) -> Vec<Measured> {
     let mut front = FrontEnd::new(vad, vad_rms);
-    let mut evidence = Evidence::default();
-    let (mut hold, mut confirm, mut quiet) = (Armed::default(), Armed::default(), 0);
-    for (n, frame) in clip.frames.iter().enumerate() {
-        let ms = (n as u64 + 1) * 20;
+    let frames = clip.frames.iter().enumerate().map(|(n, frame)| {
         let far_db = clip.far.get(n).map_or(0.0, |far| level_db(&far.0));
         let started = Instant::now();
         let measured = front.hear(frame, far_db);
         *spent += started.elapsed();
-        heard.frames.push(measured);
-        let speech = measured.interrupts(decibels(vad_rms));
-        evidence.hear(speech, measured.interrupts_clearly(decibels(vad_rms)));
+        measured
+    });
+    frames.collect()
+}
+
+/// What stops the bot, as if it spoke all the time. Nothing below `least_db` does.
+pub(crate) fn interruptions(heard: &mut Heard, least_db: f32) {
+    let mut evidence = Evidence::default();
+    let (mut hold, mut confirm, mut quiet) = (Armed::default(), Armed::default(), 0);
+    for (n, measured) in heard.frames.iter().enumerate() {
+        let ms = (n as u64 + 1) * 20;
+        let speech = measured.interrupts(least_db);
+        evidence.hear(speech, measured.interrupts_clearly(least_db));
         quiet = if speech { 0 } else { quiet + 1 };
         hold.take(evidence.holds().is_some(), quiet, ms, &mut heard.holds);
         confirm.take(evidence.confirms(), quiet, ms, &mut heard.confirms);
@@ -122,7 +129,11 @@ fn turns(clip: &Clip, vad: Vad, heard: &mut Heard) {
 /// As shipped, for a dialogue; a clip is too short for a habit, and the goal is for 450 ms.
 fn settings(vad: Vad) -> Settings {
     let shipped = voxgate::edge::settings(&Config::default());
-    let endpointing = Endpointing { tail: vad.tail(), ..shipped.endpointing };
     let (mode, hearing) = (Mode::Dialogue, Hearing::Utterances);
-    Settings { mode, hearing, vad, endpointing, adaptive_eou: false, ..shipped }
+    Settings { mode, hearing, vad, endpointing: endpointing(vad.tail()), adaptive_eou: false, ..shipped }
+}
+
+/// As shipped, for a detector with this tail.
+pub(crate) fn endpointing(tail: Duration) -> Endpointing {
+    Endpointing { tail, ..voxgate::edge::settings(&Config::default()).endpointing }
 }

@@ -5,7 +5,9 @@
 //! ```
 //!
 //! DIR holds a `manifest.json` (format 1) and its WAV files. Every clip goes through the engine of a
-//! call, once with each detector; the table shows the goals beside the figures. With `--out`, OUT gets
+//! call, once with each detector; the table shows the goals beside the figures, and what Silero and
+//! WebRTC make of the same clips, where a Python that has them is found (`VOXGATE_PYTHON`, .venv, or
+//! the system's; `peers.py` says what is missing). `README.md` here has figures, and what was tried. With `--out`, OUT gets
 //! the detector's value of every frame (`DETECTOR.f32`, little-endian, clips in the manifest's order)
 //! and every decision with its time (`decisions.jsonl`).
 //!
@@ -14,6 +16,7 @@
 
 mod corpus;
 mod decisions;
+mod peers;
 mod score;
 mod simulate;
 mod table;
@@ -65,9 +68,17 @@ fn main() -> ExitCode {
 fn run(folder: &Path, out: Option<&Path>) -> anyhow::Result<()> {
     let corpus = Corpus::read(folder)?;
     let ran: Vec<Ran> = DETECTORS.iter().map(|(vad, _)| decisions::run(&corpus, *vad)).collect();
-    let scores: Vec<_> = ran.iter().map(|ran| score::score(&corpus, ran)).collect();
     println!("{}: {} clips, {:.1} minutes\n", folder.display(), corpus.clips.len(), corpus.minutes());
-    println!("{}", table::show(&scores[0], &scores[1]));
+    let mut scores: Vec<_> =
+        DETECTORS.iter().zip(&ran).map(|((_, name), ran)| (*name, score::score(&corpus, ran))).collect();
+    let mut absent = String::new();
+    for (script, name) in peers::PEERS {
+        match peers::run(&corpus, folder, script) {
+            Ok(ran) => scores.push((name, score::score(&corpus, &ran))),
+            Err(why) => absent.push_str(&format!("{name}: not measured: {why:#}\n")),
+        }
+    }
+    println!("{}{absent}", table::show(&scores));
     if let Some(out) = out {
         std::fs::create_dir_all(out)?;
         let mut lines = std::io::BufWriter::new(std::fs::File::create(out.join("decisions.jsonl"))?);

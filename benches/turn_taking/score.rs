@@ -11,7 +11,7 @@ const QUIET_DBFS: f64 = -30.0;
 #[derive(Default)]
 pub(crate) struct Score {
     pub(crate) auc: f64,
-    pub f1: f64,
+    pub(crate) f1: f64,
     pub(crate) miss: f64,
     pub(crate) false_alarm: f64,
     pub(crate) quiet_miss: f64,

@@ -33,7 +33,7 @@ impl Vad {
     /// How long it goes on hearing speech that is over: its network looks back.
     pub fn tail(self) -> Duration {
         match self {
-            Vad::Neural => Duration::from_millis(40),
+            Vad::Neural => Duration::from_millis(20),
             Vad::Rms => Duration::ZERO,
         }
     }
@@ -74,7 +74,7 @@ impl Measured {
 
     /// Somebody speaks against the bot. `least_db` is the level below which nothing interrupts.
     pub fn interrupts(&self, least_db: f32) -> bool {
-        self.against_bot >= 0.0 && self.level_db >= least_db && self.level_db >= self.echo_db
+        self.against_bot >= 0.0 && self.level_db >= least_db && !self.is_echo()
     }
 
     /// The same, beyond doubt.
@@ -143,7 +143,7 @@ impl FrontEnd {
                 let loud = level_db >= self.loud_db;
                 measured.p = if loud { 1.0 } else { 0.0 };
                 measured.holds_turn = loud;
-                measured.against_bot = if loud && !measured.is_echo() { 0.0 } else { f32::MIN };
+                measured.against_bot = if loud { 0.0 } else { f32::MIN };
             }
         }
         measured
