@@ -145,11 +145,12 @@ impl Shape {
         }
         let n = self.frames;
         let vy = self.yy - self.y * self.y / n;
-        let alike = |lag: usize| {
+        // All of them first, then the best: so the compiler takes several at a time.
+        let alike: [f32; LAGS] = std::array::from_fn(|lag| {
             let vx = self.xx[lag] - self.x[lag] * self.x[lag] / n;
             (self.xy[lag] - self.x[lag] * self.y / n) / (vx * vy).max(1.0).sqrt()
-        };
-        let best = (0..LAGS).map(|lag| (lag, alike(lag))).max_by(|a, b| a.1.total_cmp(&b.1));
+        });
+        let best = alike.into_iter().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
         best.filter(|(_, alike)| *alike > ALIKE)
     }
 }

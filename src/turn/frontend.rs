@@ -243,14 +243,33 @@ mod tests {
 
     /// The detector's tail, which `Vad::tail` promises.
     #[test]
-    fn speech_is_heard_for_about_80_ms_longer_than_it_lasts() {
-        let mut line = APOLOGY.to_vec();
-        let last = frames(&line).collect::<Vec<_>>().iter().rposition(|f| level_db(&f.0) > 50.0);
-        line.extend(vec![SILENCE; 8_000]);
+    fn a_turn_is_held_for_about_20_ms_longer_than_the_speech_lasts() {
+        for db in [0.0, -10.0, -20.0] {
+            let mut line = scaled(APOLOGY, db);
+            let last = frames(&line).collect::<Vec<_>>().iter().rposition(|f| level_db(&f.0) > 50.0 + db);
+            line.extend(vec![SILENCE; 8_000]);
+            let mut front = FrontEnd::new(Vad::Neural, 210.0);
+            let told: Vec<bool> = frames(&line).map(|frame| front.hear(&frame, 0.0).is_turn()).collect();
+            let late = told.iter().rposition(|turn| *turn).zip(last);
+            let late = late.map(|(heard, last)| heard as i64 - last as i64);
+            assert!(late.is_some_and(|frames| (0..=2).contains(&frames)), "{late:?} frames at {db} dB");
+        }
+    }
+
+    #[test]
+    fn a_quiet_talker_is_heard_as_well_as_a_loud_one() {
+        // -44 dBFS, in noise 10 dB below.
+        let mut line = noise(2_000, 30.0);
+        let voice = scaled(APOLOGY, -24.0);
+        let hiss = noise(voice.len() / 8, 30.0);
+        line.extend(
+            voice.iter().zip(&hiss).map(|(a, b)| mulaw::encode(mulaw::decode(*a) + mulaw::decode(*b))),
+        );
         let mut front = FrontEnd::new(Vad::Neural, 210.0);
         let told: Vec<bool> = frames(&line).map(|frame| front.hear(&frame, 0.0).is_speech()).collect();
-        let late =
-            told.iter().rposition(|speech| *speech).zip(last).map(|(heard, last)| heard as i64 - last as i64);
-        assert!(late.is_some_and(|frames| (2..=6).contains(&frames)), "{late:?} frames");
+        let (before, during) = told.split_at(100);
+        let share = |told: &[bool]| told.iter().filter(|speech| **speech).count() as f32 / told.len() as f32;
+        assert!(share(before) < 0.05, "{} of the noise", share(before));
+        assert!(share(during) > 0.6, "{} of the speech", share(during));
     }
 }

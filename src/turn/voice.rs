@@ -120,9 +120,7 @@ impl Voice {
         let odds = heard + PER_10_DB * above.min(MOST_ABOVE_DB / 10.0) + FOR_A_SOFT_VOICE * soft - BIAS;
         let speech = odds + if self.speech { STAYS } else { -STAYS };
         let softer = (smooth_db - self.db + ABOUT_AS_LOUD_DB).clamp(-MUCH_SOFTER_DB, 0.0) / 10.0;
-        let holds = odds
-            + PER_10_DB_SOFTER * softer
-            + if self.holds { HOLDS_A_TURN } else { -TAKES_A_TURN };
+        let holds = odds + PER_10_DB_SOFTER * softer + if self.holds { HOLDS_A_TURN } else { -TAKES_A_TURN };
         (self.speech, self.holds) = (speech >= 0.0, holds >= 0.0);
         let (least, most) = ABOVE_ECHO_DB;
         let above_echo = above_echo_db.unwrap_or(most).clamp(least, most) / 10.0;
@@ -131,5 +129,50 @@ impl Voice {
             + PER_10_DB_ABOVE_NOISE * above
             - TO_INTERRUPT;
         Weighed { p: 1.0 / (1.0 + (-speech).exp()), holds_turn: self.holds, against_bot }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a sound comes to that the network is so sure of, this loud for 400 ms, of a caller who has
+    /// spoken so loud before, in noise of 40 dB.
+    fn weighed(p: f32, level_db: f32, voice_db: f32) -> Weighed {
+        let mut voice = Voice::default();
+        (0..50).for_each(|_| voice.hear(voice_db, false));
+        let told = (0..20).map(|_| {
+            voice.hear(level_db, false);
+            voice.weigh(p, 40.0, None)
+        });
+        told.last().unwrap_or(Weighed::QUIET)
+    }
+
+    #[test]
+    fn what_is_softer_than_the_caller_may_be_speech_and_does_not_hold_the_turn() {
+        for (level_db, voice_db, holds) in [(70.0, 70.0, true), (60.0, 76.0, false), (60.0, 60.0, true)] {
+            let told = weighed(0.6, level_db, voice_db);
+            assert!(told.p > 0.5, "{level_db} of {voice_db}: {told:?}");
+            assert_eq!(told.holds_turn, holds, "{level_db} of {voice_db}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn a_soft_voice_has_to_be_surer_to_interrupt_than_a_loud_one() {
+        for (p, level_db, interrupts) in [(0.6, 74.0, true), (0.6, 56.0, false), (0.99, 56.0, true)] {
+            let told = weighed(p, level_db, level_db);
+            assert_eq!(told.against_bot >= 0.0, interrupts, "{p} at {level_db} dB: {told:?}");
+        }
+    }
+
+    #[test]
+    fn the_line_is_amplified_by_the_callers_voice_and_not_by_the_bots_echo() {
+        let gain = |level_db: f32, echo: bool| {
+            let mut voice = Voice::default();
+            (0..200).for_each(|_| voice.hear(level_db, echo));
+            voice.gain_db()
+        };
+        assert_eq!((gain(80.0, false), gain(80.0, true), gain(55.0, false)), (-3.0, 6.0, 6.0));
+        assert!((0.0..2.0).contains(&gain(66.0, false)), "{}", gain(66.0, false));
     }
 }

@@ -153,8 +153,8 @@ fn call_with_an_echo(gain_db: f32, delay_ms: usize) -> (usize, Vec<Event>) {
 
 #[test]
 fn a_bot_that_hears_itself_finishes_its_sentence() {
-    for gain_db in [-20.0, -27.0, -34.0, -40.0] {
-        for delay_ms in [80, 155, 230, 310] {
+    for gain_db in [-20.0, -24.0, -28.0, -32.0, -36.0, -40.0] {
+        for delay_ms in (80..=310).step_by(23) {
             let (whole, events) = call_with_an_echo(gain_db, delay_ms);
             let line = format!("{gain_db} dB after {delay_ms} ms");
             let stopped = |event: &Event| {
