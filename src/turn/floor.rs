@@ -9,7 +9,9 @@ const BLOCKS: usize = 5;
 const SMOOTHING: f32 = 0.2;
 /// The minimum of something that varies lies below its mean.
 const BIAS_DB: f32 = 1.5;
-/// Before the line is known it is taken to be no louder than this.
+/// In the first moment, 300 ms, the line is taken to be no louder than this; after it, it is what it was
+/// at its quietest.
+const FIRST: u32 = 15;
 const LOUDEST_START_DB: f32 = 46.0;
 
 /// Follows the noise of one line. Levels are 20·log10 of the RMS on the 16-bit scale.
@@ -19,6 +21,9 @@ pub(super) struct Floor {
     minima: [f32; BLOCKS],
     block: f32,
     frames: u32,
+    /// Frames of the first moment so far, and the quietest of it.
+    first: u32,
+    least: f32,
 }
 
 impl Floor {
@@ -28,9 +33,21 @@ impl Floor {
             let start = level_db.min(LOUDEST_START_DB);
             self.minima = [start; BLOCKS];
             self.block = start;
-            self.smooth = Some(start);
+            self.smooth = Some(level_db);
+            self.least = level_db;
             return;
         };
+        if self.first < FIRST && noise {
+            self.first += 1;
+            *smooth += SMOOTHING * (level_db - *smooth);
+            self.least = self.least.min(*smooth);
+            self.block = self.block.min(*smooth);
+            if self.first == FIRST {
+                self.minima = [self.least; BLOCKS];
+                self.block = self.least;
+            }
+            return;
+        }
         if !noise && level_db > self.block {
             return;
         }

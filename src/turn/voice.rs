@@ -26,22 +26,20 @@ const SMOOTHING: f32 = 0.35;
 /// The network is never surer than this.
 const SURE: f32 = 0.002;
 /// The log-odds of speech for each 10 dB above the noise, up to where more says no more.
-const PER_10_DB: f32 = 0.53;
-const MOST_ABOVE_DB: f32 = 30.0;
+const PER_10_DB: f32 = 0.4;
+const MOST_ABOVE_DB: f32 = 21.0;
 /// For each 10 dB that the caller's voice is below this, softer sounds are let through.
-const FOR_A_SOFT_VOICE: f32 = 0.36;
+const FOR_A_SOFT_VOICE: f32 = 0.33;
 const MIDDLING_DB: f32 = 60.0;
 /// What it takes, all the same.
-const BIAS: f32 = 0.72;
+const BIAS: f32 = 0.63;
 /// What was speech goes on being speech, and what was none does not begin by chance.
-const STAYS: f32 = 0.7;
-/// For each 10 dB that a sound is softer than the voice, from a little below it, it holds a turn less.
-const PER_10_DB_SOFTER: f32 = 0.9;
-const ABOUT_AS_LOUD_DB: f32 = 2.7;
+const STAYS: f32 = 0.5;
+/// For each 10 dB that a sound is softer than the voice, it holds a turn less.
+const PER_10_DB_SOFTER: f32 = 1.0;
 const MUCH_SOFTER_DB: f32 = 20.0;
-/// A turn is taken up sooner than it is let go.
-const TAKES_A_TURN: f32 = 0.4;
-const HOLDS_A_TURN: f32 = 0.8;
+/// A turn is let go later than it is taken up.
+const HOLDS_A_TURN: f32 = 1.0;
 /// To interrupt: for each 10 dB that the line had to be amplified, that the frame is above the bot's
 /// echo, as far as that tells something, and above the noise; and what it takes.
 const PER_10_DB_SOFT: f32 = 2.75;
@@ -119,8 +117,8 @@ impl Voice {
         let soft = (MIDDLING_DB - self.db) / 10.0;
         let odds = heard + PER_10_DB * above.min(MOST_ABOVE_DB / 10.0) + FOR_A_SOFT_VOICE * soft - BIAS;
         let speech = odds + if self.speech { STAYS } else { -STAYS };
-        let softer = (smooth_db - self.db + ABOUT_AS_LOUD_DB).clamp(-MUCH_SOFTER_DB, 0.0) / 10.0;
-        let holds = odds + PER_10_DB_SOFTER * softer + if self.holds { HOLDS_A_TURN } else { -TAKES_A_TURN };
+        let softer = (smooth_db - self.db).clamp(-MUCH_SOFTER_DB, 0.0) / 10.0;
+        let holds = odds + PER_10_DB_SOFTER * softer + if self.holds { HOLDS_A_TURN } else { 0.0 };
         (self.speech, self.holds) = (speech >= 0.0, holds >= 0.0);
         let (least, most) = ABOVE_ECHO_DB;
         let above_echo = above_echo_db.unwrap_or(most).clamp(least, most) / 10.0;
