@@ -25,6 +25,21 @@ fn put_it_in_front_of_flask() {
     follow("flask.md");
 }
 
+#[test]
+fn change_it_under_live_calls() {
+    follow("upgrade.md");
+}
+
+#[test]
+fn tune_turn_taking() {
+    follow("tuning.md");
+}
+
+#[test]
+fn go_live() {
+    follow("go-live.md");
+}
+
 /// One command, and what it prints.
 struct Step {
     line: usize,
@@ -171,7 +186,9 @@ fn matches(expected: &str, seen: &str) -> bool {
         .lines()
         .map(|wanted| if wanted.trim() == "…" { "(?:.*\n)*".to_owned() } else { line(wanted) })
         .collect();
-    regex::Regex::new(&format!("^{pattern}$")).unwrap().is_match(&format!("{}\n", seen.trim_end()))
+    let seen = seen.trim_end();
+    let ended = if seen.is_empty() { "" } else { "\n" };
+    regex::Regex::new(&format!("^{pattern}$")).unwrap().is_match(&format!("{seen}{ended}"))
 }
 
 #[test]
