@@ -13,7 +13,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::world::{free_port, project};
+use regex::Regex;
+use voxgate::call::FailureKind;
+use voxgate::twilio::{codes, lint::Rule};
+
+use crate::world::{Gateway, free_port, project};
 
 /// The ports that the pages use: the gateway's, the admin listener's, the app's and its services'.
 const PORTS: [&str; 4] = ["8080", "9090", "5000", "7001"];
@@ -38,6 +42,57 @@ fn tune_turn_taking() {
 #[test]
 fn go_live() {
     follow("go-live.md");
+}
+
+#[test]
+fn read_the_dashboards() {
+    follow("dashboards.md");
+    let page = fs::read_to_string(project().join("docs/dashboards.md")).unwrap();
+    for name in ["calls", "proxy", "capacity"] {
+        let dashboard = fs::read(project().join(format!("grafana/dashboards/{name}.json"))).unwrap();
+        let dashboard: serde_json::Value = serde_json::from_slice(&dashboard).unwrap();
+        for panel in dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row") {
+            let title = panel["title"].as_str().unwrap();
+            assert!(
+                page.contains(&format!("*{title}*")),
+                "docs/dashboards.md does not tell of {name}: {title}"
+            );
+        }
+    }
+}
+
+/// Whatever a user can be shown has its row in the page of errors.
+#[test]
+fn every_error() {
+    follow("errors.md");
+    let page = fs::read_to_string(project().join("docs/errors.md")).unwrap();
+    let mut rows: Vec<String> = (31_900..32_000)
+        .filter_map(codes::explain)
+        .map(|e| format!("| {} | {} | {} |", e.code, e.meaning, e.look_at))
+        .collect();
+    rows.extend(Rule::ALL.map(|rule| {
+        let code = rule.code().map(|code| code.to_string()).unwrap_or_default();
+        format!("| `{}` | {code} | {} | {} |", rule.as_str(), rule.why(), rule.cure())
+    }));
+    // All there is to count is counted from the start.
+    let metrics = Gateway::start("").admin_get("/metrics").1;
+    let labels = |metric: &str, label: &str| {
+        let pattern = format!(r#"(?m)^voxgate_{metric}\{{.*\b{label}="([^"]+)""#);
+        let found: Vec<_> = Regex::new(&pattern)
+            .unwrap()
+            .captures_iter(&metrics)
+            .map(|c| format!("| `{}` |", &c[1]))
+            .collect();
+        assert!(found.len() > 3, "{metric}: {found:?}");
+        found
+    };
+    rows.extend(labels("calls_total", "reason"));
+    rows.extend(labels("ws_handshakes_total", "result"));
+    rows.extend(labels("media_frames_dropped_total", "reason"));
+    rows.extend(FailureKind::ALL.map(|kind| format!("| `{}` |", kind.as_str())));
+    for row in rows {
+        assert!(page.contains(&row), "docs/errors.md has no row {row}");
+    }
 }
 
 /// One command, and what it prints.
@@ -83,7 +138,8 @@ impl Page {
                         }
                         None => {
                             let prints = self.steps.last_mut().and_then(|step| step.prints.as_mut());
-                            writeln!(prints.expect("a console block begins with a command"), "{text}").unwrap();
+                            writeln!(prints.expect("a console block begins with a command"), "{text}")
+                                .unwrap();
                         }
                     }
                 }
@@ -118,7 +174,9 @@ fn follow(name: &str) {
         writeln!(script, "exec >.printed/{i} 2>&1; echo {line} >.line").unwrap();
         // A command that is meant to fail says so.
         match command.split_once("  # exit status 1") {
-            Some((command, _)) => writeln!(script, "if {command}; then echo it ended well; exit 9; fi").unwrap(),
+            Some((command, _)) => {
+                writeln!(script, "if {command}; then echo it ended well; exit 9; fi").unwrap()
+            }
             None => writeln!(script, "{command}").unwrap(),
         }
     }
@@ -162,6 +220,7 @@ fn shell(folder: &Path, script: &str, port: &str) -> bool {
         .current_dir(folder)
         .env("PATH", std::env::join_paths(path).unwrap())
         .env("PORT", port)
+        .env("VOXGATE", project())
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -188,7 +247,7 @@ fn matches(expected: &str, seen: &str) -> bool {
         .collect();
     let seen = seen.trim_end();
     let ended = if seen.is_empty() { "" } else { "\n" };
-    regex::Regex::new(&format!("^{pattern}$")).unwrap().is_match(&format!("{seen}{ended}"))
+    Regex::new(&format!("^{pattern}$")).unwrap().is_match(&format!("{seen}{ended}"))
 }
 
 #[test]
