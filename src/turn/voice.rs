@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn what_is_softer_than_the_caller_may_be_speech_and_does_not_hold_the_turn() {
-        for (level_db, voice_db, holds) in [(70.0, 70.0, true), (60.0, 76.0, false), (60.0, 60.0, true)] {
-            let told = weighed(0.8, level_db, voice_db);
+        for (level_db, voice_db, holds) in [(70.0, 70.0, true), (58.0, 76.0, false), (58.0, 58.0, true)] {
+            let told = weighed(0.7, level_db, voice_db);
             assert!(told.p > 0.5, "{level_db} of {voice_db}: {told:?}");
             assert_eq!(told.holds_turn, holds, "{level_db} of {voice_db}: {told:?}");
         }
