@@ -13,6 +13,7 @@ use crate::call::{
     StopReason,
 };
 use crate::time::CallTime;
+use crate::turn::Measured;
 
 /// One record. The order of these is the format: add at the end, remove nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,6 +104,26 @@ pub enum Entry<'a> {
         #[serde(borrow)]
         what: Cow<'a, str>,
     },
+
+    // Since what is measured is kept.
+    /// The caller's audio, and what was measured of each frame that it made whole.
+    Heard {
+        #[serde(borrow, with = "serde_bytes")]
+        payload: Cow<'a, [u8]>,
+        timestamp_ms: Option<u64>,
+        #[serde(borrow, with = "serde_bytes")]
+        frames: Cow<'a, [u8]>,
+    },
+}
+
+/// One frame of [`Entry::Heard`]: level, floor, probability and echo, as they were to the last bit.
+const FRAME_HEARD: usize = 16;
+
+pub(super) fn unpack(frames: &[u8]) -> impl Iterator<Item = Measured> {
+    frames.as_chunks::<FRAME_HEARD>().0.iter().map(|frame| {
+        let value = |n: usize| f32::from_le_bytes([frame[n], frame[n + 1], frame[n + 2], frame[n + 3]]);
+        Measured { level_db: value(0), floor_db: value(4), p: value(8), echo_db: value(12) }
+    })
 }
 
 /// [`Action`], for the tape.
@@ -189,9 +210,24 @@ impl From<&ActionWord> for Action {
 }
 
 impl<'a> Entry<'a> {
+    /// Audio of the caller with what was measured of it, for which there is `room`.
+    pub fn heard(
+        payload: &'a [u8],
+        timestamp_ms: Option<u64>,
+        frames: &[Measured],
+        room: &'a mut Vec<u8>,
+    ) -> Entry<'a> {
+        room.clear();
+        for Measured { level_db, floor_db, p, echo_db } in frames {
+            [level_db, floor_db, p, echo_db].iter().for_each(|value| room.extend(value.to_le_bytes()));
+        }
+        Entry::Heard { payload: payload.into(), timestamp_ms, frames: room.as_slice().into() }
+    }
+
     pub fn of_input(input: &'a Input<'_>) -> Entry<'a> {
         match input {
-            Input::Media { payload, timestamp_ms } => {
+            // What was measured is added by who knows it.
+            Input::Media { payload, timestamp_ms } | Input::Measured { payload, timestamp_ms, .. } => {
                 Entry::Media { payload: Cow::Borrowed(payload), timestamp_ms: *timestamp_ms }
             }
             Input::Dtmf(key) => Entry::Dtmf(*key),
@@ -218,10 +254,10 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// What the call was told; `None` for what it did.
+    /// What the call was told, to be measured anew; `None` for what it did.
     pub fn input(&self) -> Option<Input<'_>> {
         Some(match self {
-            Entry::Media { payload, timestamp_ms } => {
+            Entry::Media { payload, timestamp_ms } | Entry::Heard { payload, timestamp_ms, .. } => {
                 Input::Media { payload: payload.as_ref(), timestamp_ms: *timestamp_ms }
             }
             Entry::Dtmf(key) => Input::Dtmf(*key),
@@ -229,6 +265,14 @@ impl<'a> Entry<'a> {
             Entry::Stop(reason) => Input::Stop(stop_reason(reason)),
             _ => return self.answer(),
         })
+    }
+
+    /// The caller's audio.
+    pub fn audio(&self) -> Option<&[u8]> {
+        match self {
+            Entry::Media { payload, .. } | Entry::Heard { payload, .. } => Some(payload),
+            _ => None,
+        }
     }
 
     /// What the call was told by a service: it owns what it needs.

@@ -33,7 +33,7 @@ pub use folder::{Swept, sweep};
 pub use header::{CallIds, Header};
 pub use record::Damage;
 pub use recorder::{Done, Recorder, Tapes};
-pub use reel::{Tape, Unreadable};
+pub use reel::{Tape, Unreadable, append, begin};
 pub use replay::{Origins, Outcome, Step, replay, simulate};
 pub use taped::Taped;
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::entry::{decode, encode};
-use super::{CallIds, Entry, Header, MAGIC, Outcome, Step, Tape, Unreadable, record, replay};
+use super::{CallIds, Entry, Header, MAGIC, Outcome, Step, Tape, Unreadable, append, begin, record, replay};
 use crate::audio::SILENCE;
 use crate::call::{
     Action, Call, Collecting, Destination, Failure, FailureKind, FinishOn, Gather, Hearing, Input, Job, Keys,
@@ -71,11 +71,7 @@ struct World {
 
 impl World {
     fn new(settings: Settings, jitter: u64) -> World {
-        let mut tape = MAGIC.to_vec();
-        record::append(&mut tape, |out| {
-            out.extend(serde_json::to_vec(&header(&settings)).unwrap());
-            true
-        });
+        let tape = begin(&header(&settings));
         let settings = Arc::new(settings);
         let call = Call::new(settings.clone(), CallTime::ZERO);
         let (coming, marks) = (BTreeMap::new(), Vec::new());
@@ -86,13 +82,19 @@ impl World {
     }
 
     fn write(&mut self, entry: &Entry<'_>) {
-        let now = self.now;
-        record::append(&mut self.tape, |out| encode(now, entry, out));
+        append(&mut self.tape, self.now, entry);
     }
 
     fn tell(&mut self, input: Input<'_>) {
-        self.write(&Entry::of_input(&input));
-        self.call.handle(input, self.now);
+        if let Input::Media { payload, timestamp_ms } = input {
+            self.call.handle(input, self.now);
+            let mut room = Vec::new();
+            let entry = Entry::heard(payload, timestamp_ms, self.call.measured(), &mut room);
+            append(&mut self.tape, self.now, &entry);
+        } else {
+            self.write(&Entry::of_input(&input));
+            self.call.handle(input, self.now);
+        }
         self.take();
     }
 
@@ -204,7 +206,7 @@ fn told(bytes: &[u8], settings: &Settings) -> (Outcome, Vec<String>) {
     let recorded = tape.header.settings(settings).unwrap();
     let mut told = Vec::new();
     let outcome = replay(&tape, Arc::new(settings.clone()), &recorded, |at, step| match step {
-        Step::Told(Entry::Media { .. }) => {}
+        Step::Told(Entry::Heard { .. }) | Step::Heard(_) => {}
         step => told.push(format!("{at} {step:?}")),
     });
     (outcome, told)
@@ -231,14 +233,9 @@ fn a_header_keeps_the_settings_and_no_secret() {
 fn what_is_no_tape_says_so() {
     assert_eq!(Tape::read(b"RIFF").unwrap_err(), Unreadable::NotATape);
     assert_eq!(Tape::read(MAGIC).unwrap_err(), Unreadable::NoHeader);
-    let mut newer = MAGIC.to_vec();
     let mut header = header(&settings(Mode::Echo, Hearing::Utterances));
     header.version = 99;
-    record::append(&mut newer, |out| {
-        out.extend(serde_json::to_vec(&header).unwrap());
-        true
-    });
-    assert_eq!(Tape::read(&newer).unwrap_err(), Unreadable::Newer(99));
+    assert_eq!(Tape::read(&begin(&header)).unwrap_err(), Unreadable::Newer(99));
 }
 
 #[test]

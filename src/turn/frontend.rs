@@ -52,6 +52,11 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// The same, where loudness alone decides: from this level on it is speech.
+    pub fn by_loudness(self, loud_db: f32) -> Measured {
+        Measured { p: if self.level_db >= loud_db { 1.0 } else { 0.0 }, ..self }
+    }
+
     /// Somebody speaks, and not the bot's own echo.
     pub fn is_speech(&self) -> bool {
         self.p >= SPEECH && !self.is_echo()
@@ -100,17 +105,11 @@ impl FrontEnd {
         let noise = echo_db < self.floor.db() + NEAR_FLOOR_DB;
         self.floor.hear(level_db, noise);
         let floor_db = self.floor.db();
-        let p = match &mut self.neural {
-            Some(neural) => neural.hear(frame, level_db, floor_db),
-            None => {
-                if level_db >= self.loud_db {
-                    1.0
-                } else {
-                    0.0
-                }
-            }
-        };
-        Measured { level_db, floor_db, p, echo_db }
+        let measured = Measured { level_db, floor_db, p: 0.0, echo_db };
+        match &mut self.neural {
+            Some(neural) => Measured { p: neural.hear(frame, level_db, floor_db), ..measured },
+            None => measured.by_loudness(self.loud_db),
+        }
     }
 }
 

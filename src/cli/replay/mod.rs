@@ -37,7 +37,7 @@ use crate::call::{Mode, Output, Settings};
 use crate::config::Config;
 use crate::edge;
 use crate::observe::{CallLabels, Metrics, Timeline};
-use crate::tape::{Entry, Origins, Outcome, Step, Tape, replay};
+use crate::tape::{Origins, Outcome, Step, Tape, replay};
 use crate::time::CallTime;
 
 pub(super) const EXAMPLE: &str = "With a configuration, a call is an estimate from its first difference on: the \
@@ -155,10 +155,14 @@ fn one(
     let outcome = replay(tape, Arc::new(recorded.clone()), &recorded, |at, step| {
         figures.note(at, &step);
         match step {
-            Step::Told(Entry::Media { payload, .. }) => timeline.counts().heard(payload.len()),
+            Step::Told(entry) => {
+                if let Some(audio) = entry.audio() {
+                    timeline.counts().heard(audio.len());
+                }
+            }
             Step::Did(Output::Play { due, .. }) => timeline.counts().sent(at.since(*due)),
             Step::Did(Output::Event(event)) => timeline.at(at, |observer| observer.event(event.clone())),
-            Step::Told(_) | Step::Heard(_) | Step::Did(_) => {}
+            Step::Heard(_) | Step::Did(_) => {}
         }
     });
     figures.lasted(outcome.lasted);

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Figures;
 use super::picture::{Kind, Lane, Mark, Picture, Series, Span};
-use crate::audio::FRAME_BYTES;
 use crate::call::{Event, Output, Settings};
 use crate::tape::{Entry, Step};
 use crate::time::CallTime;
@@ -18,8 +17,6 @@ pub(super) struct Probe<'s> {
     settings: &'s Settings,
     figures: Figures,
     heard_until: f64,
-    /// Frames in the payload that was told last.
-    frames: usize,
     /// What each frame told, and when it began.
     measured: Vec<(f64, Measured)>,
     /// The bot's frames, when they are played; and those that a `clear` took back.
@@ -36,7 +33,6 @@ impl<'s> Probe<'s> {
             settings,
             figures: Figures::default(),
             heard_until: 0.0,
-            frames: 0,
             measured: Vec::new(),
             bot: Vec::new(),
             unheard: Vec::new(),
@@ -50,15 +46,13 @@ impl<'s> Probe<'s> {
         self.figures.note(now, step);
         let at = seconds(now);
         match step {
-            Step::Told(Entry::Media { payload, .. }) => self.frames = payload.len().div_ceil(FRAME_BYTES),
             Step::Told(Entry::Dtmf(_)) => self.mark("key", "#7f7f7f", at, "key pressed".to_owned()),
             Step::Told(_) => {}
-            // Only the last frame of a payload is told; hardly any has more than one.
+            // A frame has come when it is over.
             Step::Heard(measured) => {
-                let start = (at - FRAME_S * self.frames as f64).max(self.heard_until);
-                let frames = (0..self.frames).map(|n| (start + FRAME_S * n as f64, *measured));
-                self.measured.extend(frames);
-                self.heard_until = start + FRAME_S * self.frames as f64;
+                let start = (at - FRAME_S).max(self.heard_until);
+                self.measured.push((start, *measured));
+                self.heard_until = start + FRAME_S;
             }
             Step::Did(Output::Play { frame, .. }) => {
                 let start = self.played_until.max(at);
