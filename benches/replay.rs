@@ -107,7 +107,7 @@ fn record(line: &[[u8; FRAME_BYTES]], settings: &Arc<Settings>, tape: &mut Vec<u
     simulate(&entries, settings.clone(), |at, step| match step {
         Step::Told(Entry::Media { .. }) => {}
         // A frame at a time: what was told and what it told.
-        Step::Heard(frame) => {
+        Step::Heard { frame, .. } => {
             if let Some((payload, timestamp_ms)) = next.next() {
                 append(tape, at, &Entry::heard(payload, Some(timestamp_ms), &[frame], &mut room));
             }

@@ -238,6 +238,11 @@ impl Call {
         &self.measured
     }
 
+    /// The silence within the caller's utterance so far, and how much of it would end one now.
+    pub fn pause(&self, now: CallTime) -> (Option<Duration>, Duration) {
+        (self.ear.silence(), self.endpoint.wait(now))
+    }
+
     /// Whether speech from a service can be taken; if not, it should wait where it is.
     pub fn has_room(&self) -> bool {
         self.pacer.queued() < MOST_QUEUED

@@ -15,7 +15,8 @@ use crate::call::{
 use crate::time::CallTime;
 use crate::turn::Measured;
 
-/// One record. The order of these is the format: add at the end, remove nothing.
+/// One record. The order of these is the format: add at the end, remove nothing. A tape has thousands
+/// a minute, hence the boxes around what is rare and long.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Entry<'a> {
     /// Time has passed.
@@ -43,7 +44,7 @@ pub enum Entry<'a> {
     },
     ReplyEnd {
         turn: u64,
-        action: ActionWord,
+        action: Box<ActionWord>,
     },
     Speech {
         segment: u64,
@@ -55,9 +56,7 @@ pub enum Entry<'a> {
     },
     Failed {
         job: JobWord,
-        upstream: String,
-        kind: String,
-        why: String,
+        failure: Box<FailureWord>,
     },
     Stop(#[serde(borrow)] Cow<'a, str>),
 
@@ -109,10 +108,10 @@ pub enum Entry<'a> {
     /// The caller's audio, and what was measured of each frame that it made whole.
     Heard {
         #[serde(borrow, with = "serde_bytes")]
-        payload: Cow<'a, [u8]>,
+        payload: &'a [u8],
         timestamp_ms: Option<u64>,
         #[serde(borrow, with = "serde_bytes")]
-        frames: Cow<'a, [u8]>,
+        frames: &'a [u8],
     },
 }
 
@@ -134,6 +133,14 @@ pub enum ActionWord {
     Transfer(String),
     SendDigits(String),
     Gather { num_digits: Option<u64>, finish_on: Option<String>, timeout_ms: Option<u64> },
+}
+
+/// [`Failure`], for the tape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailureWord {
+    upstream: String,
+    kind: String,
+    why: String,
 }
 
 /// [`Job`], for the tape.
@@ -221,7 +228,7 @@ impl<'a> Entry<'a> {
         for Measured { level_db, floor_db, p, echo_db } in frames {
             [level_db, floor_db, p, echo_db].iter().for_each(|value| room.extend(value.to_le_bytes()));
         }
-        Entry::Heard { payload: payload.into(), timestamp_ms, frames: room.as_slice().into() }
+        Entry::Heard { payload, timestamp_ms, frames: room }
     }
 
     pub fn of_input(input: &'a Input<'_>) -> Entry<'a> {
@@ -238,7 +245,9 @@ impl<'a> Entry<'a> {
             Input::Partial { text } => Entry::Partial(Cow::Borrowed(text)),
             Input::SpeechFinal => Entry::SpeechFinal,
             Input::ReplyText { turn, text } => Entry::ReplyText { turn: *turn, text: Cow::Borrowed(text) },
-            Input::ReplyEnd { turn, action } => Entry::ReplyEnd { turn: *turn, action: action.into() },
+            Input::ReplyEnd { turn, action } => {
+                Entry::ReplyEnd { turn: *turn, action: Box::new(action.into()) }
+            }
             Input::Speech { segment, audio } => {
                 Entry::Speech { segment: *segment, audio: Cow::Borrowed(audio) }
             }
@@ -246,9 +255,11 @@ impl<'a> Entry<'a> {
             Input::Controlled { number } => Entry::Controlled { number: *number },
             Input::Failed { job, failure } => Entry::Failed {
                 job: (*job).into(),
-                upstream: failure.upstream.clone(),
-                kind: failure.kind.as_str().to_owned(),
-                why: failure.why.clone(),
+                failure: Box::new(FailureWord {
+                    upstream: failure.upstream.clone(),
+                    kind: failure.kind.as_str().to_owned(),
+                    why: failure.why.clone(),
+                }),
             },
             Input::Stop(reason) => Entry::Stop(Cow::Borrowed(reason.as_str())),
         }
@@ -257,7 +268,10 @@ impl<'a> Entry<'a> {
     /// What the call was told, to be measured anew; `None` for what it did.
     pub fn input(&self) -> Option<Input<'_>> {
         Some(match self {
-            Entry::Media { payload, timestamp_ms } | Entry::Heard { payload, timestamp_ms, .. } => {
+            Entry::Heard { payload, timestamp_ms, .. } => {
+                Input::Media { payload, timestamp_ms: *timestamp_ms }
+            }
+            Entry::Media { payload, timestamp_ms } => {
                 Input::Media { payload: payload.as_ref(), timestamp_ms: *timestamp_ms }
             }
             Entry::Dtmf(key) => Input::Dtmf(*key),
@@ -270,7 +284,8 @@ impl<'a> Entry<'a> {
     /// The caller's audio.
     pub fn audio(&self) -> Option<&[u8]> {
         match self {
-            Entry::Media { payload, .. } | Entry::Heard { payload, .. } => Some(payload),
+            Entry::Media { payload, .. } => Some(payload),
+            Entry::Heard { payload, .. } => Some(payload),
             _ => None,
         }
     }
@@ -286,16 +301,19 @@ impl<'a> Entry<'a> {
             Entry::ReplyText { turn, text } => {
                 Input::ReplyText { turn: *turn, text: text.clone().into_owned() }
             }
-            Entry::ReplyEnd { turn, action } => Input::ReplyEnd { turn: *turn, action: action.into() },
+            Entry::ReplyEnd { turn, action } => {
+                Input::ReplyEnd { turn: *turn, action: action.as_ref().into() }
+            }
             Entry::Speech { segment, audio } => {
                 Input::Speech { segment: *segment, audio: Bytes::copy_from_slice(audio) }
             }
             Entry::SpeechEnd { segment } => Input::SpeechEnd { segment: *segment },
             Entry::Controlled { number } => Input::Controlled { number: *number },
-            Entry::Failed { job, upstream, kind, why } => Input::Failed {
-                job: (*job).into(),
-                failure: Failure { upstream: upstream.clone(), kind: failure_kind(kind), why: why.clone() },
-            },
+            Entry::Failed { job, failure } => {
+                let FailureWord { upstream, kind, why } = failure.as_ref().clone();
+                let failure = Failure { upstream, kind: failure_kind(&kind), why };
+                Input::Failed { job: (*job).into(), failure }
+            }
             _ => return None,
         })
     }

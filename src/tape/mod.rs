@@ -28,7 +28,7 @@ mod taped;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{ActionWord, Entry, JobWord};
+pub use entry::{ActionWord, Entry, FailureWord, JobWord};
 pub use folder::{Swept, sweep};
 pub use header::{CallIds, Header};
 pub use record::Damage;

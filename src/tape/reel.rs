@@ -79,7 +79,7 @@ impl<'b> Tape<'b> {
     pub fn forget_measured(&mut self) {
         for (_, entry) in &mut self.entries {
             if let Entry::Heard { payload, timestamp_ms, .. } = entry {
-                *entry = Entry::Media { payload: std::mem::take(payload), timestamp_ms: *timestamp_ms };
+                *entry = Entry::Media { payload: (*payload).into(), timestamp_ms: *timestamp_ms };
             }
         }
     }

@@ -34,8 +34,9 @@ const LOST_WITH_A_TAPE: Duration = Duration::from_secs(1);
 pub enum Step<'s> {
     /// The call was told something, or that time has passed.
     Told(&'s Entry<'s>),
-    /// What a frame of the caller's audio told that was just handed in.
-    Heard(Measured),
+    /// What a frame of the caller's audio told that was just handed in; then the silence within the
+    /// utterance so far, and how much of it would end it.
+    Heard { frame: Measured, pause: Option<Duration>, wait: Duration },
     /// The call did something.
     Did(&'s Output),
 }
@@ -345,8 +346,9 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
 
     fn told(&mut self, entry: &Entry<'_>) {
         (self.each)(self.now, Step::Told(entry));
-        for frame in self.call.measured() {
-            (self.each)(self.now, Step::Heard(*frame));
+        for &frame in self.call.measured() {
+            let (pause, wait) = self.call.pause(self.now);
+            (self.each)(self.now, Step::Heard { frame, pause, wait });
         }
     }
 

@@ -295,10 +295,13 @@ fn a_picture_shows_the_decisions_and_the_values_that_made_them() {
     let svg = fs::read_to_string(&out).unwrap();
     for part in [
         "quiet 460 ms ≥ eou 450 ms",
-        "barge-in: ",
+        "HOLD: voice for ",
+        "HOLD, then CONFIRM",
+        "barge-in: voice, ",
+        "ends the utterance",
         "vad_rms",
         "SPEAKING",
-        "bot, thrown away",
+        "bot, taken back",
         "answer after ",
     ] {
         assert!(svg.contains(part), "{part} is missing");
@@ -309,9 +312,13 @@ fn a_picture_shows_the_decisions_and_the_values_that_made_them() {
     fs::write(&neural, "[turn]\nvad = \"neural\"\n").unwrap();
     answer(&["tune", ECHO, "--config", text(&neural), "--out", text(&out)]);
     let svg = fs::read_to_string(&out).unwrap();
-    for part in
-        ["Not as recorded: ", "speech, probably", "noise floor", "echo could be", "of speech over rms 210"]
-    {
+    for part in [
+        "Not as recorded: ",
+        "speech, probably",
+        "noise floor",
+        "echo could be",
+        "by the network, over vad_rms 210",
+    ] {
         assert!(svg.contains(part), "{part} is missing");
     }
     // A caller's WAV, with another configuration.

@@ -19,6 +19,15 @@ pub(super) struct Probe<'s> {
     heard_until: f64,
     /// What each frame told, and when it began.
     measured: Vec<(f64, Measured)>,
+    /// The pauses within utterances, and what would end them.
+    pauses: Vec<(f64, f32)>,
+    waits: Vec<(f64, f32)>,
+    /// What would have ended the utterance at the frame before.
+    wait: Duration,
+    /// Since when the bot holds its tongue.
+    held: Option<f64>,
+    /// When a recogniser said something last.
+    words_at: Option<f64>,
     /// The bot's frames, when they are played; and those that a `clear` took back.
     bot: Vec<(f64, f32)>,
     unheard: Vec<(f64, f32)>,
@@ -34,6 +43,11 @@ impl<'s> Probe<'s> {
             figures: Figures::default(),
             heard_until: 0.0,
             measured: Vec::new(),
+            pauses: Vec::new(),
+            waits: Vec::new(),
+            wait: settings.endpointing.eou,
+            held: None,
+            words_at: None,
             bot: Vec::new(),
             unheard: Vec::new(),
             played_until: 0.0,
@@ -49,9 +63,12 @@ impl<'s> Probe<'s> {
             Step::Told(Entry::Dtmf(_)) => self.mark("key", "#7f7f7f", at, "key pressed".to_owned()),
             Step::Told(_) => {}
             // A frame has come when it is over.
-            Step::Heard(measured) => {
+            Step::Heard { frame, pause, wait } => {
                 let start = (at - FRAME_S).max(self.heard_until);
-                self.measured.push((start, *measured));
+                self.measured.push((start, *frame));
+                self.waits.push((start, wait.as_secs_f32()));
+                self.pauses.extend(pause.map(|pause| (start, pause.as_secs_f32())));
+                self.wait = *wait;
                 self.heard_until = start + FRAME_S;
             }
             Step::Did(Output::Play { frame, .. }) => {
@@ -74,36 +91,55 @@ impl<'s> Probe<'s> {
     }
 
     fn event(&mut self, at: f64, event: &Event) {
-        let (eou, vad_rms) = (self.settings.endpointing.eou, self.settings.vad_rms);
+        let eou = self.settings.endpointing.eou;
         match event {
             Event::State(moved) => {
                 self.until(at);
                 self.state = (at, moved.to);
+                // A hold is a part of SPEAKING; what collided is no barge-in.
+                self.hold_ended(at, "HOLD, then CONFIRM", "#ff8787");
                 if moved.why == Why::CallerWentOn {
                     self.mark("caller went on", "#e67700", at, "went on: one turn".to_owned());
                 }
             }
             Event::UtteranceEnded { endpoint, .. } => {
-                let text = if *endpoint >= eou {
-                    format!("quiet {} ≥ eou {}", ms(*endpoint), ms(eou))
-                } else if endpoint.is_zero() {
-                    "end: longest utterance".to_owned()
+                let (quiet, wait) = (ms(*endpoint), ms(self.wait));
+                let text = if endpoint.is_zero() {
+                    format!("end: max_utterance {}", ms(self.settings.endpointing.max_utterance))
+                } else if *endpoint < self.wait {
+                    format!("end after {quiet}: from the words")
+                } else if self.wait == eou {
+                    format!("quiet {quiet} ≥ eou {wait}")
                 } else {
-                    format!("end after {}: from the words", ms(*endpoint))
+                    format!("quiet {quiet} ≥ {wait}, adapted from eou {}", ms(eou))
                 };
                 let from = at - endpoint.as_secs_f64();
                 let name = "pause that ended it";
                 self.picture.spans.push(Span { name, lane: Lane::Speech, colour: "#c3fae8", from, to: at });
                 self.mark("end of utterance", "#2b8a3e", at, text);
             }
-            Event::BargeIn { reaction, cleared, .. } => {
-                let of = match self.settings.vad {
-                    Vad::Rms => "over",
-                    Vad::Neural => "of speech over",
+            Event::SttPartial { .. } | Event::SttFinal { .. } => self.words_at = Some(at),
+            Event::BargeInHeld { reaction } => {
+                self.held = Some(at);
+                let text = format!("HOLD: voice for {}, {}", ms(*reaction), self.louder_than());
+                self.mark("HOLD", "#d9480f", at, text);
+            }
+            Event::BargeInResumed { after } => {
+                self.hold_ended(at, "HOLD, then resumed", "#8ce99a");
+                self.mark("resumed", "#2f9e44", at, format!("resumed after {}", ms(*after)));
+            }
+            Event::BargeInSuppressed { echo } => {
+                let text = if *echo { "no HOLD: as loud as its echo" } else { "no HOLD: barge_in = false" };
+                self.mark("no HOLD", "#868e96", at, text.to_owned());
+            }
+            Event::BargeIn { cleared, .. } => {
+                let by = match self.held {
+                    None => "a key".to_owned(),
+                    Some(_) if self.words_at == Some(at) => "words".to_owned(),
+                    Some(held) => format!("voice, {:.0} ms after HOLD", (at - held) * 1e3),
                 };
-                let (took, lost) = (ms(*reaction), ms(*cleared));
-                let text = format!("barge-in: {took} {of} rms {vad_rms}; −{lost}");
-                self.mark("barge-in", "#c92a2a", at, text);
+                self.hold_ended(at, "HOLD, then CONFIRM", "#ff8787");
+                self.mark("barge-in", "#c92a2a", at, format!("barge-in: {by}; −{}", ms(*cleared)));
             }
             Event::FirstFrame { since_speech_end: Some(took), .. } => {
                 self.mark("first frame", "#5f3dc4", at, format!("answer after {}", ms(*took)));
@@ -117,6 +153,21 @@ impl<'s> Probe<'s> {
                 self.mark("fault", "#c92a2a", at, text);
             }
             _ => {}
+        }
+    }
+
+    /// What a voice has to be louder than, by the configuration.
+    fn louder_than(&self) -> String {
+        let vad_rms = self.settings.vad_rms;
+        match self.settings.vad {
+            Vad::Rms => format!("over vad_rms {vad_rms}"),
+            Vad::Neural => format!("by the network, over vad_rms {vad_rms}"),
+        }
+    }
+
+    fn hold_ended(&mut self, to: f64, name: &'static str, colour: &'static str) {
+        if let Some(from) = self.held.take() {
+            self.picture.spans.push(Span { name, lane: Lane::Hold, colour, from, to });
         }
     }
 
@@ -136,6 +187,7 @@ impl<'s> Probe<'s> {
 
     pub(super) fn finish(mut self, lasted: CallTime) -> (Picture, Figures) {
         self.figures.lasted(lasted);
+        self.hold_ended(seconds(lasted), "HOLD, then resumed", "#8ce99a");
         self.until(seconds(lasted));
         self.speech();
         let end = self.measured.last().map_or(0.0, |(at, _)| at + FRAME_S);
@@ -155,8 +207,12 @@ impl<'s> Probe<'s> {
         if self.settings.vad == Vad::Neural {
             all.push(series("speech, probably", Lane::Probability, Kind::Area, "#20c997", each(|m| m.p)));
         }
+        if !self.pauses.is_empty() {
+            all.push(series("pause", Lane::Pause, Kind::Area, "#96f2d7", self.pauses));
+            all.push(series("ends the utterance", Lane::Pause, Kind::Line, "#2b8a3e", self.waits));
+        }
         all.push(series("bot, as heard", Lane::Bot, Kind::Area, "#9775fa", self.bot));
-        all.push(series("bot, thrown away", Lane::Bot, Kind::Area, "#ffa8a8", self.unheard));
+        all.push(series("bot, taken back", Lane::Bot, Kind::Area, "#ffa8a8", self.unheard));
         all.retain(|series| !series.points.is_empty());
         self.picture.series = all;
         self.picture.seconds = seconds(lasted);
