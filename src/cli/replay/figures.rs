@@ -14,7 +14,7 @@ const CUT_OFF: Duration = Duration::from_millis(1_400);
 /// Who speaks this soon after the bot began did not hear it begin.
 const COLLISION: Duration = Duration::from_millis(600);
 
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(in crate::cli) struct Figures {
     pub(in crate::cli) seconds: f64,
     pub(in crate::cli) turns: usize,

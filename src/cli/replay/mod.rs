@@ -55,6 +55,9 @@ pub(super) struct ReplayArgs {
     /// Run them with this configuration too, and show what would have been different
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Measure the callers' audio anew, as this version would, in place of what the tape says of it
+    #[arg(long)]
+    anew: bool,
     /// Show what was said
     #[arg(long)]
     transcripts: bool,
@@ -135,6 +138,9 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     };
     let metrics = Arc::new(Metrics::new()?);
     let tapes = each_tape(&find(&args.tapes)?, |path, tape| {
+        if args.anew {
+            tape.forget_measured();
+        }
         Ok(one(path, tape, other.as_ref(), &metrics, args.transcripts)?)
     })?;
     let mut recorded = Figures::default();

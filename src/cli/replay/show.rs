@@ -18,14 +18,11 @@ pub(super) fn text(all: &All) -> String {
             let _ =
                 writeln!(text, "  not as recorded from {at} s on: another version of voxgate made the tape");
         }
-        if tape.measured == Measured::Anew {
-            let _ = writeln!(
-                text,
-                "  measured anew from the audio: what the detector measured is not on the tape"
-            );
-        }
         match &tape.otherwise {
             None => {
+                if tape.measured == Measured::Anew {
+                    let _ = writeln!(text, "  measured anew from the audio, not as the tape says");
+                }
                 tape.timeline.iter().flatten().for_each(|line| text += &format!("{line}\n"));
                 text += &format!("  {}\n", line(recorded));
             }

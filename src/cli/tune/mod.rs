@@ -48,7 +48,7 @@ pub(super) struct TuneArgs {
     /// Where the picture goes; else beside you, under the name of the call
     #[arg(long, short, value_name = "FILE.svg")]
     out: Option<PathBuf>,
-    /// Try values of eou_ms and vad_rms on all tapes of a folder, and show what each would have changed
+    /// Try other values of [turn] on all tapes of a folder, and show what each would have changed
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["call", "out"])]
     suggest: Option<PathBuf>,
 }
