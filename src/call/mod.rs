@@ -233,7 +233,7 @@ impl Call {
         self.machine.state()
     }
 
-    /// What the frames told that the latest input made whole.
+    /// What the frames told that the latest input made whole; time that passes changes nothing of it.
     pub fn measured(&self) -> &[Measured] {
         &self.measured
     }

@@ -346,6 +346,9 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
 
     fn told(&mut self, entry: &Entry<'_>) {
         (self.each)(self.now, Step::Told(entry));
+        if entry.audio().is_none() {
+            return;
+        }
         for &frame in self.call.measured() {
             let (pause, wait) = self.call.pause(self.now);
             (self.each)(self.now, Step::Heard { frame, pause, wait });

@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(cost(|f| f.resumed = 10), 30.0);
         assert_eq!(cost(|f| f.questions = 110), 15.0);
         assert_eq!(cost(|f| f.false_barge_ins = 10), 75.0);
-        assert_eq!(cost(|f| f.turns = 90), 150.0);
+        assert_eq!(cost(|f| (f.turns, f.questions) = (90, 90)), 150.0);
         assert!(cost(|f| f.first_frame.clear()) > 1e9);
     }
 }
