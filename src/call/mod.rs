@@ -419,35 +419,6 @@ impl Call {
         }
     }
 
-    fn key(&mut self, key: char, now: CallTime) {
-        self.tell(Event::Dtmf { digit: key });
-        if self.settings.mode == Mode::Echo {
-            return;
-        }
-        let interrupts = self.state() == State::Speaking && self.settings.barge_in && self.control.is_none();
-        if interrupts && let Some(Action::Gather(gather)) = self.reply.as_ref().map(|reply| &reply.action) {
-            self.digits.gather(*gather, now);
-        }
-        self.digits.press(key, now);
-        if interrupts {
-            self.barge_in(Duration::ZERO, now);
-        }
-        self.take_digits(now);
-    }
-
-    /// A caller who speaks in place of keying is heard out first.
-    fn may_take_digits(&self) -> bool {
-        self.state() == State::Listening && !(self.digits.is_empty() && self.ear.hears_speech())
-    }
-
-    fn take_digits(&mut self, now: CallTime) {
-        if self.may_take_digits()
-            && let Some(digits) = self.digits.take(now)
-        {
-            self.answer_digits(digits, now);
-        }
-    }
-
     // ---- playout ----------------------------------------------------------------------------------
 
     /// Sends what is due.

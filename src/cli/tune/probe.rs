@@ -243,3 +243,76 @@ fn seconds(at: CallTime) -> f64 {
 fn ms(duration: Duration) -> String {
     format!("{} ms", duration.as_millis())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(events: &[(u64, Event)]) -> Picture {
+        let settings = super::super::super::replay::usual();
+        let mut probe = Probe::new(&settings);
+        for (at, event) in events {
+            probe.note(CallTime::from_millis(*at), &Step::Did(&Output::Event(event.clone())));
+        }
+        probe.finish(CallTime::from_millis(9_000)).0
+    }
+
+    #[test]
+    fn a_hold_is_drawn_to_its_end_with_what_became_of_it() {
+        let ms = Duration::from_millis;
+        let words = || Event::SttPartial { text: String::new() };
+        let held = || Event::BargeInHeld { reaction: ms(120) };
+        let barge_in = || Event::BargeIn { reaction: ms(120), cleared: ms(900), heard: String::new() };
+        let picture = drawn(&[
+            (1_000, held()),
+            (1_500, Event::BargeInResumed { after: ms(500) }),
+            (2_000, held()),
+            (2_280, barge_in()),
+            (3_000, words()),
+            (4_000, held()),
+            (4_200, words()),
+            (4_200, barge_in()),
+            (5_000, barge_in()),
+            (6_000, Event::BargeInSuppressed { echo: true }),
+        ]);
+        let spans: Vec<_> = picture.spans.iter().filter(|span| span.lane == Lane::Hold).collect();
+        let spans: Vec<_> = spans.iter().map(|span| (span.name, span.from, span.to)).collect();
+        let (resumed, confirmed) = ("HOLD, then resumed", "HOLD, then CONFIRM");
+        assert_eq!(spans, [(resumed, 1.0, 1.5), (confirmed, 2.0, 2.28), (confirmed, 4.0, 4.2)]);
+        let texts: Vec<&str> = picture.marks.iter().map(|mark| mark.text.as_str()).collect();
+        let hold = "HOLD: voice for 120 ms, by the network, over vad_rms 210";
+        assert_eq!(
+            texts,
+            [
+                hold,
+                "resumed after 500 ms",
+                hold,
+                "barge-in: voice, 280 ms after HOLD; −900 ms",
+                hold,
+                "barge-in: words; −900 ms",
+                "barge-in: a key; −900 ms",
+                "no HOLD: as loud as its echo"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_end_of_an_utterance_names_the_wait_that_it_met() {
+        let ms = Duration::from_millis;
+        for (wait, endpoint, text) in [
+            (450, 460, "quiet 460 ms ≥ eou 450 ms"),
+            (607, 620, "quiet 620 ms ≥ 607 ms, adapted from eou 450 ms"),
+            (450, 200, "end after 200 ms: from the words"),
+            (450, 0, "end: max_utterance 30000 ms"),
+        ] {
+            let settings = super::super::super::replay::usual();
+            let mut probe = Probe::new(&settings);
+            let frame = Measured::default();
+            probe.note(CallTime::from_millis(20), &Step::Heard { frame, pause: None, wait: ms(wait) });
+            let ended = Event::UtteranceEnded { speech: ms(900), endpoint: ms(endpoint) };
+            probe.note(CallTime::from_millis(40), &Step::Did(&Output::Event(ended)));
+            let picture = probe.finish(CallTime::from_millis(60)).0;
+            assert_eq!(picture.marks[0].text, text);
+        }
+    }
+}
