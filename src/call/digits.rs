@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Action, Call, Event, Mode};
 use crate::time::CallTime;
+use crate::turn::State;
 
 /// More than anyone keys at once; with so many, digits are complete.
 pub const MOST_DIGITS: usize = 64;
@@ -122,6 +124,37 @@ impl Digits {
         self.asked = false;
         self.now = self.configured;
         Some(keys)
+    }
+}
+
+impl Call {
+    pub(super) fn key(&mut self, key: char, now: CallTime) {
+        self.tell(Event::Dtmf { digit: key });
+        if self.settings.mode == Mode::Echo {
+            return;
+        }
+        let interrupts = self.state() == State::Speaking && self.settings.barge_in && self.control.is_none();
+        if interrupts && let Some(Action::Gather(gather)) = self.reply.as_ref().map(|reply| &reply.action) {
+            self.digits.gather(*gather, now);
+        }
+        self.digits.press(key, now);
+        if interrupts {
+            self.barge_in(Duration::ZERO, now);
+        }
+        self.take_digits(now);
+    }
+
+    /// A caller who speaks in place of keying is heard out first.
+    pub(super) fn may_take_digits(&self) -> bool {
+        self.state() == State::Listening && !(self.digits.is_empty() && self.ear.hears_speech())
+    }
+
+    pub(super) fn take_digits(&mut self, now: CallTime) {
+        if self.may_take_digits()
+            && let Some(digits) = self.digits.take(now)
+        {
+            self.answer_digits(digits, now);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::address::{Destination, Keys};
 use super::digits::Gather;
+use crate::turn::Measured;
 
 /// One thing that happened to a call.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ pub enum Input<'a> {
     /// Audio of the caller: μ-law, 8 kHz, mono, of any length. `timestamp_ms` is the carrier's
     /// presentation time, ms since `start`, where it gave one.
     Media { payload: &'a [u8], timestamp_ms: Option<u64> },
+    /// The same, of a tape: what was measured of its frames when it came is not measured again.
+    Measured { payload: &'a [u8], timestamp_ms: Option<u64>, frames: &'a [Measured] },
     /// The caller pressed a key: `0-9`, `*`, `#`, `A-D`.
     Dtmf(char),
     /// The carrier has played (or cleared) everything before this mark.

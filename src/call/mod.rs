@@ -83,9 +83,10 @@ pub struct Call {
     settings: Arc<Settings>,
     machine: Machine,
     line: Line,
-    front: FrontEnd,
-    /// The latest frame of the caller's.
-    measured: Measured,
+    /// `None` where everything was measured before.
+    front: Option<FrontEnd>,
+    /// The frames of the latest audio of the caller's.
+    measured: Vec<Measured>,
     playback: Playback,
     ear: Ear,
     endpoint: Endpoint,
@@ -169,12 +170,22 @@ struct Previous {
 
 impl Call {
     pub fn new(settings: Arc<Settings>, now: CallTime) -> Call {
+        let front = FrontEnd::new(settings.vad, settings.vad_rms);
+        Call::with(settings, Some(front), now)
+    }
+
+    /// A call whose audio was measured before: it is told [`Input::Measured`], and never `Media`.
+    pub fn measured_before(settings: Arc<Settings>, now: CallTime) -> Call {
+        Call::with(settings, None, now)
+    }
+
+    fn with(settings: Arc<Settings>, front: Option<FrontEnd>, now: CallTime) -> Call {
         let longest = settings.endpointing.max_utterance.as_millis() as usize * BYTES_PER_MS * 2;
         let mut call = Call {
             machine: Machine::default(),
             line: Line::new(now),
-            front: FrontEnd::new(settings.vad, settings.vad_rms),
-            measured: Measured::default(),
+            front,
+            measured: Vec::new(),
             playback: Playback::default(),
             ear: Ear::new(settings.endpointing),
             endpoint: Endpoint::new(settings.endpointing.eou, settings.adaptive_eou),
@@ -222,9 +233,14 @@ impl Call {
         self.machine.state()
     }
 
-    /// What the latest frame of the caller's told.
-    pub fn measured(&self) -> Measured {
-        self.measured
+    /// What the frames told that the latest input made whole; time that passes changes nothing of it.
+    pub fn measured(&self) -> &[Measured] {
+        &self.measured
+    }
+
+    /// The silence within the caller's utterance so far, and how much of it would end one now.
+    pub fn pause(&self, now: CallTime) -> (Option<Duration>, Duration) {
+        (self.ear.silence(), self.endpoint.wait(now))
     }
 
     /// Whether speech from a service can be taken; if not, it should wait where it is.
@@ -234,11 +250,15 @@ impl Call {
 
     /// Takes one input. Nothing happens once the call has ended.
     pub fn handle(&mut self, input: Input<'_>, now: CallTime) {
+        self.measured.clear();
         if self.state() == State::Ended {
             return;
         }
         match input {
-            Input::Media { payload, timestamp_ms } => self.media(payload, timestamp_ms, now),
+            Input::Media { payload, timestamp_ms } => self.media(payload, timestamp_ms, &[], now),
+            Input::Measured { payload, timestamp_ms, frames } => {
+                self.media(payload, timestamp_ms, frames, now);
+            }
             Input::Dtmf(key) => self.key(key, now),
             Input::Mark(name) => self.mark_returned(name, now),
             Input::Transcript { utterance, text } => self.transcript(utterance, text, now),
@@ -309,22 +329,27 @@ impl Call {
 
     // ---- the caller -------------------------------------------------------------------------------
 
-    fn media(&mut self, payload: &[u8], timestamp_ms: Option<u64>, now: CallTime) {
+    fn media(&mut self, payload: &[u8], timestamp_ms: Option<u64>, measured: &[Measured], now: CallTime) {
         if let Some(after) = self.line.alive(now) {
             self.tell(Event::MediaResumed { after });
         }
         // The line is taken out while it hands its frames to the rest of the call.
         let mut line = std::mem::replace(&mut self.line, Line::new(now));
-        let lost = line.media(payload, timestamp_ms, |frame| self.frame(frame, now));
+        let mut measured = measured.iter().copied();
+        let lost = line.media(payload, timestamp_ms, |frame| self.frame(frame, measured.next(), now));
         self.line = line;
         if let Some(ms) = lost {
             self.tell(Event::MediaGap { ms });
         }
     }
 
-    fn frame(&mut self, frame: &Frame, now: CallTime) {
-        let measured = self.front.hear(frame, self.playback.level_db(now));
-        self.measured = measured;
+    fn frame(&mut self, frame: &Frame, before: Option<Measured>, now: CallTime) {
+        let measured = match (before, &mut self.front) {
+            (Some(measured), _) => measured,
+            (None, Some(front)) => front.hear(frame, self.playback.level_db(now)),
+            (None, None) => Measured::default(),
+        };
+        self.measured.push(measured);
         self.recording.push(frame);
         self.ear.wait(self.endpoint.wait(now));
         let heard = self.ear.hear(measured.is_turn());
@@ -394,35 +419,6 @@ impl Call {
         }
     }
 
-    fn key(&mut self, key: char, now: CallTime) {
-        self.tell(Event::Dtmf { digit: key });
-        if self.settings.mode == Mode::Echo {
-            return;
-        }
-        let interrupts = self.state() == State::Speaking && self.settings.barge_in && self.control.is_none();
-        if interrupts && let Some(Action::Gather(gather)) = self.reply.as_ref().map(|reply| &reply.action) {
-            self.digits.gather(*gather, now);
-        }
-        self.digits.press(key, now);
-        if interrupts {
-            self.barge_in(Duration::ZERO, now);
-        }
-        self.take_digits(now);
-    }
-
-    /// A caller who speaks in place of keying is heard out first.
-    fn may_take_digits(&self) -> bool {
-        self.state() == State::Listening && !(self.digits.is_empty() && self.ear.hears_speech())
-    }
-
-    fn take_digits(&mut self, now: CallTime) {
-        if self.may_take_digits()
-            && let Some(digits) = self.digits.take(now)
-        {
-            self.answer_digits(digits, now);
-        }
-    }
-
     // ---- playout ----------------------------------------------------------------------------------
 
     /// Sends what is due.
@@ -434,7 +430,9 @@ impl Call {
                     if underrun && !self.reply.as_ref().is_some_and(|reply| reply.begins_at(position)) {
                         self.tell(Event::Underrun);
                     }
-                    self.playback.sent(&frame, self.pacer.playout_end());
+                    if self.front.is_some() {
+                        self.playback.sent(&frame, self.pacer.playout_end());
+                    }
                     self.outputs.push_back(Output::Play { frame, due });
                     if self.state() == State::Thinking && position >= self.filler_end {
                         self.first_frame(now);

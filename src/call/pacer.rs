@@ -142,15 +142,23 @@ impl Pacer {
         // The lead is due when the spurt begins, not before. Audio that came too late is not our
         // lateness; audio that was here in time and left too late is.
         let due = if ours { planned } else { planned.max(self.grid_from) };
-        let mut frame = Frame::SILENT;
-        for (to, from) in frame.0.iter_mut().zip(self.queue.drain(..FRAME_BYTES)) {
-            *to = from;
-        }
+        let frame = self.take_frame();
         self.remember(&frame);
         self.playout_end = self.playout_end + FRAME;
         self.sent += FRAME_BYTES as u64;
         self.spurt += 1;
         Some(Sent::Frame { frame, due, underrun })
+    }
+
+    /// The first frame of the queue, which has one.
+    fn take_frame(&mut self) -> Frame {
+        let mut frame = Frame::SILENT;
+        let (front, back) = self.queue.as_slices();
+        let from_front = front.len().min(FRAME_BYTES);
+        frame.0[..from_front].copy_from_slice(&front[..from_front]);
+        frame.0[from_front..].copy_from_slice(&back[..FRAME_BYTES - from_front]);
+        self.queue.drain(..FRAME_BYTES);
+        frame
     }
 
     /// When the next frame is due, if there is one.

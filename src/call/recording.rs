@@ -8,8 +8,10 @@ const PREROLL: usize = 300 * BYTES_PER_MS;
 
 #[derive(Debug)]
 pub(super) struct Recording {
-    /// Pre-roll, then the turn.
+    /// What is over, then pre-roll, then the turn.
     audio: Vec<u8>,
+    /// So much of it is over: moving the rest to the front waits until that is worth while.
+    over: usize,
     /// A turn is open: nothing is dropped from the front.
     open: bool,
     /// Where the latest utterance of the turn begins, its pre-roll included.
@@ -22,45 +24,51 @@ pub(super) struct Recording {
 
 impl Recording {
     pub(super) fn new(longest: usize) -> Recording {
-        Recording { audio: Vec::new(), open: false, utterance: 0, queued: Vec::new(), longest }
+        Recording { audio: Vec::new(), over: 0, open: false, utterance: 0, queued: Vec::new(), longest }
     }
 
     pub(super) fn push(&mut self, frame: &Frame) {
         let limit = if self.open { self.longest } else { PREROLL };
-        let over = (self.audio.len() + frame.0.len()).saturating_sub(limit);
-        if over > 0 {
-            self.audio.drain(..over.min(self.audio.len()));
-            self.utterance = self.utterance.saturating_sub(over);
+        let more = (self.turn().len() + frame.0.len()).saturating_sub(limit);
+        self.over = (self.over + more).min(self.audio.len());
+        self.utterance = self.utterance.saturating_sub(more);
+        if self.over >= PREROLL {
+            self.drop_over();
         }
         self.audio.extend_from_slice(&frame.0);
+    }
+
+    fn drop_over(&mut self) {
+        self.audio.drain(..self.over);
+        self.over = 0;
     }
 
     /// An utterance has begun; its first frames are in the pre-roll.
     pub(super) fn begin(&mut self) {
         self.open = true;
-        self.utterance = self.audio.len().saturating_sub(PREROLL);
+        self.utterance = self.turn().len().saturating_sub(PREROLL);
     }
 
     /// The audio of the turn so far.
     pub(super) fn turn(&self) -> &[u8] {
-        &self.audio
+        &self.audio[self.over..]
     }
 
     /// The turn has been answered. An utterance that is going on is kept.
     pub(super) fn answered(&mut self, speaking: bool) {
-        let keep_from = if speaking { self.utterance } else { self.audio.len().saturating_sub(PREROLL) };
-        self.audio.drain(..keep_from);
+        self.over += if speaking { self.utterance } else { self.turn().len().saturating_sub(PREROLL) };
+        self.drop_over();
         self.utterance = 0;
         self.open = speaking;
         if !speaking {
-            self.audio.shrink_to(PREROLL);
+            self.audio.shrink_to(2 * PREROLL);
         }
     }
 
     /// The latest utterance waits for the bot to finish.
     pub(super) fn queue(&mut self) {
         let room = self.longest.saturating_sub(self.queued.len());
-        let utterance = &self.audio[self.utterance..];
+        let utterance = &self.audio[self.over + self.utterance..];
         self.queued.extend_from_slice(&utterance[..utterance.len().min(room)]);
         self.answered(false);
     }
@@ -70,6 +78,7 @@ impl Recording {
         if self.queued.is_empty() {
             return false;
         }
+        self.drop_over();
         let mut turn = std::mem::take(&mut self.queued);
         std::mem::swap(&mut self.audio, &mut turn);
         // An utterance that is going on while the bot ends belongs to the same turn.

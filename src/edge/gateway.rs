@@ -62,7 +62,7 @@ impl Gateway {
             tokens: Arc::new(Tokens::new(&config.twilio, metrics.clone())),
             phrases: Arc::new(Phrases::new(&config)?),
             words: Arc::new(words(&config)),
-            tapes: tapes::open(&config.recording, &metrics),
+            tapes: tapes::open(&config.recording, &config.dialogue.mode, &metrics),
             services,
             draining: Arc::default(),
             requests: Arc::default(),

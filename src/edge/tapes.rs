@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::gateway::Gateway;
 use crate::call::{Call, Settings};
-use crate::config::Recording;
+use crate::config::{Mode, Recording};
 use crate::observe::Metrics;
 use crate::tape::{CallIds, Done, Header, Taped, Tapes, sweep};
 use crate::time::CallTime;
@@ -21,8 +21,12 @@ use crate::twilio::Start;
 const LOOK: Duration = Duration::from_secs(30);
 
 /// `None` where calls are not recorded.
-pub(super) fn open(recording: &Recording, metrics: &Arc<Metrics>) -> Option<Tapes> {
+pub(super) fn open(recording: &Recording, mode: &Mode, metrics: &Arc<Metrics>) -> Option<Tapes> {
     let metrics = metrics.clone();
+    if recording.folder.is_some() && matches!(mode, Mode::Relay { .. } | Mode::Realtime(_)) {
+        let detail = "calls of this mode are not recorded: who conducts them is not here";
+        warn!(mode = mode.as_str(), detail, "NO_TAPES");
+    }
     let tapes = Tapes::new(recording.folder.as_deref()?, move |done| tell(&metrics, &done));
     if let Err(error) = tapes.prepare() {
         let folder = tapes.folder().display();

@@ -13,8 +13,10 @@ use crate::call::{
     StopReason,
 };
 use crate::time::CallTime;
+use crate::turn::Measured;
 
-/// One record. The order of these is the format: add at the end, remove nothing.
+/// One record. The order of these is the format: add at the end, remove nothing. A tape has thousands
+/// a minute, hence the boxes around what is rare and long.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Entry<'a> {
     /// Time has passed.
@@ -42,7 +44,7 @@ pub enum Entry<'a> {
     },
     ReplyEnd {
         turn: u64,
-        action: ActionWord,
+        action: Box<ActionWord>,
     },
     Speech {
         segment: u64,
@@ -54,9 +56,7 @@ pub enum Entry<'a> {
     },
     Failed {
         job: JobWord,
-        upstream: String,
-        kind: String,
-        why: String,
+        failure: Box<FailureWord>,
     },
     Stop(#[serde(borrow)] Cow<'a, str>),
 
@@ -103,6 +103,33 @@ pub enum Entry<'a> {
         #[serde(borrow)]
         what: Cow<'a, str>,
     },
+
+    // Since what is measured is kept.
+    /// The caller's audio, and what was measured of each frame that it made whole.
+    Heard {
+        #[serde(borrow, with = "serde_bytes")]
+        payload: &'a [u8],
+        timestamp_ms: Option<u64>,
+        #[serde(borrow, with = "serde_bytes")]
+        frames: &'a [u8],
+    },
+}
+
+/// One frame of [`Entry::Heard`]: all that was measured, as it was to the last bit.
+const FRAME_HEARD: usize = 21;
+
+pub(super) fn unpack(frames: &[u8]) -> impl Iterator<Item = Measured> {
+    frames.as_chunks::<FRAME_HEARD>().0.iter().map(|frame| {
+        let value = |n: usize| f32::from_le_bytes([frame[n], frame[n + 1], frame[n + 2], frame[n + 3]]);
+        Measured {
+            level_db: value(0),
+            floor_db: value(4),
+            p: value(8),
+            echo_db: value(12),
+            against_bot: value(16),
+            holds_turn: frame[20] != 0,
+        }
+    })
 }
 
 /// [`Action`], for the tape.
@@ -113,6 +140,14 @@ pub enum ActionWord {
     Transfer(String),
     SendDigits(String),
     Gather { num_digits: Option<u64>, finish_on: Option<String>, timeout_ms: Option<u64> },
+}
+
+/// [`Failure`], for the tape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailureWord {
+    upstream: String,
+    kind: String,
+    why: String,
 }
 
 /// [`Job`], for the tape.
@@ -189,9 +224,26 @@ impl From<&ActionWord> for Action {
 }
 
 impl<'a> Entry<'a> {
+    /// Audio of the caller with what was measured of it, for which there is `room`.
+    pub fn heard(
+        payload: &'a [u8],
+        timestamp_ms: Option<u64>,
+        frames: &[Measured],
+        room: &'a mut Vec<u8>,
+    ) -> Entry<'a> {
+        room.clear();
+        for Measured { level_db, floor_db, p, echo_db, against_bot, holds_turn } in frames {
+            let values = [level_db, floor_db, p, echo_db, against_bot];
+            values.iter().for_each(|value| room.extend(value.to_le_bytes()));
+            room.push(u8::from(*holds_turn));
+        }
+        Entry::Heard { payload, timestamp_ms, frames: room }
+    }
+
     pub fn of_input(input: &'a Input<'_>) -> Entry<'a> {
         match input {
-            Input::Media { payload, timestamp_ms } => {
+            // What was measured is added by who knows it.
+            Input::Media { payload, timestamp_ms } | Input::Measured { payload, timestamp_ms, .. } => {
                 Entry::Media { payload: Cow::Borrowed(payload), timestamp_ms: *timestamp_ms }
             }
             Input::Dtmf(key) => Entry::Dtmf(*key),
@@ -202,7 +254,9 @@ impl<'a> Entry<'a> {
             Input::Partial { text } => Entry::Partial(Cow::Borrowed(text)),
             Input::SpeechFinal => Entry::SpeechFinal,
             Input::ReplyText { turn, text } => Entry::ReplyText { turn: *turn, text: Cow::Borrowed(text) },
-            Input::ReplyEnd { turn, action } => Entry::ReplyEnd { turn: *turn, action: action.into() },
+            Input::ReplyEnd { turn, action } => {
+                Entry::ReplyEnd { turn: *turn, action: Box::new(action.into()) }
+            }
             Input::Speech { segment, audio } => {
                 Entry::Speech { segment: *segment, audio: Cow::Borrowed(audio) }
             }
@@ -210,17 +264,22 @@ impl<'a> Entry<'a> {
             Input::Controlled { number } => Entry::Controlled { number: *number },
             Input::Failed { job, failure } => Entry::Failed {
                 job: (*job).into(),
-                upstream: failure.upstream.clone(),
-                kind: failure.kind.as_str().to_owned(),
-                why: failure.why.clone(),
+                failure: Box::new(FailureWord {
+                    upstream: failure.upstream.clone(),
+                    kind: failure.kind.as_str().to_owned(),
+                    why: failure.why.clone(),
+                }),
             },
             Input::Stop(reason) => Entry::Stop(Cow::Borrowed(reason.as_str())),
         }
     }
 
-    /// What the call was told; `None` for what it did.
+    /// What the call was told, to be measured anew; `None` for what it did.
     pub fn input(&self) -> Option<Input<'_>> {
         Some(match self {
+            Entry::Heard { payload, timestamp_ms, .. } => {
+                Input::Media { payload, timestamp_ms: *timestamp_ms }
+            }
             Entry::Media { payload, timestamp_ms } => {
                 Input::Media { payload: payload.as_ref(), timestamp_ms: *timestamp_ms }
             }
@@ -229,6 +288,15 @@ impl<'a> Entry<'a> {
             Entry::Stop(reason) => Input::Stop(stop_reason(reason)),
             _ => return self.answer(),
         })
+    }
+
+    /// The caller's audio.
+    pub fn audio(&self) -> Option<&[u8]> {
+        match self {
+            Entry::Media { payload, .. } => Some(payload),
+            Entry::Heard { payload, .. } => Some(payload),
+            _ => None,
+        }
     }
 
     /// What the call was told by a service: it owns what it needs.
@@ -242,16 +310,19 @@ impl<'a> Entry<'a> {
             Entry::ReplyText { turn, text } => {
                 Input::ReplyText { turn: *turn, text: text.clone().into_owned() }
             }
-            Entry::ReplyEnd { turn, action } => Input::ReplyEnd { turn: *turn, action: action.into() },
+            Entry::ReplyEnd { turn, action } => {
+                Input::ReplyEnd { turn: *turn, action: action.as_ref().into() }
+            }
             Entry::Speech { segment, audio } => {
                 Input::Speech { segment: *segment, audio: Bytes::copy_from_slice(audio) }
             }
             Entry::SpeechEnd { segment } => Input::SpeechEnd { segment: *segment },
             Entry::Controlled { number } => Input::Controlled { number: *number },
-            Entry::Failed { job, upstream, kind, why } => Input::Failed {
-                job: (*job).into(),
-                failure: Failure { upstream: upstream.clone(), kind: failure_kind(kind), why: why.clone() },
-            },
+            Entry::Failed { job, failure } => {
+                let FailureWord { upstream, kind, why } = failure.as_ref().clone();
+                let failure = Failure { upstream, kind: failure_kind(&kind), why };
+                Input::Failed { job: (*job).into(), failure }
+            }
             _ => return None,
         })
     }

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use crate::call::Settings;
 
-/// Of the format. A reader refuses what is newer than itself.
-pub(super) const VERSION: u32 = 1;
+/// Of the format. A reader refuses what is newer than itself. Since 2 the caller's audio stands beside
+/// what was measured of it.
+pub(super) const VERSION: u32 = 2;
 
 /// JSON, so that it can be read with nothing but `strings`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -28,12 +28,12 @@ mod taped;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{ActionWord, Entry, JobWord};
+pub use entry::{ActionWord, Entry, FailureWord, JobWord};
 pub use folder::{Swept, sweep};
 pub use header::{CallIds, Header};
 pub use record::Damage;
 pub use recorder::{Done, Recorder, Tapes};
-pub use reel::{Tape, Unreadable};
+pub use reel::{Tape, Unreadable, append, begin};
 pub use replay::{Origins, Outcome, Step, replay, simulate};
 pub use taped::Taped;
 

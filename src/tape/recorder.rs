@@ -14,11 +14,13 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use super::entry::{Entry, encode};
+use super::entry::Entry;
+use super::folder;
 use super::header::Header;
-use super::{MAGIC, folder, record};
+use super::reel::{append, begin};
 use crate::call::{Input, Output};
 use crate::time::CallTime;
+use crate::turn::Measured;
 
 /// A block goes to the writer at this size, or at this age.
 const BLOCK: usize = 8 * 1024;
@@ -89,12 +91,7 @@ impl Tapes {
     fn tape(&self, header: Header, now: SystemTime) -> (Recorder, Writer, mpsc::Receiver<Piece>) {
         let (to, blocks) = mpsc::channel(BLOCKS);
         self.0.open.fetch_add(1, Ordering::SeqCst);
-        let mut block = MAGIC.to_vec();
-        let text = serde_json::to_vec(&header).unwrap_or_default();
-        record::append(&mut block, |out| {
-            out.extend_from_slice(&text);
-            true
-        });
+        let block = begin(&header);
         let writer = Writer {
             tapes: Open(self.0.clone()),
             name: folder::name(now, &header.call_sid),
@@ -111,6 +108,7 @@ impl Tapes {
             since: CallTime::ZERO,
             now: CallTime::ZERO,
             to: Some(to),
+            packed: Vec::new(),
             tapes: self.0.clone(),
         };
         recorder.flush();
@@ -141,10 +139,20 @@ pub struct Recorder {
     now: CallTime,
     /// `None` once the tape is cut.
     to: Option<mpsc::Sender<Piece>>,
+    /// What was measured, as it stands on the tape; kept to be filled again.
+    packed: Vec<u8>,
     tapes: Arc<Shared>,
 }
 
 impl Recorder {
+    /// Audio of the caller, and what the call measured of it.
+    pub fn heard(&mut self, payload: &[u8], timestamp_ms: Option<u64>, measured: &[Measured], now: CallTime) {
+        self.now = now;
+        let mut packed = std::mem::take(&mut self.packed);
+        self.write(&Entry::heard(payload, timestamp_ms, measured, &mut packed));
+        self.packed = packed;
+    }
+
     pub fn input(&mut self, input: &Input<'_>, now: CallTime) {
         self.now = now;
         self.write(&Entry::of_input(input));
@@ -169,7 +177,7 @@ impl Recorder {
             self.since = self.now;
         }
         let now = self.now;
-        record::append(&mut self.block, |out| encode(now, entry, out));
+        append(&mut self.block, now, entry);
         if self.block.len() >= BLOCK || now.since(self.since) >= FLUSH {
             self.flush();
         }
@@ -240,7 +248,7 @@ impl Writer {
                     let why = "the disk does not keep up";
                     self.done.cut = Some(why.to_owned());
                     let mut last = Vec::new();
-                    record::append(&mut last, |out| encode(*at, &Entry::Cut(why.into()), out));
+                    append(&mut last, *at, &Entry::Cut(why.into()));
                     self.append(&mut file, &last).await
                 }
             };

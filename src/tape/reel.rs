@@ -1,10 +1,26 @@
-//! Reading a tape: the whole records of it, in order, and a word on what is missing.
+//! A tape as bytes: how it is written, and read: the whole records of it, in order, and a word on what
+//! is missing.
 
 use super::MAGIC;
-use super::entry::{Entry, decode};
+use super::entry::{Entry, decode, encode};
 use super::header::{Header, VERSION};
-use super::record::{Damage, Records};
+use super::record::{self, Damage, Records};
 use crate::time::CallTime;
+
+/// How a tape begins; entries follow.
+pub fn begin(header: &Header) -> Vec<u8> {
+    let mut tape = MAGIC.to_vec();
+    let text = serde_json::to_vec(header).unwrap_or_default();
+    record::append(&mut tape, |out| {
+        out.extend_from_slice(&text);
+        true
+    });
+    tape
+}
+
+pub fn append(tape: &mut Vec<u8>, at: CallTime, entry: &Entry<'_>) {
+    record::append(tape, |out| encode(at, entry, out));
+}
 
 /// A tape that has been read. It borrows from the file's bytes.
 #[derive(Debug)]
@@ -57,6 +73,15 @@ impl<'b> Tape<'b> {
             }
         }
         Ok(tape)
+    }
+
+    /// Forgets what was measured of the caller's audio, so that a replay measures it anew.
+    pub fn forget_measured(&mut self) {
+        for (_, entry) in &mut self.entries {
+            if let Entry::Heard { payload, timestamp_ms, .. } = entry {
+                *entry = Entry::Media { payload: (*payload).into(), timestamp_ms: *timestamp_ms };
+            }
+        }
     }
 
     /// When the last entry was made.

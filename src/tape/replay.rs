@@ -8,6 +8,10 @@
 //! tape's was (`carrier`); services answer the questions that are asked now with what they answered
 //! then (`answers`); timers go off when they are due. The caller does not react: who was not
 //! interrupted on the tape is not, and speaks when he spoke.
+//!
+//! What was measured of the caller's audio is on the tape and is not measured again, even after a fork:
+//! the echo in that audio is of what the bot said then. Only a detector that was not asked on the tape
+//! has to hear the audio itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,11 +20,11 @@ use std::time::Duration;
 pub use super::answers::Origins;
 use super::answers::{Answers, Question, Questions};
 use super::carrier::Carrier;
-use super::entry::JobWord;
+use super::entry::{JobWord, unpack};
 use super::{Entry, Tape};
 use crate::call::{Call, Input, Output, Settings};
 use crate::time::CallTime;
-use crate::turn::{Measured, State};
+use crate::turn::{Measured, State, Vad, decibels};
 
 /// Outputs that a call had made when its tape was torn off may be missing for so long.
 const LOST_WITH_A_TAPE: Duration = Duration::from_secs(1);
@@ -30,8 +34,9 @@ const LOST_WITH_A_TAPE: Duration = Duration::from_secs(1);
 pub enum Step<'s> {
     /// The call was told something, or that time has passed.
     Told(&'s Entry<'s>),
-    /// What the detector made of the caller's audio that was just told.
-    Heard(Measured),
+    /// What a frame of the caller's audio told that was just handed in; then the silence within the
+    /// utterance so far, and how much of it would end it.
+    Heard { frame: Measured, pause: Option<Duration>, wait: Duration },
     /// The call did something.
     Did(&'s Output),
 }
@@ -46,6 +51,31 @@ pub struct Outcome {
     pub lasted: CallTime,
     /// The call came to its end; if not, the tape did.
     pub ended: bool,
+    /// The caller's audio was measured again, since the tape does not tell what this detector makes of it.
+    pub measured_anew: bool,
+}
+
+/// Where the measure of the caller's frames comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Measure {
+    AsTaped,
+    /// The tape's levels, speech from this one on.
+    ByLoudness(f32),
+    Anew,
+}
+
+impl Measure {
+    fn of(entries: &[(CallTime, Entry<'_>)], recorded: &Settings, settings: &Settings) -> Measure {
+        let first = entries.iter().find(|(_, entry)| entry.audio().is_some());
+        let known = matches!(first, None | Some((_, Entry::Heard { .. })));
+        let same = recorded.vad_rms.to_bits() == settings.vad_rms.to_bits();
+        match (recorded.vad, settings.vad) {
+            (Vad::Neural, Vad::Neural) if known => Measure::AsTaped,
+            (Vad::Rms, Vad::Rms) if known && same => Measure::AsTaped,
+            (_, Vad::Rms) if known => Measure::ByLoudness(decibels(settings.vad_rms)),
+            (_, Vad::Rms | Vad::Neural) => Measure::Anew,
+        }
+    }
 }
 
 /// Runs a tape with these settings and shows `each` step. `recorded` are the tape's own.
@@ -74,11 +104,18 @@ fn run(
     forked: Option<CallTime>,
     each: impl FnMut(CallTime, Step<'_>),
 ) -> Outcome {
+    let measure = Measure::of(entries, recorded, &settings);
+    let call = match measure {
+        Measure::AsTaped | Measure::ByLoudness(_) => Call::measured_before(settings, CallTime::ZERO),
+        Measure::Anew => Call::new(settings, CallTime::ZERO),
+    };
     let mut replay = Replay {
         entries,
         at: 0,
         matched: 0,
-        call: Call::new(settings, CallTime::ZERO),
+        call,
+        measure,
+        frames: Vec::new(),
         carrier: Carrier::of(entries),
         questions: Questions::default(),
         pending: HashMap::new(),
@@ -94,7 +131,13 @@ fn run(
         replay.another_way(&mut answers, end);
         origins = answers.origins;
     }
-    Outcome { forked: replay.forked, origins, lasted: replay.now, ended: replay.call.state() == State::Ended }
+    Outcome {
+        forked: replay.forked,
+        origins,
+        lasted: replay.now,
+        ended: replay.call.state() == State::Ended,
+        measured_anew: measure == Measure::Anew,
+    }
 }
 
 struct Replay<'t, F> {
@@ -104,6 +147,9 @@ struct Replay<'t, F> {
     /// Outputs before this entry have been done again.
     matched: usize,
     call: Call,
+    measure: Measure,
+    /// What was measured of the audio that is handed in; kept to be filled again.
+    frames: Vec<Measured>,
     carrier: Carrier,
     questions: Questions,
     /// Questions without their last answer.
@@ -131,9 +177,8 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
                     return;
                 }
                 self.now = *at;
-                match entry.input() {
-                    Some(input) => self.call.handle(input, *at),
-                    None => self.call.handle_timeout(*at),
+                if !self.caller_did(entry) {
+                    self.call.handle_timeout(*at);
                 }
                 if let Entry::Mark(name) = entry {
                     self.carrier.returned(name);
@@ -234,6 +279,7 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
     fn another_step(&mut self, schedule: &mut Schedule, tape_end: CallTime) -> bool {
         let of_caller = |entry: &Entry<'_>| match entry {
             Entry::Media { .. }
+            | Entry::Heard { .. }
             | Entry::Dtmf(_)
             | Entry::Stop(_)
             | Entry::Partial(_)
@@ -259,9 +305,7 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
         if caller == Some(first) {
             let entry = &self.entries[self.at].1;
             self.at += 1;
-            if let Some(input) = entry.input() {
-                self.call.handle(input, now);
-            }
+            self.caller_did(entry);
             self.told(entry);
         } else if answer == Some(first)
             && let Some((_, input)) = schedule.pop_first()
@@ -278,10 +322,36 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
         true
     }
 
+    /// Hands in what the tape says that the call was told; whether it was told something.
+    fn caller_did(&mut self, entry: &Entry<'_>) -> bool {
+        let loud_db = match self.measure {
+            Measure::AsTaped => None,
+            Measure::ByLoudness(db) => Some(db),
+            Measure::Anew => return self.handed_in(entry),
+        };
+        let Entry::Heard { payload, timestamp_ms, frames } = entry else { return self.handed_in(entry) };
+        self.frames.clear();
+        let by_loudness = |frame: Measured| loud_db.map_or(frame, |db| frame.by_loudness(db));
+        self.frames.extend(unpack(frames).map(by_loudness));
+        let (timestamp_ms, frames) = (*timestamp_ms, &self.frames);
+        self.call.handle(Input::Measured { payload, timestamp_ms, frames }, self.now);
+        true
+    }
+
+    fn handed_in(&mut self, entry: &Entry<'_>) -> bool {
+        let Some(input) = entry.input() else { return false };
+        self.call.handle(input, self.now);
+        true
+    }
+
     fn told(&mut self, entry: &Entry<'_>) {
         (self.each)(self.now, Step::Told(entry));
-        if let Entry::Media { .. } = entry {
-            (self.each)(self.now, Step::Heard(self.call.measured()));
+        if entry.audio().is_none() {
+            return;
+        }
+        for &frame in self.call.measured() {
+            let (pause, wait) = self.call.pause(self.now);
+            (self.each)(self.now, Step::Heard { frame, pause, wait });
         }
     }
 

@@ -29,9 +29,12 @@ impl Taped {
     }
 
     pub fn handle(&mut self, input: Input<'_>, now: CallTime) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.input(&input, now);
+        let Some(recorder) = &mut self.recorder else { return self.call.handle(input, now) };
+        if let Input::Media { payload, timestamp_ms } = input {
+            self.call.handle(input, now);
+            return recorder.heard(payload, timestamp_ms, self.call.measured(), now);
         }
+        recorder.input(&input, now);
         self.call.handle(input, now);
     }
 

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::entry::{decode, encode};
-use super::{CallIds, Entry, Header, MAGIC, Outcome, Step, Tape, Unreadable, record, replay};
+use super::{CallIds, Entry, Header, MAGIC, Outcome, Step, Tape, Unreadable, append, begin, record, replay};
 use crate::audio::SILENCE;
 use crate::call::{
-    Action, Call, Collecting, Destination, Failure, FailureKind, FinishOn, Gather, Hearing, Input, Job, Keys,
-    Memory, Mode, Output, Phrase, Settings, Silence, StopReason,
+    Action, Call, Collecting, Destination, Event, Failure, FailureKind, FinishOn, Gather, Hearing, Input,
+    Job, Keys, Memory, Mode, Output, Phrase, Settings, Silence, StopReason,
 };
 use crate::time::{CallTime, FRAME};
 use crate::turn::{Endpointing, State, Vad, Words};
@@ -71,11 +71,7 @@ struct World {
 
 impl World {
     fn new(settings: Settings, jitter: u64) -> World {
-        let mut tape = MAGIC.to_vec();
-        record::append(&mut tape, |out| {
-            out.extend(serde_json::to_vec(&header(&settings)).unwrap());
-            true
-        });
+        let tape = begin(&header(&settings));
         let settings = Arc::new(settings);
         let call = Call::new(settings.clone(), CallTime::ZERO);
         let (coming, marks) = (BTreeMap::new(), Vec::new());
@@ -86,13 +82,19 @@ impl World {
     }
 
     fn write(&mut self, entry: &Entry<'_>) {
-        let now = self.now;
-        record::append(&mut self.tape, |out| encode(now, entry, out));
+        append(&mut self.tape, self.now, entry);
     }
 
     fn tell(&mut self, input: Input<'_>) {
-        self.write(&Entry::of_input(&input));
-        self.call.handle(input, self.now);
+        if let Input::Media { payload, timestamp_ms } = input {
+            self.call.handle(input, self.now);
+            let mut room = Vec::new();
+            let entry = Entry::heard(payload, timestamp_ms, self.call.measured(), &mut room);
+            append(&mut self.tape, self.now, &entry);
+        } else {
+            self.write(&Entry::of_input(&input));
+            self.call.handle(input, self.now);
+        }
         self.take();
     }
 
@@ -204,7 +206,7 @@ fn told(bytes: &[u8], settings: &Settings) -> (Outcome, Vec<String>) {
     let recorded = tape.header.settings(settings).unwrap();
     let mut told = Vec::new();
     let outcome = replay(&tape, Arc::new(settings.clone()), &recorded, |at, step| match step {
-        Step::Told(Entry::Media { .. }) => {}
+        Step::Told(Entry::Heard { .. }) | Step::Heard { .. } => {}
         step => told.push(format!("{at} {step:?}")),
     });
     (outcome, told)
@@ -231,14 +233,9 @@ fn a_header_keeps_the_settings_and_no_secret() {
 fn what_is_no_tape_says_so() {
     assert_eq!(Tape::read(b"RIFF").unwrap_err(), Unreadable::NotATape);
     assert_eq!(Tape::read(MAGIC).unwrap_err(), Unreadable::NoHeader);
-    let mut newer = MAGIC.to_vec();
     let mut header = header(&settings(Mode::Echo, Hearing::Utterances));
     header.version = 99;
-    record::append(&mut newer, |out| {
-        out.extend(serde_json::to_vec(&header).unwrap());
-        true
-    });
-    assert_eq!(Tape::read(&newer).unwrap_err(), Unreadable::Newer(99));
+    assert_eq!(Tape::read(&begin(&header)).unwrap_err(), Unreadable::Newer(99));
 }
 
 #[test]
@@ -357,8 +354,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn the_same_settings_make_the_same_call(kind in 0usize..3, jitter in 0u64..3_000, spurts in spurts()) {
-        let settings = settings(KINDS[kind].0, KINDS[kind].1);
+    fn the_same_settings_make_the_same_call(
+        kind in 0usize..3, neural in any::<bool>(), jitter in 0u64..3_000, spurts in spurts(),
+    ) {
+        let vad = if neural { Vad::Neural } else { Vad::Rms };
+        let settings = Settings { vad, ..settings(KINDS[kind].0, KINDS[kind].1) };
         let tape = recorded(settings.clone(), jitter, &spurts);
         let (outcome, first) = told(&tape, &settings);
         prop_assert_eq!((outcome.forked, outcome.ended), (None, true), "{:#?}", first);
@@ -389,6 +389,55 @@ proptest! {
     }
 }
 
+/// What was measured is not measured again; and measured again it is the same.
+#[test]
+fn what_the_detector_measured_is_on_the_tape() {
+    for vad in [Vad::Rms, Vad::Neural] {
+        let with = Settings { vad, ..settings(Mode::Dialogue, Hearing::Utterances) };
+        let bytes = recorded(with.clone(), 900, &[(40, 90), (70, 60), (3, 80)]);
+        let heard = |tape: &Tape<'_>, settings: &Settings| {
+            let mut heard = Vec::new();
+            let outcome = replay(tape, Arc::new(settings.clone()), &with, |_, step| {
+                if let Step::Heard { frame, .. } = step {
+                    heard.push(frame);
+                }
+            });
+            (outcome.measured_anew, outcome.forked, heard)
+        };
+        let mut tape = Tape::read(&bytes).unwrap();
+        let taped = heard(&tape, &with);
+        assert_eq!((taped.0, taped.1, taped.2.len()), (false, None, 343), "{vad:?}");
+        // From levels, where loudness decides; from the audio, where the tape does not tell.
+        let loud = Settings { vad: Vad::Rms, vad_rms: 40_000.0, ..with.clone() };
+        let (anew, _, frames) = heard(&tape, &loud);
+        assert!(!anew && frames.iter().all(|frame| frame.p == 0.0), "{vad:?}");
+        let doubted = Settings { vad: Vad::Neural, ..with.clone() };
+        assert_eq!(heard(&tape, &doubted).0, vad == Vad::Rms);
+        // As of the first format.
+        tape.forget_measured();
+        assert_eq!(heard(&tape, &with), (true, None, taped.2), "{vad:?}");
+    }
+}
+
+/// The call does what it did although the detector would hear something else today.
+#[test]
+fn a_replay_believes_its_tape() {
+    let with = settings(Mode::Echo, Hearing::Utterances);
+    let bytes = recorded(with.clone(), 0, &[(40, 60)]);
+    let mut tape = Tape::read(&bytes).unwrap();
+    for (_, entry) in &mut tape.entries {
+        if let Entry::Heard { payload, .. } = entry {
+            *payload = &[SILENCE; 160];
+        }
+    }
+    let mut turns = 0;
+    let settings = Arc::new(Settings { apology: Phrase::default(), ..with.clone() });
+    replay(&tape, settings, &with, |_, step| {
+        turns += usize::from(matches!(step, Step::Did(Output::Event(Event::UtteranceEnded { .. }))));
+    });
+    assert_eq!(turns, 1);
+}
+
 #[test]
 fn a_call_that_was_recorded_in_its_last_state_ends_there() {
     let with = settings(Mode::Echo, Hearing::Utterances);
@@ -396,7 +445,7 @@ fn a_call_that_was_recorded_in_its_last_state_ends_there() {
     let read = Tape::read(&tape).unwrap();
     let mut states = Vec::new();
     replay(&read, Arc::new(with.clone()), &with, |_, step| {
-        if let Step::Did(Output::Event(crate::call::Event::State(moved))) = step {
+        if let Step::Did(Output::Event(Event::State(moved))) = step {
             states.push(moved.to);
         }
     });

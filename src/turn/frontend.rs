@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::echo::Echo;
 use super::floor::Floor;
 use super::neural::Neural;
-use super::voice::Voice;
+use super::voice::{Voice, Weighed};
 use crate::audio::{Frame, level};
 
 /// The caller has to be this much louder than the bot's echo could be.
@@ -57,6 +57,13 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// The same, where loudness alone decides: from this level on it is speech.
+    pub fn by_loudness(self, loud_db: f32) -> Measured {
+        let loud = self.level_db >= loud_db;
+        let (p, against_bot) = if loud { (1.0, 0.0) } else { (0.0, f32::MIN) };
+        Measured { p, holds_turn: loud, against_bot, ..self }
+    }
+
     /// Somebody speaks, and not the bot's own echo.
     pub fn is_speech(&self) -> bool {
         self.p >= SPEECH && !self.is_echo()
@@ -126,27 +133,16 @@ impl FrontEnd {
         let noise = echo_db < self.floor.db() + NEAR_FLOOR_DB;
         self.floor.hear(level_db, noise);
         let floor_db = self.floor.db();
-        let mut measured = Measured { level_db, floor_db, echo_db, ..Measured::default() };
-        match &mut self.neural {
-            Some(neural) => {
-                self.voice.hear(level_db, measured.is_echo());
-                let above_echo_db = (echo_db > 0.0).then_some(level_db - echo_db);
-                let weighed = match neural.hear(frame, self.voice.gain(), level_db, floor_db) {
-                    Some(p) => self.voice.weigh(p, floor_db, above_echo_db),
-                    None => self.voice.quiet(),
-                };
-                measured.p = weighed.p;
-                measured.holds_turn = weighed.holds_turn;
-                measured.against_bot = weighed.against_bot;
-            }
-            None => {
-                let loud = level_db >= self.loud_db;
-                measured.p = if loud { 1.0 } else { 0.0 };
-                measured.holds_turn = loud;
-                measured.against_bot = if loud { 0.0 } else { f32::MIN };
-            }
-        }
-        measured
+        let measured = Measured { level_db, floor_db, echo_db, ..Measured::default() };
+        let Some(neural) = &mut self.neural else { return measured.by_loudness(self.loud_db) };
+        self.voice.hear(level_db, measured.is_echo());
+        let above_echo_db = (echo_db > 0.0).then_some(level_db - echo_db);
+        let Weighed { p, holds_turn, against_bot } =
+            match neural.hear(frame, self.voice.gain(), level_db, floor_db) {
+                Some(p) => self.voice.weigh(p, floor_db, above_echo_db),
+                None => self.voice.quiet(),
+            };
+        Measured { p, holds_turn, against_bot, ..measured }
     }
 }
 

@@ -114,8 +114,12 @@ fn a_recorded_call_is_replayed_as_it_was() {
     assert_eq!(tape.missing(), None);
     let count =
         |of: fn(&Entry<'_>) -> bool| tape.entries.iter().filter(|(_, entry)| of(entry)).count() as u64;
-    assert_eq!(count(|entry| matches!(entry, Entry::Media { .. })), report.frames_out);
+    assert_eq!(count(|entry| entry.audio().is_some()), report.frames_out);
     assert_eq!(count(|entry| matches!(entry, Entry::Play(_))), report.frames_in);
+    assert_eq!(
+        count(|entry| matches!(entry, Entry::Heard { frames, .. } if frames.len() == 16)),
+        report.frames_out
+    );
 
     let log: Vec<String> = gateway.log().iter().filter_map(told).collect();
     let shown = answer(&["replay", text(&tapes[0])]);
@@ -125,6 +129,10 @@ fn a_recorded_call_is_replayed_as_it_was() {
     assert!(!shown.contains("not as recorded"), "{shown}");
     assert!(shown.contains("turns 3 (2 answered, 1 interrupted, 0 empty, 0 failed)"), "{shown}");
     assert_eq!(answer(&["replay", text(&tapes[0])]), shown, "to the byte");
+    let anew = answer(&["replay", "--anew", text(&tapes[0])]);
+    let note = "  measured anew from the audio, not as the tape says\n";
+    assert_eq!(anew.replace(note, ""), shown, "the detector measures what it measured then");
+    assert_ne!(anew, shown);
 
     // A caller who may not interrupt hears the second reply to its end.
     let other = folder.0.join("other.toml");
@@ -295,10 +303,13 @@ fn a_picture_shows_the_decisions_and_the_values_that_made_them() {
     let svg = fs::read_to_string(&out).unwrap();
     for part in [
         "quiet 460 ms ≥ eou 450 ms",
-        "barge-in: ",
+        "HOLD: voice for ",
+        "HOLD, then CONFIRM",
+        "barge-in: voice, ",
+        "ends the utterance",
         "vad_rms",
         "SPEAKING",
-        "bot, thrown away",
+        "bot, taken back",
         "answer after ",
     ] {
         assert!(svg.contains(part), "{part} is missing");
@@ -309,9 +320,13 @@ fn a_picture_shows_the_decisions_and_the_values_that_made_them() {
     fs::write(&neural, "[turn]\nvad = \"neural\"\n").unwrap();
     answer(&["tune", ECHO, "--config", text(&neural), "--out", text(&out)]);
     let svg = fs::read_to_string(&out).unwrap();
-    for part in
-        ["Not as recorded: ", "speech, probably", "noise floor", "echo could be", "of speech over rms 210"]
-    {
+    for part in [
+        "Not as recorded: ",
+        "speech, probably",
+        "noise floor",
+        "echo could be",
+        "by the network, over vad_rms 210",
+    ] {
         assert!(svg.contains(part), "{part} is missing");
     }
     // A caller's WAV, with another configuration.
@@ -328,7 +343,15 @@ fn a_picture_shows_the_decisions_and_the_values_that_made_them() {
 #[test]
 fn values_are_suggested_for_a_folder_of_tapes() {
     let shown = answer(&["tune", "--suggest", "tests/tapes"]);
-    assert!(shown.contains("suggested:\n\n[turn]\neou_ms  = 250\n"), "{shown}");
+    assert!(shown.contains("nothing is suggested: 2 turns tell too little"), "{shown}");
+    // A caller who speaks once and waits has no use for a long pause.
+    let folder = Folder::new("many");
+    fs::create_dir_all(&folder.0).unwrap();
+    (0..20).for_each(|n| drop(fs::copy(ECHO, folder.0.join(format!("{n}.tape"))).unwrap()));
+    let shown = answer(&["tune", "--suggest", text(&folder.0)]);
+    assert!(shown.contains("  eou_ms = 250: 20 of 20 calls, 40 turns: "), "{shown}");
+    assert!(shown.contains("early_agent: makes no difference"), "{shown}");
+    assert!(shown.contains("\n[turn]\neou_ms = 250\n"), "{shown}");
 }
 
 #[test]

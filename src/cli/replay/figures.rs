@@ -14,7 +14,7 @@ const CUT_OFF: Duration = Duration::from_millis(1_400);
 /// Who speaks this soon after the bot began did not hear it begin.
 const COLLISION: Duration = Duration::from_millis(600);
 
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(in crate::cli) struct Figures {
     pub(in crate::cli) seconds: f64,
     pub(in crate::cli) turns: usize,
@@ -26,9 +26,14 @@ pub(in crate::cli) struct Figures {
     pub(in crate::cli) cut_offs: usize,
     /// The caller spoke within 600 ms of the bot's first sound.
     pub(in crate::cli) collisions: usize,
+    /// The bot fell silent for the moment, and went on since nobody meant to interrupt.
+    pub(in crate::cli) held: usize,
+    pub(in crate::cli) resumed: usize,
     pub(in crate::cli) barge_ins: usize,
     /// Those after which nothing was understood.
     pub(in crate::cli) false_barge_ins: usize,
+    /// What the agent was asked, in vain or not.
+    pub(in crate::cli) questions: usize,
     /// From the end of speech to the first frame of its answer.
     #[serde(serialize_with = "middle_and_late", rename = "first_frame_ms")]
     pub(in crate::cli) first_frame: Vec<u64>,
@@ -43,8 +48,17 @@ pub(in crate::cli) struct Figures {
 
 impl Figures {
     pub(in crate::cli) fn note(&mut self, at: CallTime, step: &Step<'_>) {
-        let Step::Did(Output::Event(event)) = step else { return };
+        let event = match step {
+            Step::Did(Output::Event(event)) => event,
+            Step::Did(Output::Ask(_)) => {
+                self.questions += 1;
+                return;
+            }
+            _ => return,
+        };
         match event {
+            Event::BargeInHeld { .. } => self.held += 1,
+            Event::BargeInResumed { .. } => self.resumed += 1,
             Event::UtteranceEnded { endpoint, .. } => self.speech_ended_at = Some(at - *endpoint),
             Event::UtteranceStarted => {
                 let paused = self.speech_ended_at.take().map(|then| at.since(then));
@@ -93,8 +107,11 @@ impl Figures {
         self.failed += other.failed;
         self.cut_offs += other.cut_offs;
         self.collisions += other.collisions;
+        self.held += other.held;
+        self.resumed += other.resumed;
         self.barge_ins += other.barge_ins;
         self.false_barge_ins += other.false_barge_ins;
+        self.questions += other.questions;
         self.first_frame.extend(&other.first_frame);
     }
 

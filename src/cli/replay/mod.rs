@@ -12,9 +12,10 @@
 //!
 //! One object: `tapes`, `recorded` and with a configuration `now`, the figures of all together. A tape
 //! has `tape`, `call_sid`, `started`, `mode`, `missing` (a sentence, or null), `differs_from_ms` (null:
-//! this version makes the same call of it), `recorded` (figures), `timeline` (lines), and with a
-//! configuration `changed` (setting, from, to), `forked_ms` (null: nothing was different), `answers`
-//! (`same`, `moved`, `made_up`: see `tape::answers`) and `now` (figures).
+//! this version makes the same call of it), `measured` (`tape`, or `anew` from the audio), `recorded`
+//! (figures), and `timeline` (lines), or with a configuration in its place `changed` (setting, from, to),
+//! `measured_now`, `forked_ms` (null: nothing was different), `answers` (`same`, `moved`, `made_up`: see
+//! `tape::answers`) and `now` (figures).
 
 mod changed;
 mod figures;
@@ -37,7 +38,7 @@ use crate::call::{Mode, Output, Settings};
 use crate::config::Config;
 use crate::edge;
 use crate::observe::{CallLabels, Metrics, Timeline};
-use crate::tape::{Entry, Origins, Outcome, Step, Tape, replay};
+use crate::tape::{Origins, Outcome, Step, Tape, replay};
 use crate::time::CallTime;
 
 pub(super) const EXAMPLE: &str = "With a configuration, a call is an estimate from its first difference on: the \
@@ -54,6 +55,9 @@ pub(super) struct ReplayArgs {
     /// Run them with this configuration too, and show what would have been different
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Measure the callers' audio anew, as this version would, in place of what the tape says of it
+    #[arg(long)]
+    anew: bool,
     /// Show what was said
     #[arg(long)]
     transcripts: bool,
@@ -72,8 +76,10 @@ struct Replayed {
     missing: Option<String>,
     /// The call of the tape itself was another than this version makes of it.
     differs_from_ms: Option<u64>,
+    measured: Measured,
     recorded: Figures,
-    timeline: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline: Option<Vec<String>>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     otherwise: Option<Otherwise>,
 }
@@ -82,9 +88,25 @@ struct Replayed {
 #[derive(Debug, Serialize)]
 struct Otherwise {
     changed: Vec<Change>,
+    #[serde(rename = "measured_now")]
+    measured: Measured,
     forked_ms: Option<u64>,
     answers: Answers,
     now: Figures,
+}
+
+/// Where the measure of the caller's frames came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Measured {
+    Tape,
+    Anew,
+}
+
+impl Measured {
+    fn of(outcome: &Outcome) -> Measured {
+        if outcome.measured_anew { Measured::Anew } else { Measured::Tape }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -116,6 +138,9 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     };
     let metrics = Arc::new(Metrics::new()?);
     let tapes = each_tape(&find(&args.tapes)?, |path, tape| {
+        if args.anew {
+            tape.forget_measured();
+        }
         Ok(one(path, tape, other.as_ref(), &metrics, args.transcripts)?)
     })?;
     let mut recorded = Figures::default();
@@ -148,21 +173,32 @@ fn one(
         Mode::Echo => "echo",
         Mode::Dialogue => "dialogue",
     };
-    let labels = CallLabels { call_sid: header.call_sid.clone(), stream_sid: header.stream_sid.clone() };
-    let mut timeline = Timeline::new(metrics.clone(), labels, transcripts);
-    timeline.at(CallTime::ZERO, |observer| observer.started(None, &header.account_sid, mode));
     let mut figures = Figures::default();
-    let outcome = replay(tape, Arc::new(recorded.clone()), &recorded, |at, step| {
-        figures.note(at, &step);
-        match step {
-            Step::Told(Entry::Media { payload, .. }) => timeline.counts().heard(payload.len()),
-            Step::Did(Output::Play { due, .. }) => timeline.counts().sent(at.since(*due)),
-            Step::Did(Output::Event(event)) => timeline.at(at, |observer| observer.event(event.clone())),
-            Step::Told(_) | Step::Heard(_) | Step::Did(_) => {}
-        }
-    });
+    let settings = Arc::new(recorded.clone());
+    // Where two calls are compared, neither is told: that takes longer than all the rest.
+    let (outcome, timeline) = if other.is_some() {
+        (replay(tape, settings, &recorded, |at, step| figures.note(at, &step)), None)
+    } else {
+        let labels = CallLabels { call_sid: header.call_sid.clone(), stream_sid: header.stream_sid.clone() };
+        let mut timeline = Timeline::new(metrics.clone(), labels, transcripts);
+        timeline.at(CallTime::ZERO, |observer| observer.started(None, &header.account_sid, mode));
+        let outcome = replay(tape, settings, &recorded, |at, step| {
+            figures.note(at, &step);
+            match step {
+                Step::Told(entry) => {
+                    if let Some(audio) = entry.audio() {
+                        timeline.counts().heard(audio.len());
+                    }
+                }
+                Step::Did(Output::Play { due, .. }) => timeline.counts().sent(at.since(*due)),
+                Step::Did(Output::Event(event)) => timeline.at(at, |observer| observer.event(event.clone())),
+                Step::Heard { .. } | Step::Did(_) => {}
+            }
+        });
+        let lines = timeline.end(outcome.lasted).lines().map(str::to_owned).collect();
+        (outcome, Some(lines))
+    };
     figures.lasted(outcome.lasted);
-    let timeline = timeline.end(outcome.lasted).lines().map(str::to_owned).collect();
     let otherwise = match other {
         Some(config) => Some(otherwise(tape, &recorded, under(tape, Some(config))?)),
         None => None,
@@ -174,6 +210,7 @@ fn one(
         mode,
         missing: tape.missing(),
         differs_from_ms: outcome.forked.map(CallTime::as_millis),
+        measured: Measured::of(&outcome),
         recorded: figures,
         timeline,
         otherwise,
@@ -185,6 +222,7 @@ fn otherwise(tape: &Tape<'_>, recorded: &Settings, settings: Settings) -> Otherw
     let (now, outcome) = measured(tape, recorded, settings);
     Otherwise {
         changed,
+        measured: Measured::of(&outcome),
         forked_ms: outcome.forked.map(CallTime::as_millis),
         answers: outcome.origins.into(),
         now,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{All, Figures, Otherwise, Replayed};
+use super::{All, Figures, Measured, Otherwise, Replayed};
 
 /// Writing to a `String` does not fail.
 pub(super) fn text(all: &All) -> String {
@@ -20,7 +20,10 @@ pub(super) fn text(all: &All) -> String {
         }
         match &tape.otherwise {
             None => {
-                tape.timeline.iter().for_each(|line| text += &format!("{line}\n"));
+                if tape.measured == Measured::Anew {
+                    let _ = writeln!(text, "  measured anew from the audio, not as the tape says");
+                }
+                tape.timeline.iter().flatten().for_each(|line| text += &format!("{line}\n"));
                 text += &format!("  {}\n", line(recorded));
             }
             Some(otherwise) => {
@@ -65,7 +68,13 @@ fn why(otherwise: &Otherwise) -> String {
             answers.made_up
         ),
     };
-    format!("  changed: {changed}\n  {way}\n")
+    let anew = match otherwise.measured {
+        Measured::Tape => "",
+        Measured::Anew => {
+            "  measured anew from the audio: the tape does not tell what this detector makes of it\n"
+        }
+    };
+    format!("  changed: {changed}\n{anew}  {way}\n")
 }
 
 fn ms(value: Option<u64>) -> String {
@@ -73,11 +82,11 @@ fn ms(value: Option<u64>) -> String {
 }
 
 fn line(figures: &Figures) -> String {
-    let Figures { turns, answered, interrupted, empty, failed, cut_offs, collisions, barge_ins, .. } =
-        figures;
+    let Figures { turns, answered, interrupted, empty, failed, cut_offs, collisions, .. } = figures;
+    let Figures { held, resumed, barge_ins, .. } = figures;
     format!(
         "turns {turns} ({answered} answered, {interrupted} interrupted, {empty} empty, {failed} failed), \
-         cut-offs {cut_offs}, collisions {collisions}, barge-ins {barge_ins}, \
+         cut-offs {cut_offs}, collisions {collisions}, held {held} ({resumed} resumed), barge-ins {barge_ins}, \
          first frame p50 {}, p95 {}",
         ms(figures.first_frame_ms(50)),
         ms(figures.first_frame_ms(95))
@@ -89,7 +98,7 @@ type Count = fn(&Figures) -> usize;
 fn table(recorded: &Figures, now: &Figures) -> String {
     let mut text = String::new();
     row(&mut text, "", "recorded", "now", "");
-    let counts: [(&str, Count); 9] = [
+    let counts: [(&str, Count); 12] = [
         ("turns", |f| f.turns),
         ("  answered", |f| f.answered),
         ("  interrupted", |f| f.interrupted),
@@ -97,8 +106,11 @@ fn table(recorded: &Figures, now: &Figures) -> String {
         ("  failed", |f| f.failed),
         ("cut-offs", |f| f.cut_offs),
         ("collisions", |f| f.collisions),
+        ("held", |f| f.held),
+        ("  resumed", |f| f.resumed),
         ("barge-ins", |f| f.barge_ins),
         ("  for naught", |f| f.false_barge_ins),
+        ("questions asked", |f| f.questions),
     ];
     for (name, of) in counts {
         let (then, now) = (of(recorded), of(now));

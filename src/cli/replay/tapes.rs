@@ -36,13 +36,13 @@ pub(in crate::cli) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 /// Does something with each tape, and gives back what it came to in the order of the paths.
 pub(in crate::cli) fn each_tape<T: Send>(
     paths: &[PathBuf],
-    work: impl Fn(&str, &Tape<'_>) -> anyhow::Result<T> + Sync,
+    work: impl Fn(&str, &mut Tape<'_>) -> anyhow::Result<T> + Sync,
 ) -> anyhow::Result<Vec<T>> {
     let one = |path: &Path| {
         let name = path.display().to_string();
         let bytes = std::fs::read(path).with_context(|| name.clone())?;
-        let tape = Tape::read(&bytes).with_context(|| name.clone())?;
-        work(&name, &tape).with_context(|| name.clone())
+        let mut tape = Tape::read(&bytes).with_context(|| name.clone())?;
+        work(&name, &mut tape).with_context(|| name.clone())
     };
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, anyhow::Result<T>)>> = Mutex::default();

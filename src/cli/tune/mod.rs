@@ -48,7 +48,7 @@ pub(super) struct TuneArgs {
     /// Where the picture goes; else beside you, under the name of the call
     #[arg(long, short, value_name = "FILE.svg")]
     out: Option<PathBuf>,
-    /// Try values of eou_ms and vad_rms on all tapes of a folder, and show what each would have changed
+    /// Try other values of [turn] on all tapes of a folder, and show what each would have changed
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["call", "out"])]
     suggest: Option<PathBuf>,
 }
@@ -134,7 +134,8 @@ fn wav(name: &str, bytes: &[u8], settings: Settings) -> anyhow::Result<String> {
 fn page(mut title: Vec<String>, probe: Probe<'_>, lasted: CallTime, settings: &Settings) -> String {
     let (picture, figures) = probe.finish(lasted);
     // What decides when; the rest does not show.
-    let shown = ["vad", "eou", "barge_in", "max_utterance", "lead", "hold", "confirm", "mode"];
+    let shown =
+        ["vad", "eou", "adaptive_eou", "early_agent", "barge_in", "max_utterance", "lead", "mode", "hearing"];
     let all = named(settings);
     let values = all.iter().filter(|(name, _)| {
         let last = name.rsplit('.').next().unwrap_or_default();
@@ -147,10 +148,12 @@ fn page(mut title: Vec<String>, probe: Probe<'_>, lasted: CallTime, settings: &S
     let values: Vec<String> = values.collect();
     title.push(values.join(" · "));
     title.push(format!(
-        "{} turns, {} cut-offs, {} collisions, {} barge-ins, first frame p50 {} ms",
+        "{} turns, {} cut-offs, {} collisions, {} held of which {} resumed, {} barge-ins, first frame p50 {} ms",
         figures.turns,
         figures.cut_offs,
         figures.collisions,
+        figures.held,
+        figures.resumed,
         figures.barge_ins,
         figures.first_frame_ms(50).map_or_else(|| "-".to_owned(), |ms| ms.to_string())
     ));

@@ -10,6 +10,10 @@ pub(super) enum Lane {
     Probability,
     /// Frames that count as speech.
     Speech,
+    /// The caller's pause, and how long it has to be: seconds.
+    Pause,
+    /// The bot holds its tongue.
+    Hold,
     /// How loud the bot is, as it is played.
     Bot,
     State,

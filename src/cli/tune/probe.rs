@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Figures;
 use super::picture::{Kind, Lane, Mark, Picture, Series, Span};
-use crate::audio::FRAME_BYTES;
 use crate::call::{Event, Output, Settings};
 use crate::tape::{Entry, Step};
 use crate::time::CallTime;
@@ -18,10 +17,17 @@ pub(super) struct Probe<'s> {
     settings: &'s Settings,
     figures: Figures,
     heard_until: f64,
-    /// Frames in the payload that was told last.
-    frames: usize,
     /// What each frame told, and when it began.
     measured: Vec<(f64, Measured)>,
+    /// The pauses within utterances, and what would end them.
+    pauses: Vec<(f64, f32)>,
+    waits: Vec<(f64, f32)>,
+    /// What would have ended the utterance at the frame before.
+    wait: Duration,
+    /// Since when the bot holds its tongue.
+    held: Option<f64>,
+    /// When a recogniser said something last.
+    words_at: Option<f64>,
     /// The bot's frames, when they are played; and those that a `clear` took back.
     bot: Vec<(f64, f32)>,
     unheard: Vec<(f64, f32)>,
@@ -36,8 +42,12 @@ impl<'s> Probe<'s> {
             settings,
             figures: Figures::default(),
             heard_until: 0.0,
-            frames: 0,
             measured: Vec::new(),
+            pauses: Vec::new(),
+            waits: Vec::new(),
+            wait: settings.endpointing.eou,
+            held: None,
+            words_at: None,
             bot: Vec::new(),
             unheard: Vec::new(),
             played_until: 0.0,
@@ -50,15 +60,16 @@ impl<'s> Probe<'s> {
         self.figures.note(now, step);
         let at = seconds(now);
         match step {
-            Step::Told(Entry::Media { payload, .. }) => self.frames = payload.len().div_ceil(FRAME_BYTES),
             Step::Told(Entry::Dtmf(_)) => self.mark("key", "#7f7f7f", at, "key pressed".to_owned()),
             Step::Told(_) => {}
-            // Only the last frame of a payload is told; hardly any has more than one.
-            Step::Heard(measured) => {
-                let start = (at - FRAME_S * self.frames as f64).max(self.heard_until);
-                let frames = (0..self.frames).map(|n| (start + FRAME_S * n as f64, *measured));
-                self.measured.extend(frames);
-                self.heard_until = start + FRAME_S * self.frames as f64;
+            // A frame has come when it is over.
+            Step::Heard { frame, pause, wait } => {
+                let start = (at - FRAME_S).max(self.heard_until);
+                self.measured.push((start, *frame));
+                self.waits.push((start, wait.as_secs_f32()));
+                self.pauses.extend(pause.map(|pause| (start, pause.as_secs_f32())));
+                self.wait = *wait;
+                self.heard_until = start + FRAME_S;
             }
             Step::Did(Output::Play { frame, .. }) => {
                 let start = self.played_until.max(at);
@@ -80,36 +91,55 @@ impl<'s> Probe<'s> {
     }
 
     fn event(&mut self, at: f64, event: &Event) {
-        let (eou, vad_rms) = (self.settings.endpointing.eou, self.settings.vad_rms);
+        let eou = self.settings.endpointing.eou;
         match event {
             Event::State(moved) => {
                 self.until(at);
                 self.state = (at, moved.to);
+                // A hold is a part of SPEAKING; what collided is no barge-in.
+                self.hold_ended(at, "HOLD, then CONFIRM", "#ff8787");
                 if moved.why == Why::CallerWentOn {
                     self.mark("caller went on", "#e67700", at, "went on: one turn".to_owned());
                 }
             }
             Event::UtteranceEnded { endpoint, .. } => {
-                let text = if *endpoint >= eou {
-                    format!("quiet {} ≥ eou {}", ms(*endpoint), ms(eou))
-                } else if endpoint.is_zero() {
-                    "end: longest utterance".to_owned()
+                let (quiet, wait) = (ms(*endpoint), ms(self.wait));
+                let text = if endpoint.is_zero() {
+                    format!("end: max_utterance {}", ms(self.settings.endpointing.max_utterance))
+                } else if *endpoint < self.wait {
+                    format!("end after {quiet}: from the words")
+                } else if self.wait == eou {
+                    format!("quiet {quiet} ≥ eou {wait}")
                 } else {
-                    format!("end after {}: from the words", ms(*endpoint))
+                    format!("quiet {quiet} ≥ {wait}, adapted from eou {}", ms(eou))
                 };
                 let from = at - endpoint.as_secs_f64();
                 let name = "pause that ended it";
                 self.picture.spans.push(Span { name, lane: Lane::Speech, colour: "#c3fae8", from, to: at });
                 self.mark("end of utterance", "#2b8a3e", at, text);
             }
-            Event::BargeIn { reaction, cleared, .. } => {
-                let of = match self.settings.vad {
-                    Vad::Rms => "over",
-                    Vad::Neural => "of speech over",
+            Event::SttPartial { .. } | Event::SttFinal { .. } => self.words_at = Some(at),
+            Event::BargeInHeld { reaction } => {
+                self.held = Some(at);
+                let text = format!("HOLD: voice for {}, {}", ms(*reaction), self.louder_than());
+                self.mark("HOLD", "#d9480f", at, text);
+            }
+            Event::BargeInResumed { after } => {
+                self.hold_ended(at, "HOLD, then resumed", "#8ce99a");
+                self.mark("resumed", "#2f9e44", at, format!("resumed after {}", ms(*after)));
+            }
+            Event::BargeInSuppressed { echo } => {
+                let text = if *echo { "no HOLD: as loud as its echo" } else { "no HOLD: barge_in = false" };
+                self.mark("no HOLD", "#868e96", at, text.to_owned());
+            }
+            Event::BargeIn { cleared, .. } => {
+                let by = match self.held {
+                    None => "a key".to_owned(),
+                    Some(_) if self.words_at == Some(at) => "words".to_owned(),
+                    Some(held) => format!("voice, {:.0} ms after HOLD", (at - held) * 1e3),
                 };
-                let (took, lost) = (ms(*reaction), ms(*cleared));
-                let text = format!("barge-in: {took} {of} rms {vad_rms}; −{lost}");
-                self.mark("barge-in", "#c92a2a", at, text);
+                self.hold_ended(at, "HOLD, then CONFIRM", "#ff8787");
+                self.mark("barge-in", "#c92a2a", at, format!("barge-in: {by}; −{}", ms(*cleared)));
             }
             Event::FirstFrame { since_speech_end: Some(took), .. } => {
                 self.mark("first frame", "#5f3dc4", at, format!("answer after {}", ms(*took)));
@@ -123,6 +153,21 @@ impl<'s> Probe<'s> {
                 self.mark("fault", "#c92a2a", at, text);
             }
             _ => {}
+        }
+    }
+
+    /// What a voice has to be louder than, by the configuration.
+    fn louder_than(&self) -> String {
+        let vad_rms = self.settings.vad_rms;
+        match self.settings.vad {
+            Vad::Rms => format!("over vad_rms {vad_rms}"),
+            Vad::Neural => format!("by the network, over vad_rms {vad_rms}"),
+        }
+    }
+
+    fn hold_ended(&mut self, to: f64, name: &'static str, colour: &'static str) {
+        if let Some(from) = self.held.take() {
+            self.picture.spans.push(Span { name, lane: Lane::Hold, colour, from, to });
         }
     }
 
@@ -142,6 +187,7 @@ impl<'s> Probe<'s> {
 
     pub(super) fn finish(mut self, lasted: CallTime) -> (Picture, Figures) {
         self.figures.lasted(lasted);
+        self.hold_ended(seconds(lasted), "HOLD, then resumed", "#8ce99a");
         self.until(seconds(lasted));
         self.speech();
         let end = self.measured.last().map_or(0.0, |(at, _)| at + FRAME_S);
@@ -161,8 +207,12 @@ impl<'s> Probe<'s> {
         if self.settings.vad == Vad::Neural {
             all.push(series("speech, probably", Lane::Probability, Kind::Area, "#20c997", each(|m| m.p)));
         }
+        if !self.pauses.is_empty() {
+            all.push(series("pause", Lane::Pause, Kind::Area, "#96f2d7", self.pauses));
+            all.push(series("ends the utterance", Lane::Pause, Kind::Line, "#2b8a3e", self.waits));
+        }
         all.push(series("bot, as heard", Lane::Bot, Kind::Area, "#9775fa", self.bot));
-        all.push(series("bot, thrown away", Lane::Bot, Kind::Area, "#ffa8a8", self.unheard));
+        all.push(series("bot, taken back", Lane::Bot, Kind::Area, "#ffa8a8", self.unheard));
         all.retain(|series| !series.points.is_empty());
         self.picture.series = all;
         self.picture.seconds = seconds(lasted);
@@ -192,4 +242,77 @@ fn seconds(at: CallTime) -> f64 {
 
 fn ms(duration: Duration) -> String {
     format!("{} ms", duration.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(events: &[(u64, Event)]) -> Picture {
+        let settings = super::super::super::replay::usual();
+        let mut probe = Probe::new(&settings);
+        for (at, event) in events {
+            probe.note(CallTime::from_millis(*at), &Step::Did(&Output::Event(event.clone())));
+        }
+        probe.finish(CallTime::from_millis(9_000)).0
+    }
+
+    #[test]
+    fn a_hold_is_drawn_to_its_end_with_what_became_of_it() {
+        let ms = Duration::from_millis;
+        let words = || Event::SttPartial { text: String::new() };
+        let held = || Event::BargeInHeld { reaction: ms(120) };
+        let barge_in = || Event::BargeIn { reaction: ms(120), cleared: ms(900), heard: String::new() };
+        let picture = drawn(&[
+            (1_000, held()),
+            (1_500, Event::BargeInResumed { after: ms(500) }),
+            (2_000, held()),
+            (2_280, barge_in()),
+            (3_000, words()),
+            (4_000, held()),
+            (4_200, words()),
+            (4_200, barge_in()),
+            (5_000, barge_in()),
+            (6_000, Event::BargeInSuppressed { echo: true }),
+        ]);
+        let spans: Vec<_> = picture.spans.iter().filter(|span| span.lane == Lane::Hold).collect();
+        let spans: Vec<_> = spans.iter().map(|span| (span.name, span.from, span.to)).collect();
+        let (resumed, confirmed) = ("HOLD, then resumed", "HOLD, then CONFIRM");
+        assert_eq!(spans, [(resumed, 1.0, 1.5), (confirmed, 2.0, 2.28), (confirmed, 4.0, 4.2)]);
+        let texts: Vec<&str> = picture.marks.iter().map(|mark| mark.text.as_str()).collect();
+        let hold = "HOLD: voice for 120 ms, by the network, over vad_rms 210";
+        assert_eq!(
+            texts,
+            [
+                hold,
+                "resumed after 500 ms",
+                hold,
+                "barge-in: voice, 280 ms after HOLD; −900 ms",
+                hold,
+                "barge-in: words; −900 ms",
+                "barge-in: a key; −900 ms",
+                "no HOLD: as loud as its echo"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_end_of_an_utterance_names_the_wait_that_it_met() {
+        let ms = Duration::from_millis;
+        for (wait, endpoint, text) in [
+            (450, 460, "quiet 460 ms ≥ eou 450 ms"),
+            (607, 620, "quiet 620 ms ≥ 607 ms, adapted from eou 450 ms"),
+            (450, 200, "end after 200 ms: from the words"),
+            (450, 0, "end: max_utterance 30000 ms"),
+        ] {
+            let settings = super::super::super::replay::usual();
+            let mut probe = Probe::new(&settings);
+            let frame = Measured::default();
+            probe.note(CallTime::from_millis(20), &Step::Heard { frame, pause: None, wait: ms(wait) });
+            let ended = Event::UtteranceEnded { speech: ms(900), endpoint: ms(endpoint) };
+            probe.note(CallTime::from_millis(40), &Step::Did(&Output::Event(ended)));
+            let picture = probe.finish(CallTime::from_millis(60)).0;
+            assert_eq!(picture.marks[0].text, text);
+        }
+    }
 }

@@ -27,7 +27,8 @@ impl Lane {
         match self {
             Lane::Caller => 110.0,
             Lane::Probability => 60.0,
-            Lane::Speech => 8.0,
+            Lane::Speech | Lane::Hold => 10.0,
+            Lane::Pause => 46.0,
             Lane::Bot => 60.0,
             Lane::State => 16.0,
         }
@@ -38,6 +39,8 @@ impl Lane {
             Lane::Caller => "caller, RMS",
             Lane::Probability => "probability",
             Lane::Speech => "speech",
+            Lane::Pause => "pause, s",
+            Lane::Hold => "hold",
             Lane::Bot => "bot, RMS",
             Lane::State => "state",
         }
@@ -49,7 +52,8 @@ impl Lane {
             Lane::Caller => &[(20.0, "10"), (40.0, "100"), (60.0, "1,000"), (80.0, "10,000")],
             Lane::Probability => &[(0.0, "0"), (0.5, "0.5"), (1.0, "1")],
             Lane::Bot => &[(40.0, "100"), (80.0, "10,000")],
-            Lane::Speech | Lane::State => &[],
+            Lane::Pause => &[(0.0, "0"), (0.5, "0.5"), (1.0, "1")],
+            Lane::Speech | Lane::Hold | Lane::State => &[],
         }
     }
 
@@ -57,7 +61,8 @@ impl Lane {
     fn share(self, value: f32) -> f64 {
         let most = match self {
             Lane::Caller | Lane::Bot => FULL_SCALE_DB,
-            Lane::Probability | Lane::Speech | Lane::State => 1.0,
+            Lane::Pause => 1.4,
+            Lane::Probability | Lane::Speech | Lane::Hold | Lane::State => 1.0,
         };
         (f64::from(value) / most).clamp(0.0, 1.0)
     }
