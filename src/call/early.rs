@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::reply::Reply;
-use super::{Action, Asked, Call, Event, Hearing, Job, Mode, Output, Question, ReplyHeard};
+use super::{Action, Asked, Call, Event, Hearing, Job, Mode, Output, ReplyHeard};
 use crate::time::CallTime;
 use crate::turn::{State, normalised};
 
@@ -49,15 +49,12 @@ impl Call {
             text: String::new(),
             ended: None,
         });
-        self.outputs.push_back(Output::Ask(Question {
-            turn: self.turns,
-            text,
-            dtmf: None,
-            interrupted: self.previous.interrupted,
-            heard: self.previous.heard.clone(),
-            action_failed: self.failed_action,
-            deadline_ms: self.settings.reply_deadline.as_millis() as u64,
-        }));
+        self.put(text, None, self.settings.reply_deadline);
+    }
+
+    /// The answer to what was asked early has not begun to come.
+    pub(super) fn awaits_early(&self) -> bool {
+        self.early.as_ref().is_some_and(|early| early.text.is_empty() && early.ended.is_none())
     }
 
     fn words_so_far(&self) -> String {

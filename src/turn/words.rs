@@ -368,6 +368,15 @@ impl Words {
         }
     }
 
+    /// A word that is an answer by itself: "yes", "no".
+    pub fn is_an_answer(&self, text: &str) -> bool {
+        match self.said(text) {
+            Said::Backchannel => true,
+            Said::Interrupts => words_of(text).len() == 1,
+            Said::Word | Said::Nothing => false,
+        }
+    }
+
     /// More is to come: the text ends in a word that something follows, or in a number that may go on.
     pub fn is_open(&self, text: &str) -> bool {
         let words = words_of(text);
