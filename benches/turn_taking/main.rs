@@ -14,6 +14,7 @@
 
 mod corpus;
 mod decisions;
+mod over_the_bot;
 mod score;
 mod simulate;
 mod table;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1).filter(|arg| arg != "--bench");
     while let Some(arg) = args.next() {
         if arg == "simulate" {
-            println!("{}", simulate::run());
+            println!("{}\n{}", simulate::run(), over_the_bot::run());
             return ExitCode::SUCCESS;
         }
         if arg == "--out" {

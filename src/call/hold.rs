@@ -12,6 +12,11 @@ use crate::turn::{Ended, Evidence, Measured, Said, State, are_own, decibels};
 
 /// Frames without speech after which the caller has nothing to say: 500 ms.
 const QUIET_FRAMES: u32 = 25;
+/// Less will do where the words are known, and only say "go on": 200 ms.
+const GO_ON_FRAMES: u32 = 10;
+/// A voice whose words a recogniser should have told by now: 400 ms after it, or so long after the hold.
+const WORDLESS_FRAMES: u32 = 20;
+const WORDLESS: Duration = Duration::from_millis(1_000);
 /// The bot is silent for no longer than this before it is decided.
 const LONGEST: Duration = Duration::from_millis(1_500);
 /// Who speaks when so little of the reply is left has heard it, and answers: the bot ends its sentence.
@@ -40,6 +45,8 @@ struct Held {
     began: CallTime,
     /// Frames without speech up to now.
     quiet: u32,
+    /// There was enough of a voice to end the bot's turn.
+    voiced: bool,
     said: Said,
     /// The bot had just asked something: an "uh huh" is an answer.
     asked: bool,
@@ -117,7 +124,7 @@ impl Call {
         self.outputs.push_back(Output::Clear);
         self.epoch += 1;
         let (began, said) = (now - ago, Said::Nothing);
-        self.hold.held = Some(Held { at: now, began, quiet: 0, said, asked, ended: None });
+        self.hold.held = Some(Held { at: now, began, quiet: 0, voiced: false, said, asked, ended: None });
         self.tell(Event::BargeInHeld { reaction: ago });
         self.tell_spurt();
     }
@@ -145,14 +152,21 @@ impl Call {
 
     /// Decides, as far as it can be decided.
     pub(super) fn judge_hold(&mut self, now: CallTime) {
-        let Some(held) = &self.hold.held else { return };
-        let quiet = held.quiet >= QUIET_FRAMES;
+        let Some(held) = &mut self.hold.held else { return };
+        let confirms = self.hold.evidence.confirms();
+        held.voiced |= confirms;
+        let goes_on = held.said == Said::Backchannel && !held.asked;
+        let quiet = held.quiet >= if goes_on { GO_ON_FRAMES } else { QUIET_FRAMES };
         let interrupts = match held.said {
             Said::Interrupts => true,
-            Said::Word => quiet || self.hold.evidence.confirms(),
-            Said::Backchannel if held.asked => quiet || self.hold.evidence.confirms(),
-            Said::Nothing => self.hold.evidence.confirms(),
-            Said::Backchannel => false,
+            Said::Backchannel if goes_on => false,
+            Said::Word | Said::Backchannel => quiet || confirms,
+            // The bot is silent already, so that nothing is lost by waiting for the words.
+            Said::Nothing if self.settings.hearing == Hearing::Stream => {
+                let overdue = held.quiet >= WORDLESS_FRAMES || now.since(held.at) >= WORDLESS;
+                held.voiced && overdue
+            }
+            Said::Nothing => confirms,
         };
         if interrupts {
             self.interrupted(now);

@@ -354,6 +354,8 @@ impl Words {
             }
             match self.backchannels.iter().find(|phrase| rest.starts_with(phrase)) {
                 Some(phrase) => rest = &rest[phrase.len()..],
+                // "I", of "I see".
+                None if self.backchannels.iter().any(|phrase| phrase.starts_with(rest)) => rest = &[],
                 None => {
                     others += 1;
                     rest = behind;
@@ -435,6 +437,8 @@ mod tests {
             ("D'accord, oui", Said::Backchannel),
             ("כן, בסדר", Said::Backchannel),
             ("Ja, genau.", Said::Backchannel),
+            ("okay I", Said::Backchannel),
+            ("I want", Said::Interrupts),
             ("угу, понятно", Said::Backchannel),
             ("sí, claro", Said::Backchannel),
             ("Tuesday", Said::Word),
