@@ -10,7 +10,7 @@
 //! and every decision with its time (`decisions.jsonl`).
 //!
 //! `cargo bench --bench turn_taking -- simulate` needs no folder: it holds conversations in virtual
-//! time.
+//! time; `SIMULATED.md` has the figures, and what they assume.
 
 mod corpus;
 mod decisions;
