@@ -425,7 +425,7 @@ mod tests {
             // Loud, and unlike the silence that fills frames up.
             let byte = |at: usize| 0x80 | ((at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as u8;
             let (mut given, mut played) = (0usize, 0usize);
-            let play = |frame: &Frame, from: usize| {
+            let play = |frame: &crate::audio::Frame, from: usize| {
                 let voice = frame.0.iter().filter(|value| **value < 0xC0);
                 voice.zip(from..).map(|(value, at)| assert_eq!(*value, byte(at), "byte {at}")).count()
             };

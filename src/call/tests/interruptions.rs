@@ -60,7 +60,7 @@ fn words_tell_an_interruption_from_a_backchannel() {
             &[(4_250, "uh huh"), (4_500, "uh huh yeah")][..],
             &["4100 held", "4780 goes on after 680 ms"][..],
         ),
-        (1_300, &[(4_250, "mm hmm")], &["4100 held", "5600 goes on after 1500 ms"]),
+        (1_500, &[(4_250, "mm hmm")], &["4100 held", "5600 goes on after 1500 ms"]),
         // Short, and clear.
         (200, &[(4_250, "stop")], &["4100 held", "4250 barge-in"]),
         (300, &[(4_250, "on"), (4_300, "on Tuesday")], &["4100 held", "4300 barge-in"]),
