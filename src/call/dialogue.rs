@@ -98,6 +98,15 @@ impl Call {
         self.ask(digits.clone(), Some(digits), now);
     }
 
+    /// The recogniser takes the caller to have finished; our own detector would have waited for more
+    /// silence. Most know that by the silence alone: words that something has to follow are waited for.
+    pub(super) fn speech_final(&mut self, now: CallTime) {
+        if self.state() == State::Listening && !self.endpoint.expects_more() {
+            let heard = self.ear.end();
+            self.heard(heard, now);
+        }
+    }
+
     pub(super) fn transcript(&mut self, utterance: u64, text: String, now: CallTime) {
         let Some(asked) = self.transcribing.take_if(|asked| asked.number == utterance) else {
             return self.late_transcript(text);

@@ -52,9 +52,15 @@ impl Call {
         self.put(text, None, self.settings.reply_deadline);
     }
 
-    /// The answer to what was asked early has not begun to come.
-    pub(super) fn awaits_early(&self) -> bool {
-        self.early.as_ref().is_some_and(|early| early.text.is_empty() && early.ended.is_none())
+    /// The silence that ends the utterance now. While what was asked early is not answered, nothing is
+    /// gained by a decision that hurries.
+    pub(super) fn silence_to_wait(&self, now: CallTime) -> Duration {
+        match &self.early {
+            Some(early) if early.text.is_empty() && early.ended.is_none() => {
+                self.endpoint.unhurried_wait(now)
+            }
+            Some(_) | None => self.endpoint.wait(now),
+        }
     }
 
     fn words_so_far(&self) -> String {

@@ -330,10 +330,7 @@ impl Call {
         let measured = self.front.hear(frame, self.playback.level_db(now));
         self.measured = measured;
         self.recording.push(frame);
-        self.ear.wait(match self.awaits_early() {
-            true => self.endpoint.unhurried_wait(now),
-            false => self.endpoint.wait(now),
-        });
+        self.ear.wait(self.silence_to_wait(now));
         let heard = self.ear.hear(measured.is_speech());
         self.heard(heard, now);
         match self.state() {
@@ -388,15 +385,6 @@ impl Call {
             }
             State::Speaking => self.recording.queue(),
             State::Ended => {}
-        }
-    }
-
-    /// The recogniser takes the caller to have finished; our own detector would have waited for more
-    /// silence. Most know that by the silence alone: words that something has to follow are waited for.
-    fn speech_final(&mut self, now: CallTime) {
-        if self.state() == State::Listening && !self.endpoint.expects_more() {
-            let heard = self.ear.end();
-            self.heard(heard, now);
         }
     }
 
