@@ -12,10 +12,11 @@
 //! and every decision with its time (`decisions.jsonl`).
 //!
 //! `cargo bench --bench turn_taking -- simulate` needs no folder: it holds conversations in virtual
-//! time.
+//! time; `SIMULATED.md` has the figures, and what they assume.
 
 mod corpus;
 mod decisions;
+mod over_the_bot;
 mod peers;
 mod score;
 mod simulate;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1).filter(|arg| arg != "--bench");
     while let Some(arg) = args.next() {
         if arg == "simulate" {
-            println!("{}", simulate::run());
+            println!("{}\n{}", simulate::run(), over_the_bot::run());
             return ExitCode::SUCCESS;
         }
         if arg == "--out" {

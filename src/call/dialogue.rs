@@ -98,6 +98,15 @@ impl Call {
         self.ask(digits.clone(), Some(digits), now);
     }
 
+    /// The recogniser takes the caller to have finished; our own detector would have waited for more
+    /// silence. Most know that by the silence alone: words that something has to follow are waited for.
+    pub(super) fn speech_final(&mut self, now: CallTime) {
+        if self.state() == State::Listening && !self.endpoint.expects_more() {
+            let heard = self.ear.end();
+            self.heard(heard, now);
+        }
+    }
+
     pub(super) fn transcript(&mut self, utterance: u64, text: String, now: CallTime) {
         let Some(asked) = self.transcribing.take_if(|asked| asked.number == utterance) else {
             return self.late_transcript(text);
@@ -125,21 +134,6 @@ impl Call {
         }
     }
 
-    /// A streaming recogniser says its words once: those of an utterance that the caller has gone on
-    /// with in the meantime belong to the turn.
-    fn late_transcript(&mut self, text: String) {
-        let open = matches!(self.state(), State::Listening | State::Thinking);
-        if self.settings.hearing == Hearing::Stream && open && !text.trim().is_empty() {
-            self.unanswered.push(text);
-        }
-    }
-
-    fn with_unanswered(&mut self, text: &str) -> String {
-        let mut parts = std::mem::take(&mut self.unanswered);
-        parts.push(text.to_owned());
-        parts.iter().flat_map(|part| part.split_whitespace()).collect::<Vec<_>>().join(" ")
-    }
-
     /// A recogniser says a text twice when a noise follows it. A caller who says "yes" twice has
     /// spoken twice, and is answered twice.
     fn repeats_the_last(&mut self, text: &str, now: CallTime) -> bool {
@@ -155,18 +149,23 @@ impl Call {
 
     fn ask(&mut self, text: String, dtmf: Option<String>, now: CallTime) {
         self.digits.give_up();
-        let previous = self.previous.clone();
         self.reply = Some(Reply::new(self.turns));
         self.asking = Some(Asked { number: self.turns, at: now });
         self.asked_text = (self.settings.hearing == Hearing::Stream).then(|| text.clone());
         let from = self.thinking.speech_end.unwrap_or(self.thinking.since);
         let left = self.settings.reply_deadline.saturating_sub(now.since(from));
+        self.put(text, dtmf, left);
+    }
+
+    /// Puts a question to the agent, who has so long for it.
+    pub(super) fn put(&mut self, text: String, dtmf: Option<String>, left: Duration) {
+        let Previous { heard, interrupted } = self.previous.clone();
         self.outputs.push_back(Output::Ask(Question {
             turn: self.turns,
             text,
             dtmf,
-            interrupted: previous.interrupted,
-            heard: previous.heard,
+            interrupted,
+            heard,
             action_failed: self.failed_action,
             deadline_ms: left.as_millis() as u64,
         }));
@@ -418,7 +417,7 @@ impl Call {
     }
 
     /// Tells what the caller has heard of the reply up to now, and answers with it.
-    fn tell_heard(&mut self, interrupted: bool, now: CallTime) -> String {
+    pub(super) fn tell_heard(&mut self, interrupted: bool, now: CallTime) -> String {
         let Some(reply) = &self.reply else { return String::new() };
         let speaks = self.state() == State::Speaking;
         let text = if speaks { reply.heard(self.pacer.heard(now)) } else { String::new() };
@@ -426,44 +425,6 @@ impl Call {
         let told = ReplyHeard { turn: reply.turn, text: text.clone(), interrupted, after };
         self.outputs.push_back(Output::Heard(told));
         text
-    }
-
-    /// The caller goes on before anything of the reply was heard: one turn, not two.
-    pub(super) fn caller_went_on(&mut self, now: CallTime) {
-        if self.settings.hearing == Hearing::Stream {
-            self.unanswered.extend(self.asked_text.take());
-        }
-        self.cancel_jobs();
-        self.tell_heard(true, now);
-        self.be_quiet(now);
-        // A few bytes of speech may wait that were too short for a frame.
-        self.pacer.truncate(0);
-        self.reply = None;
-        let transition = self.machine.listen(Why::CallerWentOn);
-        self.moved(transition);
-    }
-
-    /// The bot began to speak while the caller was about to go on: one turn, not two, as if the bot
-    /// had said nothing.
-    pub(super) fn collided(&mut self, Collision { reaction, before }: Collision, now: CallTime) {
-        if self.settings.hearing == Hearing::Stream {
-            self.unanswered.extend(self.asked_text.take());
-        }
-        self.cancel_jobs();
-        if let Some(reply) = &self.reply {
-            let after = now.since(self.speaking_since);
-            let told = ReplyHeard { turn: reply.turn, text: String::new(), interrupted: true, after };
-            self.outputs.push_back(Output::Heard(told));
-        }
-        let cleared = self.clear(now);
-        self.tell(Event::BargeIn { reaction, cleared, heard: String::new() });
-        self.tell_spurt();
-        self.previous = before;
-        self.reply = None;
-        self.interruption.forget();
-        self.hold.forget();
-        let transition = self.machine.listen(Why::CallerWentOn);
-        self.moved(transition);
     }
 
     pub(super) fn barge_in(&mut self, reaction: Duration, now: CallTime) {
@@ -479,7 +440,7 @@ impl Call {
     }
 
     /// Ends what a filler still has to say.
-    fn be_quiet(&mut self, now: CallTime) {
+    pub(super) fn be_quiet(&mut self, now: CallTime) {
         if self.pacer.heard(now) < self.filler_end {
             self.clear(now);
             self.tell_spurt();
@@ -487,7 +448,7 @@ impl Call {
     }
 
     /// Has the carrier forget what it has not played. Marks that come back from now on are stale.
-    fn clear(&mut self, now: CallTime) -> Duration {
+    pub(super) fn clear(&mut self, now: CallTime) -> Duration {
         let unheard = self.pacer.clear(now);
         self.playback.clear(now);
         self.filler_end = 0;
@@ -531,13 +492,6 @@ impl Call {
         }
         self.say_unasked(now);
     }
-}
-
-/// An interruption of a reply that had hardly begun.
-pub(super) struct Collision {
-    pub(super) reaction: Duration,
-    /// What the agent was to be told with the turn's first question, and is with its next.
-    pub(super) before: Previous,
 }
 
 /// Of a reply that answers nobody. Silence before it is not filled.

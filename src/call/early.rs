@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::reply::Reply;
-use super::{Action, Asked, Call, Event, Hearing, Job, Mode, Output, Question, ReplyHeard};
+use super::{Action, Asked, Call, Event, Hearing, Job, Mode, Output, ReplyHeard};
 use crate::time::CallTime;
 use crate::turn::{State, normalised};
 
@@ -49,15 +49,18 @@ impl Call {
             text: String::new(),
             ended: None,
         });
-        self.outputs.push_back(Output::Ask(Question {
-            turn: self.turns,
-            text,
-            dtmf: None,
-            interrupted: self.previous.interrupted,
-            heard: self.previous.heard.clone(),
-            action_failed: self.failed_action,
-            deadline_ms: self.settings.reply_deadline.as_millis() as u64,
-        }));
+        self.put(text, None, self.settings.reply_deadline);
+    }
+
+    /// The silence that ends the utterance now. While what was asked early is not answered, nothing is
+    /// gained by a decision that hurries.
+    pub(super) fn silence_to_wait(&self, now: CallTime) -> Duration {
+        match &self.early {
+            Some(early) if early.text.is_empty() && early.ended.is_none() => {
+                self.endpoint.unhurried_wait(now)
+            }
+            Some(_) | None => self.endpoint.wait(now),
+        }
     }
 
     fn words_so_far(&self) -> String {

@@ -4,15 +4,25 @@
 
 use std::time::Duration;
 
-use super::dialogue::Collision;
+use super::merge::Collision;
 use super::{Call, Event, Hearing, Output};
+use crate::audio::BYTES_PER_MS;
 use crate::time::CallTime;
 use crate::turn::{Ended, Evidence, Measured, Said, State, are_own, decibels};
 
 /// Frames without speech after which the caller has nothing to say: 500 ms.
 const QUIET_FRAMES: u32 = 25;
+/// Less will do where the words are known, and only say "go on": 200 ms.
+const GO_ON_FRAMES: u32 = 10;
+/// A voice whose words a recogniser should have told by now: 400 ms after it, or so long after the hold.
+const WORDLESS_FRAMES: u32 = 20;
+const WORDLESS: Duration = Duration::from_millis(1_000);
 /// The bot is silent for no longer than this before it is decided.
 const LONGEST: Duration = Duration::from_millis(1_500);
+/// Who speaks when so little of the reply is left has heard it, and answers: the bot ends its sentence.
+const LAST_WORDS: Duration = Duration::from_millis(400);
+/// The same, of when the caller began: to be noticed took some of it.
+const BEFORE_THE_END: Duration = Duration::from_millis(600);
 /// Who interrupts so soon had not finished speaking: the bot collided with the caller.
 const COLLISION: Duration = Duration::from_millis(600);
 
@@ -35,7 +45,11 @@ struct Held {
     began: CallTime,
     /// Frames without speech up to now.
     quiet: u32,
+    /// There was enough of a voice to end the bot's turn.
+    voiced: bool,
     said: Said,
+    /// The bot had just asked something: an "uh huh" is an answer.
+    asked: bool,
     /// The caller has finished meanwhile.
     ended: Option<Ended>,
 }
@@ -96,21 +110,31 @@ impl Call {
     }
 
     fn hold_tongue(&mut self, ago: Duration, now: CallTime) {
-        let nothing_left = self.pacer.ahead(now).is_zero() && self.pacer.is_empty();
+        let unheard = self.pacer.unheard(now);
+        let began_at = self.pacer.heard(now).saturating_sub(ago.as_millis() as u64 * BYTES_PER_MS as u64);
         let Some(reply) = &mut self.reply else { return };
-        if nothing_left && reply.end_marked {
-            // All was heard; only the carrier has not said so yet.
+        if unheard <= LAST_WORDS && reply.end_marked {
             return;
         }
         reply.end_sent = false;
+        let asked = reply.has_just_asked(began_at);
         self.pacer.hold(now);
         self.playback.clear(now);
         self.first_mark_sent = None;
         self.outputs.push_back(Output::Clear);
         self.epoch += 1;
-        self.hold.held = Some(Held { at: now, began: now - ago, quiet: 0, said: Said::Nothing, ended: None });
+        let (began, said) = (now - ago, Said::Nothing);
+        self.hold.held = Some(Held { at: now, began, quiet: 0, voiced: false, said, asked, ended: None });
         self.tell(Event::BargeInHeld { reaction: ago });
         self.tell_spurt();
+    }
+
+    /// What the caller has just said was said to the reply's last words: a "yes" then is an answer.
+    pub(super) fn answers_the_end(&self) -> bool {
+        self.settings.barge_in
+            && self.pacer.is_empty()
+            && self.reply.as_ref().is_some_and(|reply| reply.end_marked)
+            && self.utterance_began + BEFORE_THE_END >= self.pacer.playout_end()
     }
 
     /// What a streaming recogniser takes the caller's words for.
@@ -128,13 +152,21 @@ impl Call {
 
     /// Decides, as far as it can be decided.
     pub(super) fn judge_hold(&mut self, now: CallTime) {
-        let Some(held) = &self.hold.held else { return };
-        let quiet = held.quiet >= QUIET_FRAMES;
+        let Some(held) = &mut self.hold.held else { return };
+        let confirms = self.hold.evidence.confirms();
+        held.voiced |= confirms;
+        let goes_on = held.said == Said::Backchannel && !held.asked;
+        let quiet = held.quiet >= if goes_on { GO_ON_FRAMES } else { QUIET_FRAMES };
         let interrupts = match held.said {
             Said::Interrupts => true,
-            Said::Word => quiet || self.hold.evidence.confirms(),
-            Said::Nothing => self.hold.evidence.confirms(),
-            Said::Backchannel => false,
+            Said::Backchannel if goes_on => false,
+            Said::Word | Said::Backchannel => quiet || confirms,
+            // The bot is silent already, so that nothing is lost by waiting for the words.
+            Said::Nothing if self.settings.hearing == Hearing::Stream => {
+                let overdue = held.quiet >= WORDLESS_FRAMES || now.since(held.at) >= WORDLESS;
+                held.voiced && overdue
+            }
+            Said::Nothing => confirms,
         };
         if interrupts {
             self.interrupted(now);

@@ -1,4 +1,4 @@
-//! What a call that comes back with another stream still knows of the one before. Numbers go on, so
+//! What a call that comes back with another stream still knows of the ones before. Numbers go on, so
 //! that no late answer passes for a new one and no turn for a repeat of an earlier one.
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,11 @@ impl Memory {
     /// How many turns of the caller there were.
     pub fn turns(&self) -> u64 {
         self.turns
+    }
+
+    /// The numbers alone: what is kept of many calls is to be small.
+    pub fn without_words(self) -> Memory {
+        Memory { previous: Previous::default(), ..self }
     }
 }
 

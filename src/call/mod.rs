@@ -22,6 +22,7 @@ mod idle;
 mod input;
 mod line;
 mod memory;
+mod merge;
 mod output;
 mod pacer;
 mod playback;
@@ -56,7 +57,7 @@ use serde::{Deserialize, Serialize};
 use crate::audio::{BYTES_PER_MS, FRAME_BYTES, Frame};
 use crate::time::{CallTime, FRAME};
 use crate::turn::{
-    Ear, Ended, Endpoint, FrontEnd, Heard, Interruption, Machine, Measured, State, Transition, decibels,
+    Ear, Ended, Endpoint, FrontEnd, Heard, Interruption, Machine, Measured, State, Transition,
 };
 use control::Pending;
 use digits::Digits;
@@ -105,6 +106,8 @@ pub struct Call {
     control: Option<Pending>,
     /// What could not be done, until the agent has been told.
     failed_action: Option<&'static str>,
+    /// Since when the reply waits, before its first frame, for a caller who may be going on.
+    giving_way: Option<CallTime>,
     speaking_since: CallTime,
     /// The position up to which what is queued is filler, and no reply.
     filler_end: u64,
@@ -201,6 +204,7 @@ impl Call {
             asking: None,
             control: None,
             failed_action: None,
+            giving_way: None,
             speaking_since: now,
             filler_end: 0,
             first_audio_at: now,
@@ -309,7 +313,7 @@ impl Call {
         match self.state() {
             State::Ended => None,
             State::Listening | State::Thinking | State::Speaking => {
-                [self.pacer.due(), self.state_deadline(), self.idle_deadline(), digits, line]
+                [self.audio_due(), self.state_deadline(), self.idle_deadline(), digits, line]
                     .into_iter()
                     .flatten()
                     .min()
@@ -351,18 +355,13 @@ impl Call {
         };
         self.measured.push(measured);
         self.recording.push(frame);
-        self.ear.wait(self.endpoint.wait(now));
+        self.ear.wait(self.silence_to_wait(now));
         let heard = self.ear.hear(measured.is_turn());
         self.heard(heard, now);
         match self.state() {
             // What the carrier was asked for cannot be taken back.
             State::Thinking | State::Speaking if self.control.is_some() => self.interruption.forget(),
-            State::Thinking => {
-                let speech = measured.speaks(decibels(self.settings.vad_rms));
-                if self.interruption.hear(speech).is_some() {
-                    self.caller_went_on(now);
-                }
-            }
+            State::Thinking => self.heard_while_thinking(measured, now),
             State::Speaking => self.heard_while_speaking(measured, now),
             State::Listening => {
                 self.interruption.forget();
@@ -397,6 +396,10 @@ impl Call {
             // Too short to have interrupted: it stays with the turn that is being answered.
             State::Thinking => {}
             State::Speaking if self.hold.utterance_ended(ended) => {}
+            State::Speaking if self.answers_the_end() => {
+                self.settle_turn();
+                self.recording.queue();
+            }
             // Too short to have interrupted, or not allowed to.
             State::Speaking if self.settings.barge_in => {
                 self.settle_turn();
@@ -410,20 +413,13 @@ impl Call {
         }
     }
 
-    /// The recogniser knows from the words that the caller has finished; our own detector would have
-    /// waited for more silence.
-    fn speech_final(&mut self, now: CallTime) {
-        if self.state() == State::Listening {
-            let heard = self.ear.end();
-            self.heard(heard, now);
-        }
-    }
-
     // ---- playout ----------------------------------------------------------------------------------
 
     /// Sends what is due.
     fn pump(&mut self, now: CallTime) {
-        while let Some(sent) = self.pacer.next(now) {
+        while !self.gives_way(now)
+            && let Some(sent) = self.pacer.next(now)
+        {
             match sent {
                 Sent::Frame { frame, due, underrun } => {
                     let position = self.pacer.sent() - FRAME_BYTES as u64;
@@ -511,6 +507,8 @@ impl Call {
         }
         match self.state() {
             State::Listening | State::Ended => None,
+            // The reply is about to begin: `audio_due` says when.
+            State::Thinking if self.giving_way.is_some() => None,
             State::Thinking => {
                 let from = self.thinking.speech_end.unwrap_or(self.thinking.since);
                 let waits = if self.may_fill() { self.settings.filler_after } else { Duration::MAX };

@@ -205,6 +205,11 @@ impl Pacer {
         self.playout_end.since(now)
     }
 
+    /// Audio that was not heard yet, here and at the carrier.
+    pub(super) fn unheard(&self, now: CallTime) -> Duration {
+        self.ahead(now) + self.queued()
+    }
+
     /// The position up to which the caller has heard.
     pub(super) fn heard(&self, now: CallTime) -> u64 {
         let ahead = self.ahead(now).as_micros() as u64 * BYTES_PER_MS as u64 / 1_000;
@@ -245,7 +250,7 @@ impl Pacer {
 
     /// Forgets everything that was not heard; how much that was.
     pub(super) fn clear(&mut self, now: CallTime) -> Duration {
-        let unheard = self.ahead(now) + self.queued();
+        let unheard = self.unheard(now);
         self.queue.clear();
         self.marks.clear();
         self.recent.clear();

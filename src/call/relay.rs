@@ -412,8 +412,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the bot sends, nothing is ahead of the lead, audio keeps its order, and every mark
-        /// comes out once: to the carrier, or back to the bot.
+        /// Whatever the bot sends, nothing is ahead of the lead, every byte is played once, in order and
+        /// not after a clear, and every mark comes out once: to the carrier, or back to the bot.
         #[test]
         fn audio_and_marks_keep_their_order(
             steps in prop::collection::vec((0u64..90, 0usize..500, any::<bool>(), 0u8..12), 1..60),
@@ -422,13 +422,21 @@ mod tests {
             let mut relay = Relay::new(lead, PATIENT);
             let (mut now, mut carrier_end) = (ms(0), ms(0));
             let (mut set, mut out) = (0usize, 0usize);
+            // Loud, and unlike the silence that fills frames up.
+            let byte = |at: usize| 0x80 | ((at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as u8;
+            let (mut given, mut played) = (0usize, 0usize);
+            let play = |frame: &crate::audio::Frame, from: usize| {
+                let voice = frame.0.iter().filter(|value| **value < 0xC0);
+                voice.zip(from..).map(|(value, at)| assert_eq!(*value, byte(at), "byte {at}")).count()
+            };
             for (wait, bytes, mark, clear) in steps {
                 let until = now + Duration::from_millis(wait);
                 loop {
                     while let Some(output) = relay.poll_output() {
                         match output {
-                            Output::Play { due, .. } => {
+                            Output::Play { due, frame } => {
                                 prop_assert!(due <= now);
+                                played += play(&frame, played);
                                 carrier_end = carrier_end.max(now) + FRAME;
                                 prop_assert!(carrier_end.since(now) <= lead);
                             }
@@ -447,7 +455,8 @@ mod tests {
                     relay.handle_timeout(now);
                 }
                 now = until;
-                relay.audio(&vec![0x90; bytes], now);
+                relay.audio(&(given..given + bytes).map(byte).collect::<Vec<u8>>(), now);
+                given += bytes;
                 if mark {
                     prop_assert!(relay.mark(&set.to_string(), now));
                     set += 1;
@@ -457,10 +466,14 @@ mod tests {
                     while let Some(output) = relay.poll_output() {
                         match output {
                             Output::Mark(_) => out += 1,
-                            Output::Play { .. } => carrier_end = carrier_end.max(now) + FRAME,
+                            Output::Play { frame, .. } => {
+                                played += play(&frame, played);
+                                carrier_end = carrier_end.max(now) + FRAME;
+                            }
                             _ => {}
                         }
                     }
+                    played = given;
                     for name in relay.clear(now) {
                         prop_assert_eq!(name, out.to_string());
                         out += 1;

@@ -11,6 +11,10 @@ use crate::time::CallTime;
 /// How long text takes to be spoken where its audio is not complete: about 15 characters a second.
 const BYTES_PER_CHAR: u64 = 66 * BYTES_PER_MS as u64;
 
+/// Who speaks from so little before the end of a question, up to so long behind it, answers it.
+const ASKED_SOON: u64 = 400 * BYTES_PER_MS as u64;
+const ASKED_BEFORE: u64 = 1_000 * BYTES_PER_MS as u64;
+
 /// Below this RMS a segment is silence: a voice is above it everywhere but in its pauses.
 pub const SILENT_RMS: f32 = 16.0;
 
@@ -154,6 +158,13 @@ impl Reply {
     /// No audio was ever asked for.
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
+    }
+
+    /// A question ends at this position, or ended not long before it.
+    pub(super) fn has_just_asked(&self, position: u64) -> bool {
+        let asked = |part: &&Part| part.text.trim_end().ends_with(['?', '？', '؟']);
+        let ends = self.parts.iter().filter(asked).filter_map(|part| part.to);
+        ends.into_iter().any(|to| to <= position + ASKED_SOON && position <= to + ASKED_BEFORE)
     }
 
     /// A sentence begins at this position: a gap before it is a pause, not a hole.

@@ -1,26 +1,35 @@
-//! The calls that are under way, and the callers that have been greeted.
+//! The calls that are under way, and what is known of those that come back with another stream.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntGauge;
 
-/// CallSids that are remembered as greeted; the oldest go first. A call that opens a second stream
-/// does so soon after the first.
-const GREETED: usize = 20_000;
+use crate::call::Memory;
+
+/// CallSids that are remembered; the oldest go first. A call that opens a second stream does so soon
+/// after the first.
+const REMEMBERED: usize = 20_000;
 
 pub(super) struct Calls {
     active: AtomicUsize,
     limit: AtomicUsize,
     gauge: IntGauge,
-    greeted: Mutex<Greeted>,
+    known: Mutex<Known>,
 }
 
 #[derive(Default)]
-struct Greeted {
-    known: HashSet<String>,
+struct Known {
+    calls: HashMap<String, Past>,
     order: VecDeque<String>,
+}
+
+/// Of a call's streams so far.
+#[derive(Default)]
+struct Past {
+    greeted: bool,
+    memory: Memory,
 }
 
 /// A place for one call; given back when dropped.
@@ -32,7 +41,7 @@ impl Calls {
             active: AtomicUsize::new(0),
             limit: AtomicUsize::new(limit),
             gauge,
-            greeted: Mutex::default(),
+            known: Mutex::default(),
         })
     }
 
@@ -60,20 +69,36 @@ impl Calls {
 
     /// Whether this call is to be greeted: true once for each CallSid.
     pub(super) fn greet(&self, call_sid: &str) -> bool {
-        let mut greeted = self.greeted.lock().unwrap_or_else(PoisonError::into_inner);
+        self.past(call_sid, |past| !std::mem::replace(&mut past.greeted, true)).unwrap_or(true)
+    }
+
+    /// A stream of this call has ended, and left so much.
+    pub(super) fn remember(&self, call_sid: &str, memory: Memory) {
+        self.past(call_sid, |past| past.memory = memory.without_words());
+    }
+
+    /// What its earlier streams have left: its turns are counted on, so that no turn passes for the
+    /// repeat of another.
+    pub(super) fn memory(&self, call_sid: &str) -> Memory {
+        self.past(call_sid, |past| past.memory.clone()).unwrap_or_default()
+    }
+
+    /// A carrier without ids has no call that could be known again.
+    fn past<T>(&self, call_sid: &str, with: impl FnOnce(&mut Past) -> T) -> Option<T> {
         if call_sid.is_empty() {
-            return true;
+            return None;
         }
-        let fresh = greeted.known.insert(call_sid.to_owned());
-        if fresh {
-            greeted.order.push_back(call_sid.to_owned());
-            if greeted.order.len() > GREETED
-                && let Some(oldest) = greeted.order.pop_front()
-            {
-                greeted.known.remove(&oldest);
-            }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(past) = known.calls.get_mut(call_sid) {
+            return Some(with(past));
         }
-        fresh
+        known.order.push_back(call_sid.to_owned());
+        if known.order.len() > REMEMBERED
+            && let Some(oldest) = known.order.pop_front()
+        {
+            known.calls.remove(&oldest);
+        }
+        Some(with(known.calls.entry(call_sid.to_owned()).or_default()))
     }
 }
 
@@ -108,8 +133,24 @@ mod tests {
         let calls = calls(1);
         assert!(calls.greet("CA1"));
         assert!(!calls.greet("CA1"));
-        (0..GREETED).for_each(|i| assert!(calls.greet(&format!("CB{i}"))));
+        (0..REMEMBERED).for_each(|i| assert!(calls.greet(&format!("CB{i}"))));
         assert!(calls.greet("CA1"), "the oldest is forgotten");
         assert!(calls.greet("") && calls.greet(""), "a carrier without ids");
+    }
+    #[test]
+    fn the_turns_of_a_call_are_counted_on_over_its_streams() {
+        let calls = calls(1);
+        let memory = |turns| {
+            serde_json::from_value::<Memory>(serde_json::json!({
+                "turns": turns, "utterances": 0, "segments": 0, "controls": 0,
+                "previous": {"heard": "", "interrupted": false},
+            }))
+        };
+        assert_eq!(calls.memory("CA1").turns(), 0);
+        calls.remember("CA1", memory(3).expect("a memory"));
+        calls.remember("", memory(3).expect("a memory"));
+        assert_eq!((calls.memory("CA1").turns(), calls.memory("CA2").turns()), (3, 0));
+        assert_eq!(calls.memory("").turns(), 0, "a carrier without ids");
+        assert!(calls.greet("CA1"), "it had no greeting");
     }
 }

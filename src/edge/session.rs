@@ -220,6 +220,8 @@ impl Session {
         if let Some(handover) = &before {
             observer.resumed(handover.memory.turns());
             settings.memory = handover.memory.clone();
+        } else {
+            settings.memory = gateway.calls.memory(&call_sid);
         }
         let call = super::tapes::taped(&gateway, &start, settings);
         let started = Instant::now();
@@ -297,10 +299,12 @@ impl Session {
                 Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
             }
         }
-        let Session { socket, call, observer, started, ending, requests, recogniser, gateway, .. } = self;
+        let Session { socket, call, observer, started, ending, requests, recogniser, gateway, ids, .. } =
+            self;
         drop(requests);
+        gateway.calls.remember(&ids.call_sid, call.memory());
         if let Some(reason) = observer.reason() {
-            let Session { services, ids, answers, inbox, .. } = self;
+            let Session { services, answers, inbox, .. } = self;
             let handover = Handover { services, inbox, answers, memory: call.memory() };
             gateway.handovers.keep(&ids.call_sid, reason, handover);
         }

@@ -100,7 +100,8 @@ impl Ear {
         utterance.frames += 1;
         utterance.voiced += u32::from(voiced);
         utterance.silence = if self.run >= RESUME_FRAMES { 0 } else { utterance.silence + 1 };
-        let over = FRAME * utterance.silence + self.endpointing.tail >= self.endpointing.eou;
+        // A frame of voice at the last moment may be the caller who goes on: the next one tells.
+        let over = !voiced && FRAME * utterance.silence + self.endpointing.tail >= self.endpointing.eou;
         let too_long = FRAME * utterance.frames >= self.endpointing.max_utterance;
         if over || too_long { self.end() } else { Heard::Same }
     }
@@ -166,6 +167,9 @@ mod tests {
             // A click in the pause does not hold the turn open; 40 ms of speech do.
             ("###..#....", "2: started at 0; 7: ended, 60 ms of speech, 100 ms of silence, 4 voiced"),
             ("###..##.....", "2: started at 0; 11: ended, 140 ms of speech, 100 ms of silence, 5 voiced"),
+            // Who goes on at the last moment has not finished; a click then is no voice.
+            ("###....##.....", "2: started at 0; 13: ended, 180 ms of speech, 100 ms of silence, 5 voiced"),
+            ("###....#......", "2: started at 0; 8: ended, 60 ms of speech, 120 ms of silence, 4 voiced"),
             // Noise that never stops ends at the longest utterance allowed, and begins anew.
             (
                 &"#".repeat(34),

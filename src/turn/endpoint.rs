@@ -1,6 +1,7 @@
 //! How long a silence has to be before the caller has finished. Words tell most: a whole sentence is
-//! answered sooner, one that stops at "and" later. Otherwise it is the caller's own habit: longer for
-//! those who go on after a pause, a little shorter for those who do not.
+//! answered sooner; one that stops at "and", or without its full stop where that is usual, later.
+//! Otherwise it is the caller's own habit: longer for those who go on after a pause, a little shorter
+//! for those who do not.
 
 use std::time::Duration;
 
@@ -10,8 +11,10 @@ use crate::time::CallTime;
 /// After a sentence that is complete, and has been for so long.
 const AFTER_A_SENTENCE: Duration = Duration::from_millis(300);
 const STABLE: Duration = Duration::from_millis(200);
+/// What is only asked early, and dropped when it was wrong, need not be as certain.
+const STABLE_FOR_NOW: Duration = Duration::from_millis(80);
 /// After words that something has to follow.
-const AFTER_AN_OPEN_END: Duration = Duration::from_millis(1_400);
+const MORE_TO_COME: Duration = Duration::from_millis(1_400);
 /// Who speaks again so soon had not finished.
 const GOES_ON: Duration = Duration::from_secs(1);
 /// What that changes, and how far. A wait set outside of these is the bound itself.
@@ -20,10 +23,16 @@ const SHORTER: f64 = 0.97;
 const LONGEST: Duration = Duration::from_millis(1_000);
 const SHORTEST: Duration = Duration::from_millis(300);
 
+/// A recogniser that writes sentences sets a full stop behind most of them: words without one are not
+/// all, unless it has left them out so many times in a row.
+const LEFT_OUT: u32 = 3;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Text {
     #[default]
     Unknown,
+    /// "Yes", with a full stop or without.
+    Answer,
     Words,
     Open,
     Complete,
@@ -39,8 +48,13 @@ pub struct Endpoint {
     text: Text,
     /// When the text became what it is.
     since: CallTime,
-    /// The latest decision that the caller had finished, until it proves wrong.
-    decided: Option<CallTime>,
+    /// The latest decision that the caller had finished, until it proves wrong; and whether the habit
+    /// made it.
+    decided: Option<(CallTime, bool)>,
+    /// The recogniser writes capitals or full stops.
+    writes: bool,
+    /// Utterances in a row that ended without a full stop.
+    without_stop: u32,
 }
 
 impl Endpoint {
@@ -54,16 +68,20 @@ impl Endpoint {
             text: Text::Unknown,
             since: CallTime::ZERO,
             decided: None,
+            writes: false,
+            without_stop: 0,
         }
     }
 
     /// What a streaming recogniser has understood of the utterance so far.
     pub fn text(&mut self, words: &Words, text: &str, now: CallTime) {
         self.since = now;
+        self.writes |= text.contains(|c: char| c.is_uppercase() || c == '.');
         self.text = match () {
             () if words.is_open(text) => Text::Open,
             () if words.is_complete(text) => Text::Complete,
             () if text.trim().is_empty() => Text::Unknown,
+            () if words.is_an_answer(text) => Text::Answer,
             () => Text::Words,
         };
     }
@@ -77,27 +95,50 @@ impl Endpoint {
     pub fn wait(&self, now: CallTime) -> Duration {
         match self.text {
             Text::Complete if now.since(self.since) >= STABLE => AFTER_A_SENTENCE.min(self.habit),
-            Text::Open => AFTER_AN_OPEN_END.max(self.habit),
-            Text::Complete | Text::Words | Text::Unknown => self.habit,
+            Text::Open | Text::Words if self.expects_more() => MORE_TO_COME.max(self.habit),
+            Text::Open | Text::Complete | Text::Words | Text::Answer | Text::Unknown => self.habit,
         }
+    }
+
+    /// By the words, the caller has not finished.
+    pub fn expects_more(&self) -> bool {
+        match self.text {
+            Text::Open => true,
+            Text::Words => self.writes && self.without_stop < LEFT_OUT,
+            Text::Complete | Text::Answer | Text::Unknown => false,
+        }
+    }
+
+    /// The same where nothing is gained by a decision before the habit's: what has been asked early is
+    /// not answered yet.
+    pub fn unhurried_wait(&self, now: CallTime) -> Duration {
+        self.wait(now).max(self.habit)
     }
 
     /// There are words, they do not change any more, and nothing has to follow.
     pub fn may_be_all(&self, now: CallTime) -> bool {
-        matches!(self.text, Text::Words | Text::Complete) && now.since(self.since) >= STABLE
+        matches!(self.text, Text::Words | Text::Answer | Text::Complete)
+            && now.since(self.since) >= STABLE_FOR_NOW
     }
 
     /// The caller is taken to have finished.
     pub fn ended(&mut self, now: CallTime) {
+        let by_habit = self.wait(now) == self.habit;
+        match self.text {
+            Text::Complete => self.without_stop = 0,
+            Text::Words => self.without_stop += 1,
+            Text::Open | Text::Answer | Text::Unknown => {}
+        }
         self.forget_text();
-        if self.decided.replace(now).is_some() && self.adapts {
+        if self.decided.replace((now, by_habit)).is_some_and(|(_, by_habit)| by_habit) && self.adapts {
             self.habit = self.habit.mul_f64(SHORTER).max(self.shortest);
         }
     }
 
     /// The caller speaks again.
     pub fn started(&mut self, now: CallTime) {
-        if self.decided.take_if(|at| now.since(*at) < GOES_ON).is_some() && self.adapts {
+        let wrong = self.decided.take_if(|(at, _)| now.since(*at) < GOES_ON);
+        if wrong.is_some_and(|(_, by_habit)| by_habit) && self.adapts {
             self.habit = self.habit.mul_f64(LONGER).min(self.longest);
         }
     }
@@ -118,11 +159,11 @@ mod tests {
         let words = Words::new(&["en".into()], &[], &[]);
         let mut endpoint = Endpoint::new(EOU, true);
         for (text, after, wait) in [
-            ("I would like a table", 500, 450),
-            ("I would like a table.", 100, 450),
-            ("I would like a table.", 200, 300),
-            ("I would like a table for", 500, 1_400),
-            ("I would like a table for.", 500, 1_400),
+            ("i would like a table", 500, 450),
+            ("i would like a table.", 100, 450),
+            ("i would like a table.", 200, 300),
+            ("i would like a table for", 500, 1_400),
+            ("i would like a table for.", 500, 1_400),
             ("five five one", 500, 1_400),
         ] {
             endpoint.text(&words, text, ms(1_000));
@@ -130,6 +171,28 @@ mod tests {
         }
         endpoint.forget_text();
         assert_eq!(endpoint.wait(ms(9_000)), EOU);
+    }
+
+    #[test]
+    fn a_full_stop_is_missed_where_it_is_usual() {
+        let words = Words::new(&["en".into()], &[], &[]);
+        let mut endpoint = Endpoint::new(EOU, true);
+        let mut wait = |text| {
+            endpoint.text(&words, text, ms(0));
+            let told = (endpoint.wait(ms(500)).as_millis(), endpoint.expects_more());
+            endpoint.ended(ms(5_000));
+            told
+        };
+        // The first of these may be any recogniser's; the others are of one that writes.
+        assert_eq!(wait("i would like a table"), (450, false));
+        assert_eq!(wait("I would like a table."), (300, false));
+        assert_eq!(wait("I would like a table"), (1_400, true));
+        assert_eq!(wait("For two."), (300, false));
+        assert_eq!([wait("Tomorrow"), wait("Tuesday"), wait("June")], [(1_400, true); 3]);
+        assert!(!wait("July").1, "this one does not set them");
+        assert_eq!(wait("In June.").0, 300);
+        assert!([wait("Yes"), wait("No"), wait("Okay, sure")].iter().all(|(ms, more)| *ms <= 450 && !more));
+        assert_eq!(wait("July"), (1_400, true));
     }
 
     #[test]

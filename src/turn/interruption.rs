@@ -26,6 +26,11 @@ impl Interruption {
         Some(FRAME * oldest)
     }
 
+    /// The caller may be about to: the latest two frames had voice.
+    pub fn may_begin(&self) -> bool {
+        self.recent & 0b11 == 0b11
+    }
+
     pub fn forget(&mut self) {
         self.recent = 0;
     }

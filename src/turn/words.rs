@@ -354,6 +354,8 @@ impl Words {
             }
             match self.backchannels.iter().find(|phrase| rest.starts_with(phrase)) {
                 Some(phrase) => rest = &rest[phrase.len()..],
+                // "I", of "I see".
+                None if self.backchannels.iter().any(|phrase| phrase.starts_with(rest)) => rest = &[],
                 None => {
                     others += 1;
                     rest = behind;
@@ -365,6 +367,15 @@ impl Words {
             (0, false) => Said::Backchannel,
             (1, _) => Said::Word,
             (_, _) => Said::Interrupts,
+        }
+    }
+
+    /// A word that is an answer by itself: "yes", "no".
+    pub fn is_an_answer(&self, text: &str) -> bool {
+        match self.said(text) {
+            Said::Backchannel => true,
+            Said::Interrupts => words_of(text).len() == 1,
+            Said::Word | Said::Nothing => false,
         }
     }
 
@@ -426,6 +437,8 @@ mod tests {
             ("D'accord, oui", Said::Backchannel),
             ("כן, בסדר", Said::Backchannel),
             ("Ja, genau.", Said::Backchannel),
+            ("okay I", Said::Backchannel),
+            ("I want", Said::Interrupts),
             ("угу, понятно", Said::Backchannel),
             ("sí, claro", Said::Backchannel),
             ("Tuesday", Said::Word),

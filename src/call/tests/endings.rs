@@ -140,3 +140,16 @@ fn what_was_asked_too_early_is_dropped_and_never_said() {
     let (_, told) = early(&[(1000, 2000)], &[(1_900, "a table for")], ["a table for", ""]);
     assert_eq!(told.len(), 2, "{told:?}");
 }
+
+#[test]
+fn a_sentence_that_was_asked_early_is_over_when_its_answer_begins_or_by_habit() {
+    for (agent_ms, told) in [(80, "2280 → finalize 1"), (2_000, "2440 → finalize 1")] {
+        let mut world = World::new(Settings { early_agent: true, ..streams() });
+        world.speech = vec![(1000, 2000)];
+        world.agent = [Answer::Text(agent_ms, "All right.")].into();
+        let text = "a table for two.".to_owned();
+        world.schedule_at(CallTime::from_millis(1_900), Input::Partial { text });
+        world.run(3_000);
+        assert!(world.told().contains(told), "{}", world.told());
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::*;
-use super::world::{Answer, World, settings};
+use super::world::{Answer, Marks, World, settings};
 use crate::audio::{APOLOGY, mulaw};
 use crate::turn::Vad;
 
@@ -58,9 +58,9 @@ fn words_tell_an_interruption_from_a_backchannel() {
         (
             600,
             &[(4_250, "uh huh"), (4_500, "uh huh yeah")][..],
-            &["4100 held", "5080 goes on after 980 ms"][..],
+            &["4100 held", "4780 goes on after 680 ms"][..],
         ),
-        (1_300, &[(4_250, "mm hmm")], &["4100 held", "5600 goes on after 1500 ms"]),
+        (1_500, &[(4_250, "mm hmm")], &["4100 held", "5600 goes on after 1500 ms"]),
         // Short, and clear.
         (200, &[(4_250, "stop")], &["4100 held", "4250 barge-in"]),
         (300, &[(4_250, "on"), (4_300, "on Tuesday")], &["4100 held", "4300 barge-in"]),
@@ -73,6 +73,83 @@ fn words_tell_an_interruption_from_a_backchannel() {
         let told = outcome(&world);
         assert_eq!(told[..2], *expected, "{words:?}\n{}", world.told());
     }
+}
+
+#[test]
+fn a_short_answer_to_the_last_words_is_a_turn_and_the_bot_ends_its_sentence() {
+    // The reply is heard until 5,930 ms; carriers may say so late, or never.
+    for streams in [false, true] {
+        for marks in [Marks::Returned, Marks::LateBy(450), Marks::Never] {
+            let hearing = if streams { Hearing::Stream } else { Hearing::Utterances };
+            for from in [5_560, 5_700, 5_900] {
+                let mut world = World::new(Settings { hearing, ..settings() });
+                world.marks = marks;
+                world.speech = vec![(1000, 2000), (from, from + 260)];
+                world.stt = [Answer::Text(50, "hello"), Answer::Text(50, "yes")].into();
+                world.agent = [Answer::Text(100, LONG)].into();
+                if streams {
+                    world.schedule_at(
+                        CallTime::from_millis(from + 300),
+                        Input::Partial { text: "yes".into() },
+                    );
+                }
+                world.run(12_000);
+                let line = format!("{marks:?} from {from}\n{}", world.told());
+                assert_eq!(heard_of_the_reply(&world), 3_240 / 20, "{line}");
+                let texts: Vec<&str> = world.questions.iter().map(|question| &*question.text).collect();
+                assert_eq!(texts, ["hello", "yes"], "{line}");
+                assert!(!world.questions[1].interrupted, "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_yes_to_a_question_is_an_answer_and_to_a_statement_it_is_not() {
+    let outcome_of = |reply| {
+        let mut world = World::new(streams());
+        // 2,690 to 4,430 ms; the caller speaks 200 ms later.
+        world.speech = vec![(1000, 2000), (4_700, 5_000)];
+        world.agent = [Answer::Text(100, reply)].into();
+        world.schedule_at(CallTime::from_millis(5_050), Input::Partial { text: "yes".into() });
+        world.run(12_000);
+        (outcome(&world).join(", "), world.told())
+    };
+    let (asked, told) = outcome_of("Shall I book the table there? I can do that now, or a bit later.");
+    assert!(asked.contains("barge-in"), "{told}");
+    let (stated, told) = outcome_of("I can book a table for you now. I can do that now, or a bit later.");
+    assert!(stated.contains("goes on"), "{told}");
+}
+
+#[test]
+fn words_that_are_on_their_way_are_waited_for() {
+    // 520 ms of a voice are enough to interrupt, where nobody is to say what it was.
+    assert!(outcome(&spoken_to(settings(), 520, &[]))[1].contains("barge-in"));
+    let world = spoken_to(streams(), 520, &[(4_700, "uh huh")]);
+    assert_eq!(outcome(&world)[..2], ["4100 held", "4700 goes on after 600 ms"], "{}", world.told());
+    // Words that never come do not make the caller wait for long.
+    for (ms, stopped) in [(520, "4900 barge-in"), (3_000, "5100 barge-in")] {
+        let world = spoken_to(streams(), ms, &[]);
+        assert_eq!(outcome(&world)[1], stopped, "{}", world.told());
+    }
+}
+
+#[test]
+fn a_reply_gives_way_to_a_caller_who_goes_on() {
+    // The reply could be heard from 2,690 ms on; the caller speaks again just before.
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000), (2_640, 3_600)];
+    world.agent = [Answer::Text(100, "Never heard.")].into();
+    world.run(9_000);
+    assert!(world.told().contains("2820 THINKING → LISTENING (caller_went_on)"), "{}", world.told());
+    assert_eq!(world.questions.len(), 2);
+    assert!(world.played.iter().all(|(at, _)| *at > 4_000), "{}", world.told());
+    // A click costs it a moment.
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000), (2_640, 2_700)];
+    world.run(9_000);
+    assert_eq!(world.played[0].0, 2_700, "{}", world.told());
+    assert_eq!(world.questions.len(), 1);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What holds for every call, whatever happens in it.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::*;
-use super::world::{settings, tone};
+use super::world::settings;
 use crate::audio::FRAME_BYTES;
+use crate::turn::Why;
 
 /// Something that may happen; numbers are offsets from what the call last asked for, so that answers
 /// are sometimes right, sometimes late, and sometimes never asked for.
@@ -77,9 +79,9 @@ struct Check {
     segment: u64,
     /// What the carrier was asked for last, and when.
     control: Option<(u64, CallTime)>,
-    /// Segments up to this one were thrown away by a `clear`; and before the latest one.
-    cleared: u64,
-    cleared_before: u64,
+    /// Where it is exact: an echo is the caller's own audio, and with hardly any lead the clock that
+    /// tells what was heard is not.
+    telephone: Option<Telephone>,
     /// The bot is silent until it is known whether it was interrupted.
     held: bool,
     marks: Vec<String>,
@@ -89,6 +91,8 @@ struct Check {
 
 impl Check {
     fn new(settings: Settings) -> Check {
+        let exact = settings.mode != Mode::Echo && settings.lead >= FRAME * 2;
+        let telephone = exact.then(Telephone::default);
         let mut check = Check {
             call: Call::new(Arc::new(settings), CallTime::ZERO),
             now: CallTime::ZERO,
@@ -97,8 +101,7 @@ impl Check {
             turn: 0,
             segment: 0,
             control: None,
-            cleared: 0,
-            cleared_before: 0,
+            telephone,
             held: false,
             marks: Vec::new(),
             outputs: 0,
@@ -106,11 +109,6 @@ impl Check {
         };
         check.drain();
         check
-    }
-
-    /// A segment's audio bears its number, so that a frame tells where it came from.
-    fn audio(segment: u64, ms: usize) -> Bytes {
-        tone(ms, 0x80 + (segment % 64) as u8)
     }
 
     fn pass(&mut self, wait: Duration) {
@@ -123,6 +121,9 @@ impl Check {
             assert!(again.is_none_or(|next| next > self.now), "a deadline that does not pass: {again:?}");
         }
         self.now = until;
+        if let Some(telephone) = &mut self.telephone {
+            telephone.pass(self.now);
+        }
     }
 
     fn give(&mut self, input: Input<'_>) {
@@ -142,29 +143,29 @@ impl Check {
                     assert!(!self.held, "a bot that is held speaks");
                     self.carrier_end = self.carrier_end.max(self.now) + FRAME;
                     assert!(self.carrier_end.since(self.now) <= self.call.settings.lead.max(FRAME));
-                    for segment in self.cleared.saturating_sub(30)..=self.cleared {
-                        let stale = segment > 0 && frame.0[0] == Self::audio(segment, 1)[0];
-                        let reused = (self.cleared + 1..=self.segment).any(|s| s % 64 == segment % 64);
-                        assert!(!stale || reused, "segment {segment} survived a clear");
+                    if let Some(telephone) = &mut self.telephone {
+                        telephone.plays(frame, self.now);
                     }
                 }
                 Output::Mark(name) => self.marks.push(name),
                 Output::Clear => {
                     self.carrier_end = self.now;
-                    self.cleared_before = self.cleared;
-                    self.cleared = self.segment;
+                    if let Some(telephone) = &mut self.telephone {
+                        telephone.clear(self.now);
+                    }
                 }
-                Output::Event(Event::BargeInHeld { .. }) => {
-                    self.cleared = self.cleared_before;
-                    self.held = true;
-                }
+                Output::Event(Event::BargeInHeld { .. }) => self.held = true,
                 Output::Event(Event::BargeInResumed { .. }) => self.held = false,
-                Output::Event(Event::BargeIn { .. }) => {
-                    self.cleared = self.segment;
-                    self.held = false;
-                }
+                Output::Event(Event::BargeIn { .. }) => self.held = false,
                 Output::Event(Event::State(transition)) => {
                     self.held &= transition.to == State::Speaking;
+                    let goes_on = transition.to != State::Listening || transition.why == Why::Played;
+                    if let Some(telephone) = self.telephone.as_mut().filter(|_| !goes_on) {
+                        telephone.stopped(self.now);
+                    }
+                    if transition.to == State::Ended {
+                        self.telephone = None;
+                    }
                 }
                 Output::Transcribe { utterance, audio } => {
                     assert!(audio.len() <= 2 * 30_000 * BYTES_PER_MS);
@@ -229,7 +230,15 @@ impl Check {
                 // Back-pressure is the shell's promise.
                 if self.call.has_room() {
                     let segment = self.segment + off;
-                    self.give(Input::Speech { segment, audio: Self::audio(segment, ms) });
+                    let new = Telephone::default();
+                    let audio = self.telephone.as_ref().unwrap_or(&new).next_of(segment, ms);
+                    let before = self.call.pacer.pushed();
+                    let bytes = audio.len();
+                    self.give(Input::Speech { segment, audio });
+                    let taken = self.call.pacer.pushed() > before;
+                    if let Some(telephone) = self.telephone.as_mut().filter(|_| taken) {
+                        *telephone.given.entry(segment).or_default() += bytes;
+                    }
                 }
             }
             Step::SpeechEnd { off } => self.give(Input::SpeechEnd { segment: self.segment + off }),
@@ -252,11 +261,83 @@ impl Check {
     }
 }
 
+/// What the caller's telephone has to play and has played, to the byte. A segment's audio is like no
+/// other's, so that each byte tells whether it is the one to come.
+#[derive(Default)]
+struct Telephone {
+    outstanding: VecDeque<(CallTime, Frame)>,
+    end: CallTime,
+    /// How much of each segment is to be heard.
+    given: BTreeMap<u64, usize>,
+    /// The segment that is being heard, and how much of it was.
+    hears: (u64, usize),
+}
+
+impl Telephone {
+    /// Loud, and neither silence nor a phrase.
+    fn byte(segment: u64, at: usize) -> u8 {
+        0x80 | ((segment << 32 | at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as u8
+    }
+
+    /// The next audio of a segment.
+    fn next_of(&self, segment: u64, ms: usize) -> Bytes {
+        let from = self.given.get(&segment).copied().unwrap_or_default();
+        (from..from + ms * BYTES_PER_MS).map(|at| Self::byte(segment, at)).collect()
+    }
+
+    fn plays(&mut self, frame: Frame, now: CallTime) {
+        self.end = self.end.max(now) + FRAME;
+        self.outstanding.push_back((self.end, frame));
+    }
+
+    fn clear(&mut self, now: CallTime) {
+        self.pass(now);
+        self.outstanding.clear();
+        self.end = now;
+    }
+
+    /// The bot was stopped: nothing more of what it had to say is to be heard, nor is any of it on its way.
+    fn stopped(&mut self, now: CallTime) {
+        self.pass(now);
+        let voice = |(_, frame): &(CallTime, Frame)| frame.0.iter().any(|byte| *byte < 0xC0);
+        assert!(!self.outstanding.iter().any(voice), "audio plays after the bot was stopped");
+        let (segment, heard) = self.hears;
+        self.given.retain(|other, _| *other < segment);
+        self.given.insert(segment, heard);
+    }
+
+    fn pass(&mut self, now: CallTime) {
+        while let Some((_, frame)) = self.outstanding.pop_front_if(|(end, _)| *end <= now) {
+            frame.0.iter().filter(|byte| **byte < 0xC0).for_each(|byte| self.hear(*byte));
+        }
+    }
+
+    /// Each byte is the next one of its segment, or the first of the next segment after the last of this.
+    fn hear(&mut self, byte: u8) {
+        let (segment, at) = self.hears;
+        let given = self.given.get(&segment).copied().unwrap_or_default();
+        if at == given {
+            let next = self.given.range(segment + 1..).find(|(_, given)| **given > 0);
+            self.hears = (next.map_or(u64::MAX, |(next, _)| *next), 0);
+        }
+        let (segment, at) = self.hears;
+        assert_eq!(byte, Self::byte(segment, at), "byte {at} of segment {segment} was to be heard");
+        self.hears.1 += 1;
+    }
+
+    fn all_heard(&self) -> bool {
+        let (segment, at) = self.hears;
+        let rest = self.given.range(segment..).map(|(_, given)| given).sum::<usize>();
+        rest == at
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Frames never leave early or exceed the lead, nothing survives a `clear`, and when the caller is
-    /// silent and no service answers any more, the call is back in LISTENING (or over) in bounded time.
+    /// Frames never leave early or exceed the lead. A bot that was stopped is silent; of one that was not,
+    /// however often it was held, each byte is heard once, in order. And when the caller is silent and no
+    /// service answers any more, the call is back in LISTENING (or over) in bounded time.
     #[test]
     fn every_call_comes_back_to_listening(
         steps in prop::collection::vec(step(), 1..80),
@@ -279,5 +360,6 @@ proptest! {
             check.take(Step::Caller { frames: 1, voiced: false });
         }
         prop_assert!(matches!(check.call.state(), State::Listening | State::Ended), "{:?}", check.call);
+        prop_assert!(check.telephone.is_none_or(|telephone| telephone.all_heard()), "something was never heard");
     }
 }

@@ -153,6 +153,9 @@ fn a_caller_is_greeted_once_however_many_streams_the_call_has() {
     assert_sound(&again);
     assert!(sound(&heard(&again, Duration::ZERO, again.turns[0].said_at)).is_empty());
     assert_alike(&reply(&again, 0), &voice(&["Yes, I am here."]), "the second stream's answer");
+    let asked = of_call(app().agent_log(), &again);
+    let keys: Vec<&str> = asked.iter().filter_map(|line| line["idempotency_key"].as_str()).collect();
+    assert_eq!(keys, [format!("{sid}/1"), format!("{sid}/2")], "a turn of the call, not of the stream");
 
     let other = call(&gateway, vec![Step::wait_for_reply_end(PATIENCE)]);
     assert_alike(sound(&other.heard), &voice(&[greeting]), "another caller's greeting");
