@@ -191,6 +191,12 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 fn certificate(config: &Config) -> Result<Option<String>, Problems> {
     let Some(tls) = &config.server.tls else { return Ok(None) };
     let file = tls.cert.display().to_string();
+    if let Some(acme) = &config.server.acme
+        && !tls.cert.exists()
+    {
+        let names = acme.names.join(", ");
+        return Ok(Some(format!("{names}: a certificate is asked for at the first start")));
+    }
     let problem = |why: String, help: &str| {
         let place = Place::File { file: file.clone() };
         Problems(vec![Problem { place, text: None, why, help: help.to_owned() }])

@@ -198,6 +198,11 @@ impl<'a> Table<'_, 'a> {
         })
     }
 
+    /// A path as it is meant in this configuration.
+    pub(super) fn in_folder(&self, path: &str) -> PathBuf {
+        self.doc.folder.join(path)
+    }
+
     /// A folder that need not be there yet, as a path like [`Table::path`]'s; empty for none.
     pub(super) fn folder(&mut self, key: &'static str) -> Option<Option<PathBuf>> {
         let folder = self.doc.folder;

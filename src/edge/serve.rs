@@ -14,6 +14,7 @@ use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use tracing::info;
 
+use super::acme::Ordering;
 use super::admin::Admin;
 use super::gateway::Gateway;
 use super::live::LiveProxy;
@@ -64,6 +65,9 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     // Pingora panics where it cannot listen; ask first. A successor is given what is in use.
     can_listen("[server] listen", config.server.listen)?;
     can_listen("[admin] listen", config.admin.listen)?;
+    if let Some(acme) = &config.server.acme {
+        can_listen("[server.acme] listen", acme.listen)?;
+    }
     let metrics = Arc::new(Metrics::new()?);
     let services = Arc::new(services(&config, &metrics)?);
     let threads = match config.server.threads {
@@ -83,19 +87,25 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
             ..ServerConf::default()
         },
     );
-    let buffers = L4BufferSettings::new(L4_BUFFER, L4_BUFFER);
+    let buffers = || L4BufferSettings::new(L4_BUFFER, L4_BUFFER);
     let listen = gateway.config.server.listen.to_string();
     let mut app = HttpProxy::new(LiveProxy(live.clone()), server.configuration.clone());
     app.handle_init_modules();
     let limit = Duration::from_secs(KEEPALIVE_SECONDS) + FOR_A_HEAD;
     let mut public = Service::new("gateway".into(), Patience { app: Arc::new(app), limit });
-    let mut listener = ListenerConfig::tcp(listen).l4_buffer(buffers);
+    let mut listener = ListenerConfig::tcp(listen).l4_buffer(buffers());
     if let Some(files) = &gateway.config.server.tls {
-        let (settings, renewal) = tls::listen(files, gateway.metrics.clone()).map_err(StartError::Tls)?;
+        let awaited = gateway.config.server.acme.is_some();
+        let (settings, renewal) =
+            tls::listen(files, awaited, gateway.metrics.clone()).map_err(StartError::Tls)?;
         listener = listener.tls(settings);
         server.add_service(background_service("certificate", renewal));
     }
     public.add_listener(listener);
+    if let Some(acme) = &gateway.config.server.acme {
+        public.add_listener(ListenerConfig::tcp(acme.listen.to_string()).l4_buffer(buffers()));
+        server.add_service(background_service("acme", Ordering::new(acme, gateway.metrics.clone())));
+    }
     let mut admin = Service::new("admin".into(), Admin(live.clone()));
     admin.threads = Some(1);
     admin.add_tcp(&gateway.config.admin.listen.to_string());

@@ -44,6 +44,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
+pub(crate) use self::answer::root_cause;
 pub use self::bot::{Bot, BotStream};
 pub use self::call::CallServices;
 pub use self::carrier::Carrier;
