@@ -58,7 +58,7 @@ pub(super) fn acme(t: &mut Table<'_, '_>, public: SocketAddr, has_files: bool) -
     let root = t.place("root");
     let retry = t.duration("retry", secs(1, 6 * 3600)).unwrap_or(Duration::from_mins(5));
     // A name that is refused has had its complaint.
-    let names = names?;
+    let names = if t.has("names") { names? } else { Vec::new() };
     if names.is_empty() {
         if email.is_some_and(|email| !email.is_empty()) || accept_terms == Some(true) {
             let why = "`names` in [server.acme] is empty: no certificate is asked for".to_owned();

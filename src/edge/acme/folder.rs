@@ -93,3 +93,16 @@ fn write(path: &Path, text: &str) -> Result<(), Fault> {
     };
     write().map_err(|error| Fault::folder(path, &error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_leads_nowhere_else() {
+        assert!(is_token("PEw3q8AiJe_SUmj7ZmAuOXTGwqouohiysHkVGXzKzQ8-"));
+        for token in ["", ".", "..", "../account.json", "a/b", "a%2fb", "a.new", &"x".repeat(129)] {
+            assert!(!is_token(token), "{token}");
+        }
+    }
+}

@@ -116,7 +116,7 @@ impl Ordering {
         let pem = ordered.unwrap_or_else(|_| Err(Fault::slow(ORDER)))?;
         self.folder.keep_certificate(&pem)?;
         let issued = Certificate::load(&self.acme.files()).map_err(Fault::nonsense)?;
-        let (names, until) = (issued.names.join(", "), issued.until);
+        let (names, until) = (self.acme.names.join(", "), issued.until);
         self.metrics.acme_orders.with_label_values(&["issued"]).inc();
         info!(names, until, "TLS_ORDERED");
         Ok(true)
@@ -143,6 +143,25 @@ impl BackgroundService for Ordering {
             () = self.run() => {}
             // An order that is cut here is a successor's, or the next start's.
             _ = shutdown.changed() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_third_of_its_time_is_left_when_it_is_renewed() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+        let days = |days: i64| now + days * 24 * 3600;
+        for (from, to, wait) in [(0, 90, 60), (-50, 40, 10), (-61, 29, 0), (-100, -10, 0), (0, 0, 0)] {
+            for jitter in [0.0, 1.0] {
+                let wait = f64::from(wait);
+                let due = until_renewal(days(from), days(to), jitter).as_secs_f64() / 86_400.0;
+                let spread = (to - from) as f64 * 0.051;
+                assert!((wait - spread..=wait + 0.1).contains(&due), "{from}..{to}: {due}, not {wait}");
+            }
         }
     }
 }
