@@ -91,6 +91,7 @@ impl Default for Config {
                 keep: Duration::from_hours(7 * 24),
                 most_bytes: 10_000 * 1_000_000,
             },
+            traces: None,
             limits: Limits {
                 max_calls: 10_000,
                 max_message: 65_536,

@@ -21,6 +21,7 @@ mod resolve;
 mod schema;
 mod services;
 mod tls;
+mod traces;
 mod values;
 mod vendors;
 mod written;

@@ -13,7 +13,7 @@ use super::meant::*;
 use super::problem::{Place, Problem, Problems};
 use super::services::{Upstreams, dialogue, upstream};
 use super::written::Table;
-use super::{Env, tls, values};
+use super::{Env, tls, traces, values};
 
 const PATH: &str = "a path such as \"/ws/twilio-media\"";
 const ADDRESS: &str = "an address such as \"0.0.0.0:8080\"";
@@ -87,9 +87,10 @@ pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
     });
     let dialogue = root.section("dialogue", |t| dialogue(t, default.dialogue, &upstreams, turn.barge_in));
     let recording = root.section("recording", |t| recording(t, default.recording));
+    let traces = root.section("traces", traces::traces);
     let limits = root.section("limits", |t| limits(t, default.limits));
     let app = upstreams.remove("app").unwrap_or(Config::default().app);
-    Config { server, admin, log, twilio, turn, playout, dialogue, app, recording, limits }
+    Config { server, admin, log, twilio, turn, playout, dialogue, app, recording, traces, limits }
 }
 
 fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
@@ -324,7 +325,7 @@ pub(super) mod tests {
             (
                 "[billing]",
                 "1:2: unknown table [billing]; this level has admin, dialogue, limits, log, playout, recording, \
-                 server, turn, twilio, upstreams",
+                 server, traces, turn, twilio, upstreams",
             ),
             ("log = 5", "1:7: `log`: the value is a whole number; write a table, [log]"),
             ("[[turn]]", "1:1: `turn`: the value is a list; write a table, [turn]"),

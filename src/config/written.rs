@@ -324,6 +324,16 @@ impl<'a> Table<'_, 'a> {
         })
     }
 
+    /// Headers of requests, `[name.headers]`: what they say is secret.
+    pub(super) fn headers(&mut self) -> Vec<(String, Secret)> {
+        self.secrets("headers", "the name of a header, and what it says", |name, value| {
+            let no_name = |_| "is for a name that no header can have";
+            http::HeaderName::from_bytes(name.as_bytes()).map_err(no_name)?;
+            http::HeaderValue::from_str(value).map_err(|_| "cannot be sent in a header")?;
+            Ok(())
+        })
+    }
+
     /// A variable that is no key's namesake.
     pub(super) fn variable<T>(
         &mut self,

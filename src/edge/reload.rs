@@ -156,6 +156,7 @@ fn keep(old: &Config, new: &mut Config) -> Vec<&'static str> {
     keep(&mut kept, "[admin] listen", &old.admin.listen, &mut new.admin.listen);
     keep(&mut kept, "[log] format", &old.log.format, &mut new.log.format);
     keep(&mut kept, "[recording]", &old.recording, &mut new.recording);
+    keep(&mut kept, "[traces]", &old.traces, &mut new.traces);
     kept
 }
 

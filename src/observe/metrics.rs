@@ -206,6 +206,7 @@ pub struct Metrics {
     pub stream_status: IntCounterVec,
     certificate: IntGaugeVec,
     pub acme_orders: IntCounterVec,
+    pub spans: IntCounterVec,
     pub config_generation: IntGauge,
     pub config_reloaded: IntGauge,
     pub config_reloaded_at: IntGauge,
@@ -380,6 +381,7 @@ impl Metrics {
                 "Certificates that were asked for, by what became of it.",
                 &["result"],
             )?,
+            spans: new.counters("spans_total", "Spans of calls, by what became of them.", &["result"])?,
             twiml_findings: new.counters(
                 "twiml_lint_findings_total",
                 "What was wrong with TwiML of the app, by rule.",
@@ -419,6 +421,7 @@ impl Metrics {
             self.stream_status.with_label_values(&[event]);
         }
         Rule::ALL.iter().for_each(|r| drop(self.twiml_findings.with_label_values(&[r.as_str()])));
+        ["exported", "dropped"].iter().for_each(|r| drop(self.spans.with_label_values(&[r])));
         ACME.iter().for_each(|r| drop(self.acme_orders.with_label_values(&[r])));
         for reason in TwimlFallback::ALL {
             self.twiml_fallbacks.with_label_values(&[reason.as_str()]);

@@ -33,6 +33,7 @@ mod realtime;
 mod stand_in;
 mod stream;
 mod stt;
+mod trace;
 mod trial;
 mod tts;
 mod vendor;
@@ -52,6 +53,7 @@ pub use self::http::Unusable;
 pub use self::observed::{Notice, Observation, Watch};
 pub use self::realtime::{Limit, Model, ModelLink, ModelReader, Read};
 pub use self::stream::Recogniser;
+pub use self::trace::{SpanId, Trace, new_span};
 pub use self::trial::{Trial, try_all};
 
 use self::agent::Agent;
@@ -77,6 +79,8 @@ pub struct CallIds {
     pub account_sid: String,
     /// The custom parameters of the stream.
     pub parameters: BTreeMap<String, String>,
+    /// `None` where calls are not traced.
+    pub trace: Option<Trace>,
 }
 
 impl CallIds {
@@ -348,6 +352,7 @@ mod tests {
             stream_sid: "MZ1".to_owned(),
             account_sid: "AC1".to_owned(),
             parameters: BTreeMap::from([("call_sid".to_owned(), "CA1".to_owned())]),
+            trace: None,
         })
     }
 }

@@ -22,6 +22,8 @@ pub struct Config {
     /// The app behind the gateway: every HTTP path that is not the gateway's own.
     pub app: Upstream,
     pub recording: Recording,
+    /// `None` where calls are not traced.
+    pub traces: Option<Traces>,
     pub limits: Limits,
 }
 
@@ -87,6 +89,16 @@ impl Acme {
 pub struct Admin {
     pub listen: SocketAddr,
     pub token: Option<Secret>,
+}
+
+/// Spans of calls, sent as OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traces {
+    /// The URL that they are posted to.
+    pub endpoint: String,
+    /// By which they are known there.
+    pub service_name: String,
+    pub headers: Vec<(String, Secret)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
