@@ -11,11 +11,10 @@ use super::gateway::Gateway;
 use super::pulse::Pulse;
 use super::session::ending_of;
 use super::websocket::{Close, Received, Socket};
-use crate::call::{Event, Output, StopReason};
+use crate::call::{Event, Output, StopReason, Trace};
 use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::time::CallTime;
 use crate::twilio::{Outbound, Start};
-use crate::upstream::Trace;
 
 const NORMAL: u16 = 1000;
 const POLICY: u16 = 1008;
@@ -42,7 +41,7 @@ impl Carrier {
     ) -> Carrier {
         let labels =
             CallLabels { call_sid: start.known_as().to_owned(), stream_sid: start.stream_sid.clone() };
-        let trace = gateway.traces.as_ref().map(|_| Trace::of_call(&labels.call_sid));
+        let trace = gateway.traces.as_ref().map(|traces| traces.of_call(&labels.call_sid));
         let observer = CallObserver::new(gateway.metrics.clone(), labels, gateway.config.log.transcripts)
             .traced(gateway.traces.as_deref(), trace.as_ref());
         observer.started(subprotocol, &start.account_sid, mode);

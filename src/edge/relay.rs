@@ -16,7 +16,7 @@ use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReaso
 use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::time::CallTime;
 use crate::twilio::{Message, Outbound, Reader};
-use crate::upstream::{Bot, BotStream, Trace};
+use crate::upstream::{Bot, BotStream};
 
 const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
@@ -37,7 +37,7 @@ pub(super) async fn relay(
 ) -> (Socket, u16) {
     let call_sid = opened.start.known_as().to_owned();
     let labels = CallLabels { call_sid, stream_sid: opened.start.stream_sid.clone() };
-    let trace = gateway.traces.as_ref().map(|_| Trace::of_call(&labels.call_sid));
+    let trace = gateway.traces.as_ref().map(|traces| traces.of_call(&labels.call_sid));
     let observer = CallObserver::new(gateway.metrics.clone(), labels, gateway.config.log.transcripts)
         .traced(gateway.traces.as_deref(), trace.as_ref());
     observer.started(subprotocol.as_deref(), &opened.start.account_sid, "relay");

@@ -25,7 +25,7 @@ use crate::tape::Taped;
 use crate::time::CallTime;
 use crate::turn::State;
 use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start};
-use crate::upstream::{CallIds, CallServices, Carrier, Recogniser, Trace};
+use crate::upstream::{CallIds, CallServices, Carrier, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
 const INBOX: usize = 16;
@@ -209,7 +209,7 @@ impl Session {
         let mut settings = gateway.call_settings(&call_sid);
         let labels = CallLabels { call_sid: call_sid.clone(), stream_sid: start.stream_sid.clone() };
         let transcripts = gateway.config.log.transcripts;
-        let trace = gateway.traces.as_ref().map(|_| Trace::of_call(&call_sid));
+        let trace = gateway.traces.as_ref().map(|traces| traces.of_call(&call_sid));
         let observer = CallObserver::new(gateway.metrics.clone(), labels, transcripts)
             .traced(gateway.traces.as_deref(), trace.as_ref());
         let mode = settings.mode;

@@ -8,9 +8,8 @@ use tracing::{debug, info, warn};
 
 use super::metrics::Metrics;
 use super::traces::{Spans, Traces};
-use crate::call::{Event, Ignored, StopReason, TurnResult};
+use crate::call::{Event, Ignored, StopReason, Trace, TurnResult};
 use crate::twilio::codes;
-use crate::upstream::Trace;
 
 /// Between two lines about what a recogniser guesses.
 const GUESS_LINES: Duration = Duration::from_millis(250);

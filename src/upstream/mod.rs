@@ -33,7 +33,6 @@ mod realtime;
 mod stand_in;
 mod stream;
 mod stt;
-mod trace;
 mod trial;
 mod tts;
 mod vendor;
@@ -53,7 +52,6 @@ pub use self::http::Unusable;
 pub use self::observed::{Notice, Observation, Watch};
 pub use self::realtime::{Limit, Model, ModelLink, ModelReader, Read};
 pub use self::stream::Recogniser;
-pub use self::trace::{SpanId, Trace, new_span};
 pub use self::trial::{Trial, try_all};
 
 use self::agent::Agent;
@@ -64,7 +62,7 @@ use self::observed::Tell;
 use self::stream::Streaming;
 use self::stt::Stt;
 use self::tts::Tts;
-use crate::call::{Failure, FailureKind, Input, Job, Service};
+use crate::call::{Failure, FailureKind, Input, Job, Service, Trace};
 use crate::config::{self, Endpoint};
 
 /// How long a phrase may take that is rendered in advance. A call has deadlines of its own; here a

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::answer::seconds;
 use super::health::Ticket;
-use super::trace::Trace;
-use crate::call::{Failure, FailureKind, Service};
+use crate::call::{Failure, FailureKind, Service, Trace};
 
 /// Something that an operator may want to count.
 #[derive(Clone, Debug, PartialEq)]

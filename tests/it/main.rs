@@ -31,6 +31,7 @@ mod streaming;
 mod tapes;
 mod tidy;
 mod tls;
+mod traces;
 mod twiml;
 mod upgrade;
 mod vendors;

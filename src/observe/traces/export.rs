@@ -152,8 +152,11 @@ impl Exporter {
                 Err(Refused { why: format!("it answers {status}"), again })
             }
             Err(error) => {
-                let why = crate::upstream::root_cause(&error).to_string();
-                Err(Refused { why, again: true })
+                let mut root: &dyn std::error::Error = &error;
+                while let Some(source) = root.source() {
+                    root = source;
+                }
+                Err(Refused { why: root.to_string(), again: true })
             }
         }
     }

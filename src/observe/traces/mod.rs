@@ -4,6 +4,7 @@
 mod export;
 mod span;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ pub(super) use span::Spans;
 
 use super::call::CallLabels;
 use super::metrics::Metrics;
+use crate::call::{SpanId, Trace};
 use crate::config;
-use crate::upstream::Trace;
 use opentelemetry_proto::tonic::trace::v1::Span;
 
 /// Spans that wait; what comes on top is dropped and counted. A turn makes some six.
@@ -45,6 +46,11 @@ impl Traces {
         Ok((Traces { queue, metrics: metrics.clone() }, exporter))
     }
 
+    /// The trace of a call that begins here.
+    pub fn of_call(&self, call_sid: &str) -> Trace {
+        Trace::of_call(call_sid, new_span())
+    }
+
     pub(super) fn call(&self, trace: &Trace, labels: &CallLabels) -> Spans {
         Spans::new(self.queue.clone(), self.metrics.clone(), trace.clone(), labels)
     }
@@ -58,5 +64,33 @@ impl Traces {
             }
         };
         let _ = timeout(FLUSH, flush).await;
+    }
+}
+
+fn new_span() -> SpanId {
+    RandomState::new().hash_one(0).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::{Event, TurnResult};
+
+    #[test]
+    fn what_does_not_fit_is_dropped_and_counted() {
+        let config = config::Traces {
+            endpoint: "http://127.0.0.1:1/v1/traces".to_owned(),
+            service_name: "voxgate".to_owned(),
+            headers: Vec::new(),
+        };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        // Nobody empties the queue.
+        let (traces, _exporter) = Traces::new(&config, &metrics).unwrap();
+        let labels = CallLabels { call_sid: "CA1".to_owned(), stream_sid: "MZ1".to_owned() };
+        let mut spans = traces.call(&traces.of_call("CA1"), &labels);
+        for turn in 0..MOST_WAITING as u64 + 3 {
+            spans.event(&Event::TurnEnded { turn, result: TurnResult::Answered });
+        }
+        assert_eq!(metrics.spans.with_label_values(&["dropped"]).get(), 3);
     }
 }

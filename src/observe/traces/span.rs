@@ -11,9 +11,8 @@ use tokio::sync::mpsc::Sender;
 
 use super::super::call::CallLabels;
 use super::super::metrics::Metrics;
-use super::Told;
-use crate::call::{Event, StopReason, TurnResult};
-use crate::upstream::{SpanId, Trace, new_span};
+use super::{Told, new_span};
+use crate::call::{Event, SpanId, StopReason, Trace, TurnResult};
 
 /// Remarks on one span. A turn has a few; a service that fails all the time, more.
 const MOST_REMARKS: usize = 64;

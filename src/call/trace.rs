@@ -1,7 +1,6 @@
-//! Where a call's requests belong: W3C Trace Context. The trace of a call follows from its sid, so that
+//! Where a call's requests belong: W3C Trace Context. The trace of a call follows from its name, so that
 //! a second stream of the call, wherever it arrives, goes on with the same one.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,10 +20,11 @@ struct Inner {
 }
 
 impl Trace {
-    pub fn of_call(call_sid: &str) -> Trace {
+    /// Of the call with this name, whose own span is `span`.
+    pub fn of_call(name: &str, span: SpanId) -> Trace {
         let mut id = [0; 16];
-        id.copy_from_slice(&Sha256::digest(call_sid.as_bytes())[..16]);
-        Trace(Arc::new(Inner { id, current: AtomicU64::new(new_span()) }))
+        id.copy_from_slice(&Sha256::digest(name.as_bytes())[..16]);
+        Trace(Arc::new(Inner { id, current: AtomicU64::new(span) }))
     }
 
     pub fn id(&self) -> &[u8; 16] {
@@ -41,7 +41,7 @@ impl Trace {
     }
 
     /// The header `traceparent`.
-    pub(super) fn parent(&self) -> String {
+    pub fn parent(&self) -> String {
         format!("00-{:032x}-{:016x}-01", u128::from_be_bytes(self.0.id), self.current())
     }
 }
@@ -54,19 +54,15 @@ impl PartialEq for Trace {
 
 impl Eq for Trace {}
 
-pub fn new_span() -> SpanId {
-    RandomState::new().hash_one(0).max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn one_call_is_one_trace() {
-        let (first, again) = (Trace::of_call("CA1"), Trace::of_call("CA1"));
+        let (first, again) = (Trace::of_call("CA1", 7), Trace::of_call("CA1", 8));
         assert_eq!(first, again);
-        assert_ne!(first, Trace::of_call("CA2"));
+        assert_ne!(first, Trace::of_call("CA2", 7));
         assert_ne!(first.parent(), again.parent(), "two streams are two spans");
         first.enter(0x1f);
         let parent = first.parent();
