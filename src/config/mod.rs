@@ -274,6 +274,7 @@ mod tests {
             ("AGENT_AUTHORIZATION", "a"),
             ("TTS_AUTHORIZATION", "b"),
             ("BOT_AUTHORIZATION", "c"),
+            ("OTLP_AUTHORIZATION", "d"),
         ]);
         for not_both in [["# url "].as_slice(), &["# upstream ", "# path "]] {
             let example = |line: &str| {
