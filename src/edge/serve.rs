@@ -16,7 +16,7 @@ use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
 use tracing::info;
 
-use super::acme::Ordering;
+use super::acme::Certifying;
 use super::admin::Admin;
 use super::gateway::Gateway;
 use super::live::LiveProxy;
@@ -111,7 +111,7 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     public.add_listener(listener);
     if let Some(acme) = &gateway.config.server.acme {
         public.add_listener(ListenerConfig::tcp(acme.listen.to_string()).l4_buffer(buffers()));
-        server.add_service(background_service("acme", Ordering::new(acme, gateway.metrics.clone())));
+        server.add_service(background_service("acme", Certifying::new(acme, gateway.metrics.clone())));
     }
     let mut admin = Service::new("admin".into(), Admin(live.clone()));
     admin.threads = Some(1);

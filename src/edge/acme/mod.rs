@@ -42,7 +42,7 @@ pub(super) async fn proof(server: &Server, path: &str) -> Option<String> {
 }
 
 /// Orders certificates, each well before the last one expires.
-pub(super) struct Ordering {
+pub(super) struct Certifying {
     acme: Acme,
     folder: Folder,
     metrics: Arc<Metrics>,
@@ -50,9 +50,9 @@ pub(super) struct Ordering {
     jitter: f64,
 }
 
-impl Ordering {
-    pub(super) fn new(acme: &Acme, metrics: Arc<Metrics>) -> Ordering {
-        Ordering { folder: Folder::new(acme), acme: acme.clone(), metrics, jitter: random() }
+impl Certifying {
+    pub(super) fn new(acme: &Acme, metrics: Arc<Metrics>) -> Certifying {
+        Certifying { folder: Folder::new(acme), acme: acme.clone(), metrics, jitter: random() }
     }
 
     async fn run(&self) {
@@ -137,7 +137,7 @@ fn random() -> f64 {
 }
 
 #[async_trait]
-impl BackgroundService for Ordering {
+impl BackgroundService for Certifying {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         tokio::select! {
             () = self.run() => {}
