@@ -283,11 +283,14 @@ fn of_two_processes_one_orders() {
     let folder = Folder::new("two");
     let place = Place::new(&folder);
     let _pebble = Pebble::start(&folder, &place);
-    let one = Gateway::start(&place.config(&folder, place.proofs));
-    let other = Gateway::start(&place.config(&folder, free_port()));
-    for gateway in [&one, &other] {
-        gateway.event("TLS_RELOADED", 0);
+    let configs = [place.proofs, free_port()].map(|listen| place.config(&folder, listen));
+    let starting = configs.map(|config| std::thread::spawn(move || Gateway::start(&config)));
+    let gateways = starting.map(|gateway| gateway.join().unwrap());
+    for gateway in &gateways {
+        // Who is late finds it.
+        let has = || gateway.events("TLS_RELOADED").len() + gateway.events("TLS_CERTIFICATE").len();
+        until("a certificate", || (has() == 1).then_some(()));
         is_served(gateway, &place, "/healthz");
     }
-    assert_eq!(orders(&one, "issued") + orders(&other, "issued"), 1.0);
+    assert_eq!(gateways.iter().map(|gateway| orders(gateway, "issued")).sum::<f64>(), 1.0);
 }

@@ -53,7 +53,9 @@ fn a_call_is_one_trace_and_its_services_are_told() {
         let asked = of_call(log, &call);
         assert!(!asked.is_empty());
         for request in asked {
-            assert_eq!(request["headers"]["traceparent"], context, "{request}");
+            let headers = &request["headers"];
+            let told = headers["traceparent"].as_str().or(headers["Traceparent"].as_str());
+            assert_eq!(told, Some(&*context), "{request}");
         }
     }
     // What was said is nobody's business there.
