@@ -52,7 +52,7 @@ fn a_call_is_one_trace_and_its_services_are_told() {
     for (service, log) in [("stt", stt().log()), ("agent", app().agent_log()), ("tts", tts().log())] {
         let told = |request: &Value| {
             let headers = &request["headers"];
-            headers["traceparent"].as_str().or(headers["Traceparent"].as_str()) == Some(&context)
+            headers["traceparent"].as_str().or(headers["Traceparent"].as_str()) == Some(context.as_str())
         };
         assert!(log.iter().any(told), "{service} was not told {context}: {log:#?}");
     }
