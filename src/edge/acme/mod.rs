@@ -65,7 +65,10 @@ impl Certifying {
             }
             match self.renew().await {
                 Ok(true) => failures = 0,
-                Ok(false) => sleep(OTHERS).await,
+                Ok(false) => {
+                    info!(detail = "another process orders", "TLS_ORDER_WAITS");
+                    sleep(OTHERS).await;
+                }
                 Err(fault) => {
                     let wait = self.back_off(failures);
                     failures += 1;
