@@ -52,14 +52,17 @@ python3 -m venv --clear "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
   -r "$tests/requirements.txt"
 # Pipecat also asks for what runs its speech models: 300 MB that the tests' bot never imports.
-left_out='^pipecat-ai .* requires (markdown|num2words|numba|onnxruntime|protobuf|python-dotenv|pyyaml|resampy|soundfile), which is not installed'
+left_out='^pipecat-ai .* requires (markdown|num2words|numba|onnxruntime|python-dotenv|pyyaml|resampy|soundfile), which is not installed'
 broken="$("$venv/bin/python" -m pip --disable-pip-version-check check | grep -Ev "$left_out|^No broken" || true)"
 [ -z "$broken" ] || { printf '%s\n' "$broken" >&2; exit 1; }
 npm --prefix "$tests/node" ci --silent
-# Prometheus as a program only: installed as a package it would be a service, at the gateway's own port.
+# Programs only, not installed: as packages they would be services, one of them at the gateway's own port.
 (
   cd "$venv"
-  apt-get download -qq prometheus 2>/dev/null || { as_root apt-get update && apt-get download -qq prometheus; }
-  dpkg -x prometheus_*.deb prometheus
+  for package in prometheus pebble; do
+    apt-get download -qq "$package" 2>/dev/null ||
+      { as_root apt-get update && apt-get download -qq "$package"; }
+    dpkg -x "$package"_*.deb "$package"
+  done
 )
 printf '%s\n' "$recipe" >"$stamp"

@@ -34,6 +34,7 @@ mod sentences;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod unasked;
 
 pub use address::{Destination, Keys};
@@ -47,6 +48,7 @@ pub use output::{Output, Question, ReplyHeard};
 pub use relay::Relay;
 pub use reply::SILENT_RMS;
 pub use settings::{Hearing, Mode, Phrase, Settings};
+pub use trace::{SpanId, Trace};
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -176,6 +176,12 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Ok((config, certificate)) => {
             let mode = config.dialogue.mode.as_str();
             certificate.iter().for_each(|told| println!("{told}"));
+            if let Some(acme) = config.server.acme.as_ref().filter(|acme| acme.listen.port() != 80) {
+                println!(
+                    "[server.acme] listen = {}: issuers ask on port 80, which must lead there",
+                    acme.listen
+                );
+            }
             println!("{name}: valid; mode {mode}, listening on {}", config.server.listen);
             if args.probe {
                 return probe::run(config);
@@ -191,6 +197,14 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 fn certificate(config: &Config) -> Result<Option<String>, Problems> {
     let Some(tls) = &config.server.tls else { return Ok(None) };
     let file = tls.cert.display().to_string();
+    if let Some(acme) = &config.server.acme {
+        // One that is out of date, or cannot be read, is no reason not to start: another is asked for.
+        let has = match edge::Certificate::load(tls) {
+            Ok(certificate) if !certificate.is_expired() => format!("certified until {}", certificate.until),
+            Ok(_) | Err(_) => "a certificate is asked for at the start".to_owned(),
+        };
+        return Ok(Some(format!("{}: {has}", acme.names.join(", "))));
+    }
     let problem = |why: String, help: &str| {
         let place = Place::File { file: file.clone() };
         Problems(vec![Problem { place, text: None, why, help: help.to_owned() }])

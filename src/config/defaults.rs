@@ -18,6 +18,7 @@ impl Default for Config {
                 drain_goodbye: "Sorry, this call has to end now. Please call again in a moment.".to_owned(),
                 threads: 0,
                 tls: None,
+                acme: None,
             },
             admin: Admin { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)), token: None },
             log: Log { format: LogFormat::Text, transcripts: false },
@@ -90,6 +91,7 @@ impl Default for Config {
                 keep: Duration::from_hours(7 * 24),
                 most_bytes: 10_000 * 1_000_000,
             },
+            traces: None,
             limits: Limits {
                 max_calls: 10_000,
                 max_message: 65_536,

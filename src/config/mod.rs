@@ -20,6 +20,8 @@ mod realtime;
 mod resolve;
 mod schema;
 mod services;
+mod tls;
+mod traces;
 mod values;
 mod vendors;
 mod written;
@@ -214,7 +216,7 @@ mod tests {
         let known = doc.known().filter(|(table, key)| {
             let is_table = tables[..2].contains(table)
                 || *table == tables[2] && sections.contains(key)
-                || [("twilio", "transfer"), ("server", "tls")].contains(&(*table, *key));
+                || [("twilio", "transfer"), ("server", "tls"), ("server", "acme")].contains(&(*table, *key));
             // Free names, and a table that is shown in one line.
             let shown_otherwise = *table == "dialogue.realtime" && *key == "functions"
                 || *table == "dialogue.realtime.transcription";
@@ -232,6 +234,7 @@ mod tests {
         let optional = [
             "cert",
             "key",
+            "root",
             "token",
             "url",
             "upstream",
@@ -271,6 +274,7 @@ mod tests {
             ("AGENT_AUTHORIZATION", "a"),
             ("TTS_AUTHORIZATION", "b"),
             ("BOT_AUTHORIZATION", "c"),
+            ("OTLP_AUTHORIZATION", "d"),
         ]);
         for not_both in [["# url "].as_slice(), &["# upstream ", "# path "]] {
             let example = |line: &str| {

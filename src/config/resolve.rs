@@ -1,5 +1,6 @@
 //! From the configuration as written to the one that is meant: every key, its range, its meaning.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::meant::*;
 use super::problem::{Place, Problem, Problems};
 use super::services::{Upstreams, dialogue, upstream};
 use super::written::Table;
-use super::{Env, values};
+use super::{Env, tls, traces, values};
 
 const PATH: &str = "a path such as \"/ws/twilio-media\"";
 const ADDRESS: &str = "an address such as \"0.0.0.0:8080\"";
@@ -86,9 +87,10 @@ pub(super) fn config(root: &mut Table<'_, '_>) -> Config {
     });
     let dialogue = root.section("dialogue", |t| dialogue(t, default.dialogue, &upstreams, turn.barge_in));
     let recording = root.section("recording", |t| recording(t, default.recording));
+    let traces = root.section("traces", traces::traces);
     let limits = root.section("limits", |t| limits(t, default.limits));
     let app = upstreams.remove("app").unwrap_or(Config::default().app);
-    Config { server, admin, log, twilio, turn, playout, dialogue, app, recording, limits }
+    Config { server, admin, log, twilio, turn, playout, dialogue, app, recording, traces, limits }
 }
 
 fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
@@ -99,6 +101,8 @@ fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
         listen.set_port(port);
         t.replaced("listen", format!("{:?}", listen.to_string()), "PORT");
     }
+    let tls = t.section("tls", tls::files);
+    let acme = t.section("acme", |t| tls::acme(t, listen, tls.is_some()));
     Server {
         listen,
         public_url: t
@@ -110,37 +114,31 @@ fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
         drain: t.duration("drain", secs(0, 24 * 3600)).unwrap_or(default.drain),
         drain_goodbye: t.text("drain_goodbye").unwrap_or(default.drain_goodbye),
         threads: t.count("threads", 0..=1024).unwrap_or(default.threads),
-        tls: t.section("tls", tls),
+        tls: acme.as_ref().map(Acme::files).or(tls),
+        acme,
     }
-}
-
-fn tls(t: &mut Table<'_, '_>) -> Option<Tls> {
-    let (cert, key) = (t.place("cert"), t.place("key"));
-    for (one, other) in [("cert", "key"), ("key", "cert")] {
-        if t.has(one) && !t.has(other) {
-            let why = format!("`{one}` in [server.tls] needs `{other}` beside it");
-            t.complain(
-                one,
-                why,
-                format!("give the file of the {}", if one == "key" { "certificate" } else { "private key" }),
-            );
-        }
-    }
-    cert.zip(key).map(|(cert, key)| Tls { cert, key })
 }
 
 fn admin(t: &mut Table<'_, '_>, default: Admin, server: &Server) -> Admin {
     let listen = t.parsed("listen", ADDRESS, |s| Ok(values::listen(s)?)).unwrap_or(default.listen);
-    let (theirs, ours) = (server.listen, listen);
-    let same_ip = theirs.ip() == ours.ip() || theirs.ip().is_unspecified() || ours.ip().is_unspecified();
-    if ours.port() != 0 && ours.port() == theirs.port() && same_ip {
-        t.complain(
-            "listen",
-            format!("`listen` in [admin]: {ours} meets {theirs}, where [server] listens"),
-            "choose another port".to_owned(),
-        );
+    let others =
+        [("[server]", Some(server.listen)), ("[server.acme]", server.acme.as_ref().map(|a| a.listen))];
+    for (section, other) in others {
+        if let Some(other) = other.filter(|other| meet(*other, listen)) {
+            t.complain(
+                "listen",
+                format!("`listen` in [admin]: {listen} meets {other}, where {section} listens"),
+                "choose another port".to_owned(),
+            );
+        }
     }
     Admin { listen, token: t.secret("token").or(default.token) }
+}
+
+/// Nobody can listen on both.
+pub(super) fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && same_ip
 }
 
 fn log(t: &mut Table<'_, '_>, default: Log) -> Log {
@@ -327,7 +325,7 @@ pub(super) mod tests {
             (
                 "[billing]",
                 "1:2: unknown table [billing]; this level has admin, dialogue, limits, log, playout, recording, \
-                 server, turn, twilio, upstreams",
+                 server, traces, turn, twilio, upstreams",
             ),
             ("log = 5", "1:7: `log`: the value is a whole number; write a table, [log]"),
             ("[[turn]]", "1:1: `turn`: the value is a list; write a table, [turn]"),

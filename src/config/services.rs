@@ -253,12 +253,7 @@ pub(super) fn endpoint(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Endpo
         })
     });
     let path = t.hidden("path", "a path such as \"/stt\"", |s| Ok(values::path_and_query(s)?));
-    let wanted = "the name of a header, and what it says";
-    let headers = t.secrets("headers", wanted, |name, value| {
-        http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| "is for a name that no header can have")?;
-        http::HeaderValue::from_str(value).map_err(|_| "cannot be sent in a header")?;
-        Ok(())
-    });
+    let headers = t.headers();
     let table = t.label();
     let has = |t: &mut Table<'_, '_>| (t.has("url"), t.has("upstream"), t.has("path"));
     match has(t) {

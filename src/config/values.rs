@@ -76,6 +76,25 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Refusal> {
     text.parse().map_err(|_| "is not an IP address with a port")
 }
 
+/// A name that an authority certifies by a look at its port 80.
+pub(super) fn certified_name(text: &str) -> Result<String, Refusal> {
+    let label = |label: &str| {
+        let sound = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(sound)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    match text {
+        _ if text.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok() => Err("is an IP address"),
+        _ if text.contains('*') => Err("is a wildcard, which needs a proof by DNS"),
+        _ if text.contains([':', '/']) => Err("is more than a name"),
+        _ if !text.split('.').all(label) || text.len() > 253 => Err("is not a host name"),
+        _ if !text.contains('.') => Err("has no dot: no authority knows it"),
+        _ => Ok(text.to_ascii_lowercase()),
+    }
+}
+
 /// `host:port` of a server. A name is looked up when it is used, not now.
 pub(super) fn server(text: &str) -> Result<String, Refusal> {
     if text.contains("://") {

@@ -198,6 +198,11 @@ impl<'a> Table<'_, 'a> {
         })
     }
 
+    /// A path as it is meant in this configuration.
+    pub(super) fn in_folder(&self, path: &str) -> PathBuf {
+        self.doc.folder.join(path)
+    }
+
     /// A folder that need not be there yet, as a path like [`Table::path`]'s; empty for none.
     pub(super) fn folder(&mut self, key: &'static str) -> Option<Option<PathBuf>> {
         let folder = self.doc.folder;
@@ -316,6 +321,16 @@ impl<'a> Table<'_, 'a> {
                 )
             });
             secrets.collect()
+        })
+    }
+
+    /// Headers of requests, `[name.headers]`: what they say is secret.
+    pub(super) fn headers(&mut self) -> Vec<(String, Secret)> {
+        self.secrets("headers", "the name of a header, and what it says", |name, value| {
+            let no_name = |_| "is for a name that no header can have";
+            http::HeaderName::from_bytes(name.as_bytes()).map_err(no_name)?;
+            http::HeaderValue::from_str(value).map_err(|_| "cannot be sent in a header")?;
+            Ok(())
         })
     }
 

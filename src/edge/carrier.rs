@@ -11,7 +11,7 @@ use super::gateway::Gateway;
 use super::pulse::Pulse;
 use super::session::ending_of;
 use super::websocket::{Close, Received, Socket};
-use crate::call::{Event, Output, StopReason};
+use crate::call::{Event, Output, StopReason, Trace};
 use crate::observe::{CallLabels, CallObserver, Ending};
 use crate::time::CallTime;
 use crate::twilio::{Outbound, Start};
@@ -22,6 +22,8 @@ const POLICY: u16 = 1008;
 pub(super) struct Carrier {
     pub(super) socket: Socket,
     pub(super) observer: CallObserver,
+    /// `None` where calls are not traced.
+    pub(super) trace: Option<Trace>,
     pub(super) outbound: Outbound,
     pub(super) started: Instant,
     pulse: Pulse,
@@ -39,12 +41,15 @@ impl Carrier {
     ) -> Carrier {
         let labels =
             CallLabels { call_sid: start.known_as().to_owned(), stream_sid: start.stream_sid.clone() };
-        let observer = CallObserver::new(gateway.metrics.clone(), labels, gateway.config.log.transcripts);
+        let trace = gateway.traces.as_ref().map(|traces| traces.of_call(&labels.call_sid));
+        let observer = CallObserver::new(gateway.metrics.clone(), labels, gateway.config.log.transcripts)
+            .traced(gateway.traces.as_deref(), trace.as_ref());
         observer.started(subprotocol, &start.account_sid, mode);
         let started = Instant::now();
         Carrier {
             socket,
             observer,
+            trace,
             outbound: Outbound::new(&start.stream_sid),
             started,
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),

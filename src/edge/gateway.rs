@@ -15,7 +15,7 @@ use super::upgrade::Upgrade;
 use crate::call::realtime::{Ears, Manner};
 use crate::call::{Collecting, FinishOn, Hearing, Memory, Mode, Phrase, Settings, Silence};
 use crate::config::{self, Config, Hangup, TurnDetection};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, Traces};
 use crate::tape::Tapes;
 use crate::turn::{Endpointing, Vad, Words};
 use crate::upstream::{Bot, Carrier, Services};
@@ -35,6 +35,8 @@ pub(super) struct Gateway {
     words: Arc<Words>,
     /// `None` where calls are not recorded.
     pub(super) tapes: Option<Tapes>,
+    /// `None` where calls are not traced.
+    pub(super) traces: Option<Arc<Traces>>,
     /// Set when no new calls are taken any more.
     draining: Arc<AtomicBool>,
     /// Requests and tunnels under way.
@@ -52,6 +54,7 @@ impl Gateway {
         config: Config,
         metrics: Arc<Metrics>,
         services: Arc<Services>,
+        traces: Option<Arc<Traces>>,
     ) -> Result<Gateway, StartError> {
         metrics.calls_capacity.set(config.limits.max_calls as i64);
         Ok(Gateway {
@@ -63,6 +66,7 @@ impl Gateway {
             phrases: Arc::new(Phrases::new(&config)?),
             words: Arc::new(words(&config)),
             tapes: tapes::open(&config.recording, &config.dialogue.mode, &metrics),
+            traces,
             services,
             draining: Arc::default(),
             requests: Arc::default(),
@@ -103,6 +107,7 @@ impl Gateway {
             },
             words: Arc::new(words(&config)),
             tapes: self.tapes.clone(),
+            traces: self.traces.clone(),
             services,
             draining: self.draining.clone(),
             requests: self.requests.clone(),

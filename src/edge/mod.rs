@@ -1,6 +1,7 @@
 //! The world side of the gateway, on Pingora: one listener, the dispatch that decides who answers
 //! before anything can reach the app, the proxy to the app, and the loop of each call.
 
+mod acme;
 mod admin;
 mod calls;
 mod carrier;

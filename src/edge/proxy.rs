@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::acme;
 use super::gateway::Gateway;
 use super::handshake::{self, Refusal};
 use super::patience::head_is_read;
@@ -228,9 +229,13 @@ impl Proxy {
         let chain = request.get_all(&FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
         let chain = chain.chain(client.as_deref()).collect::<Vec<_>>().join(", ");
         let public = self.gateway.config.server.public_url.as_deref();
+        let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let proto = match public.and_then(|url| url.split_once("://")) {
+            // Where TLS ends here, what came without it did come without it.
+            _ if self.gateway.config.server.tls.is_some() => {
+                Some(HeaderValue::from_static(if is_tls { "https" } else { "http" }))
+            }
             Some((scheme, _)) => HeaderValue::from_str(scheme).ok(),
-            None if self.gateway.config.server.tls.is_some() => Some(HeaderValue::from_static("https")),
             None => request.get(&FORWARDED_PROTO).cloned(),
         };
         let host = request.get(&FORWARDED_HOST).or_else(|| request.get(header::HOST)).cloned();
@@ -323,6 +328,11 @@ impl ProxyHttp for Proxy {
             return Ok(true);
         }
         let get = matches!(request.method, Method::GET | Method::HEAD);
+        if get && let Some(proof) = acme::proof(&self.gateway.config.server, request.uri.path()).await {
+            ctx.route = Route::Acme;
+            respond(session, StatusCode::OK, TEXT, proof, &[]).await?;
+            return Ok(true);
+        }
         if matches!(ctx.route, Route::Voice | Route::StreamStatus)
             && let Err(turned) = signed::webhook(session, &self.gateway).await?
         {
@@ -345,7 +355,7 @@ impl ProxyHttp for Proxy {
             Route::StreamStatus => self.stream_status(session).await?,
             Route::Voice => return voice::answer(session, &self.gateway).await,
             Route::AppUpgrade => self.app_upgrade(session, ctx).await?,
-            Route::App => return Ok(false),
+            Route::App | Route::Acme => return Ok(false),
         }
         Ok(true)
     }

@@ -41,6 +41,7 @@ pub(super) async fn realtime(
     let call_sid = opened.start.known_as().to_owned();
     let settings = Arc::new(gateway.call_settings(&call_sid));
     let Start { stream_sid, account_sid, parameters, .. } = opened.start;
+    let trace = carrier.trace.clone();
     let talk = Talk {
         carrier,
         call: Realtime::new(settings, manner, CallTime::ZERO),
@@ -49,7 +50,7 @@ pub(super) async fn realtime(
         functions: JoinSet::new(),
         handles: HashMap::new(),
         last_failure: String::new(),
-        ids: Arc::new(CallIds { call_sid, stream_sid, account_sid, parameters }),
+        ids: Arc::new(CallIds { call_sid, stream_sid, account_sid, parameters, trace }),
         model,
         gateway,
     };

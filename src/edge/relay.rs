@@ -37,7 +37,9 @@ pub(super) async fn relay(
 ) -> (Socket, u16) {
     let call_sid = opened.start.known_as().to_owned();
     let labels = CallLabels { call_sid, stream_sid: opened.start.stream_sid.clone() };
-    let observer = CallObserver::new(gateway.metrics.clone(), labels, gateway.config.log.transcripts);
+    let trace = gateway.traces.as_ref().map(|traces| traces.of_call(&labels.call_sid));
+    let observer = CallObserver::new(gateway.metrics.clone(), labels, gateway.config.log.transcripts)
+        .traced(gateway.traces.as_deref(), trace.as_ref());
     observer.started(subprotocol.as_deref(), &opened.start.account_sid, "relay");
     let started = Instant::now();
     let connected = bot.connect(websocket::config_for_bot()).await;

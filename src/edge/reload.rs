@@ -152,9 +152,11 @@ fn keep(old: &Config, new: &mut Config) -> Vec<&'static str> {
     keep(&mut kept, "[server] listen", &old.server.listen, &mut new.server.listen);
     keep(&mut kept, "[server] threads", &old.server.threads, &mut new.server.threads);
     keep(&mut kept, "[server.tls]", &old.server.tls, &mut new.server.tls);
+    keep(&mut kept, "[server.acme]", &old.server.acme, &mut new.server.acme);
     keep(&mut kept, "[admin] listen", &old.admin.listen, &mut new.admin.listen);
     keep(&mut kept, "[log] format", &old.log.format, &mut new.log.format);
     keep(&mut kept, "[recording]", &old.recording, &mut new.recording);
+    keep(&mut kept, "[traces]", &old.traces, &mut new.traces);
     kept
 }
 

@@ -3,17 +3,20 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::proxy::HttpProxy;
 use pingora::server::Server;
+use pingora::server::ShutdownWatch;
 use pingora::server::configuration::{Opt, ServerConf};
-use pingora::services::background::background_service;
+use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
 use tracing::info;
 
+use super::acme::Certifying;
 use super::admin::Admin;
 use super::gateway::Gateway;
 use super::live::LiveProxy;
@@ -25,7 +28,7 @@ use super::upgrade::is_successor;
 use super::{shutdown, tls};
 use crate::call::Service as SpeechService;
 use crate::config::{Config, Fallbacks, Mode, Source};
-use crate::observe::Metrics;
+use crate::observe::{Exporter, Metrics, Traces};
 use crate::upstream::{Carrier, Notice, Services, Unusable};
 
 /// The listener's own buffers, for each connection: a call needs no more, and larger reads and
@@ -50,6 +53,8 @@ pub enum StartError {
     Tls(String),
     #[error("{0}")]
     Services(#[from] Unusable),
+    #[error("[traces]: {0}")]
+    Traces(String),
     #[error("the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("no threads: {0}")]
@@ -64,13 +69,19 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     // Pingora panics where it cannot listen; ask first. A successor is given what is in use.
     can_listen("[server] listen", config.server.listen)?;
     can_listen("[admin] listen", config.admin.listen)?;
+    if let Some(acme) = &config.server.acme {
+        can_listen("[server.acme] listen", acme.listen)?;
+    }
     let metrics = Arc::new(Metrics::new()?);
     let services = Arc::new(services(&config, &metrics)?);
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let live = Arc::new(Live::new(Gateway::new(config, metrics, services)?, source)?);
+    let traces = config.traces.as_ref().map(|traces| Traces::new(traces, &metrics));
+    let (traces, exporter) = traces.transpose().map_err(StartError::Traces)?.unzip();
+    let gateway = Gateway::new(config, metrics, services, traces.map(Arc::new))?;
+    let live = Arc::new(Live::new(gateway, source)?);
     let gateway = live.gateway();
     let mut server = Server::new_with_opt_and_conf(
         Opt { upgrade: is_successor(), ..Opt::default() },
@@ -83,19 +94,25 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
             ..ServerConf::default()
         },
     );
-    let buffers = L4BufferSettings::new(L4_BUFFER, L4_BUFFER);
+    let buffers = || L4BufferSettings::new(L4_BUFFER, L4_BUFFER);
     let listen = gateway.config.server.listen.to_string();
     let mut app = HttpProxy::new(LiveProxy(live.clone()), server.configuration.clone());
     app.handle_init_modules();
     let limit = Duration::from_secs(KEEPALIVE_SECONDS) + FOR_A_HEAD;
     let mut public = Service::new("gateway".into(), Patience { app: Arc::new(app), limit });
-    let mut listener = ListenerConfig::tcp(listen).l4_buffer(buffers);
+    let mut listener = ListenerConfig::tcp(listen).l4_buffer(buffers());
     if let Some(files) = &gateway.config.server.tls {
-        let (settings, renewal) = tls::listen(files, gateway.metrics.clone()).map_err(StartError::Tls)?;
+        let awaited = gateway.config.server.acme.is_some();
+        let (settings, renewal) =
+            tls::listen(files, awaited, gateway.metrics.clone()).map_err(StartError::Tls)?;
         listener = listener.tls(settings);
         server.add_service(background_service("certificate", renewal));
     }
     public.add_listener(listener);
+    if let Some(acme) = &gateway.config.server.acme {
+        public.add_listener(ListenerConfig::tcp(acme.listen.to_string()).l4_buffer(buffers()));
+        server.add_service(background_service("acme", Certifying::new(acme, gateway.metrics.clone())));
+    }
     let mut admin = Service::new("admin".into(), Admin(live.clone()));
     admin.threads = Some(1);
     admin.add_tcp(&gateway.config.admin.listen.to_string());
@@ -103,6 +120,9 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     server.add_service(admin);
     server.add_service(background_service("configuration", Watching(live.clone())));
     server.add_service(background_service("tapes", Sweeping(gateway.clone())));
+    if let Some(exporter) = exporter {
+        server.add_service(background_service("traces", Exporting(Mutex::new(Some(exporter)))));
+    }
     // Last of what may fail: from here on, a predecessor is on its way out.
     server.bootstrap();
     info!(
@@ -177,6 +197,19 @@ fn upstreams(config: &Config) -> Vec<(&str, SpeechService)> {
             let ttss = std::iter::once(tts).chain(ttss).map(|tts| (tts.endpoint(), SpeechService::Tts));
             let all = stts.chain(agents).chain(ttss);
             all.map(|(endpoint, service)| (endpoint.upstream.name.as_str(), service)).collect()
+        }
+    }
+}
+
+/// Sends spans until the process ends: the last of them are told during the drain.
+struct Exporting(Mutex<Option<Exporter>>);
+
+#[async_trait]
+impl BackgroundService for Exporting {
+    async fn start(&self, _: ShutdownWatch) {
+        let exporter = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(exporter) = exporter {
+            exporter.run().await;
         }
     }
 }

@@ -209,7 +209,9 @@ impl Session {
         let mut settings = gateway.call_settings(&call_sid);
         let labels = CallLabels { call_sid: call_sid.clone(), stream_sid: start.stream_sid.clone() };
         let transcripts = gateway.config.log.transcripts;
-        let observer = CallObserver::new(gateway.metrics.clone(), labels, transcripts);
+        let trace = gateway.traces.as_ref().map(|traces| traces.of_call(&call_sid));
+        let observer = CallObserver::new(gateway.metrics.clone(), labels, transcripts)
+            .traced(gateway.traces.as_deref(), trace.as_ref());
         let mode = settings.mode;
         let mode_name = match mode {
             Mode::Echo => "echo",
@@ -227,7 +229,7 @@ impl Session {
         let started = Instant::now();
         let outbound = Outbound::new(&start.stream_sid);
         let Start { stream_sid, account_sid, parameters, .. } = start;
-        let ids = Arc::new(CallIds { call_sid, stream_sid, account_sid, parameters });
+        let ids = Arc::new(CallIds { call_sid, stream_sid, account_sid, parameters, trace });
         let (services, answers, inbox) = match before {
             Some(Handover { services, inbox, answers, .. }) => {
                 (services.for_stream(ids.clone()), answers, inbox)

@@ -126,6 +126,9 @@ impl Drain {
             gateway.hang_up_all();
             let _ = timeout(CLOSING, gone()).await;
         }
+        if let Some(traces) = &gateway.traces {
+            traces.flush().await;
+        }
         info!(seconds = started.elapsed().as_secs(), "DRAIN_END");
     }
 }

@@ -1,12 +1,14 @@
 //! TLS at the public listener: the certificate, and its change under way. The two files are looked at
 //! again and again rather than watched: that sees the swap of a symbolic link, an editor's rename and a
-//! network's file system alike. What cannot be used changes nothing.
+//! network's file system alike. What cannot be used changes nothing. With ACME the files are those that
+//! `acme` writes; until the first is there, handshakes are refused: a certificate that nobody trusts
+//! would fail too, and look like an attack.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use pingora::listeners::ALPN;
 use pingora::listeners::tls::TlsSettings;
@@ -33,7 +35,10 @@ pub struct Certificate {
     key: Arc<CertifiedKey>,
     /// The first name that it is for.
     pub name: String,
+    /// All names that it is for.
+    pub names: Vec<String>,
     /// Seconds since 1970.
+    pub not_before: i64,
     pub not_after: i64,
     /// The same, for people.
     pub until: String,
@@ -62,20 +67,20 @@ struct Files {
 impl Files {
     fn read(tls: &Tls) -> Result<Files, String> {
         let read = |key: &str, path: &Path| {
-            std::fs::read(path).map_err(|error| format!("{}: cannot be read: {error}", named(key, path)))
+            std::fs::read(path).map_err(|error| format!("{}: cannot be read: {error}", named(tls, key)))
         };
         Ok(Files { cert: read("cert", &tls.cert)?, key: read("key", &tls.key)? })
     }
 
     fn certificate(&self, tls: &Tls) -> Result<Certificate, String> {
-        let cert = named("cert", &tls.cert);
-        let key = named("key", &tls.key);
+        let cert = named(tls, "cert");
+        let key = named(tls, "key");
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.cert).collect();
         let chain = chain.map_err(|error| format!("{cert}: is not PEM: {error}"))?;
         let Some(first) = chain.first() else {
             return Err(format!("{cert}: holds no certificate (-----BEGIN CERTIFICATE-----)"));
         };
-        let (name, not_after, until) = told_of(first).map_err(|why| format!("{cert}: {why}"))?;
+        let told = told_of(first).map_err(|why| format!("{cert}: {why}"))?;
         let private = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|_| format!("{key}: holds no private key (-----BEGIN PRIVATE KEY-----)"))?;
         let provider = rustls::crypto::ring::default_provider();
@@ -86,47 +91,76 @@ impl Files {
             Error::InvalidCertificate(why) => format!("{cert}: cannot be used: {why:?}"),
             other => format!("{key}: cannot be used: {other}"),
         })?;
-        Ok(Certificate { key: Arc::new(pair), name, not_after, until })
+        let Told { name, names, not_before, not_after, until } = told;
+        Ok(Certificate { key: Arc::new(pair), name, names, not_before, not_after, until })
     }
 }
 
-fn named(key: &str, path: &Path) -> String {
-    format!("[server.tls] {key} = {path:?}")
+fn named(tls: &Tls, key: &str) -> String {
+    // Nobody has written a path of this file.
+    if tls.cert == tls.key {
+        return format!("[server.acme] {:?}", tls.cert);
+    }
+    format!("[server.tls] {key} = {:?}", if key == "cert" { &tls.cert } else { &tls.key })
 }
 
-/// The name, the end as seconds since 1970, and the end in words.
-fn told_of(der: &CertificateDer<'_>) -> Result<(String, i64, String), String> {
+/// What a certificate says of itself.
+struct Told {
+    name: String,
+    names: Vec<String>,
+    not_before: i64,
+    not_after: i64,
+    until: String,
+}
+
+fn told_of(der: &CertificateDer<'_>) -> Result<Told, String> {
     let (_, parsed) = X509Certificate::from_der(der).map_err(|_| "is no X.509 certificate".to_owned())?;
     let names = parsed.subject_alternative_name().ok().flatten();
     let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
-    let name = names.iter().find_map(|name| match name {
+    let names = names.iter().filter_map(|name| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         _ => None,
     });
+    let names: Vec<String> = names.collect();
     let subject =
         || parsed.subject().iter_common_name().find_map(|name| name.as_str().ok().map(str::to_owned));
-    let name = name.or_else(subject).unwrap_or_else(|| "unnamed".to_owned());
-    let end = parsed.validity().not_after;
-    Ok((name, end.timestamp(), end.to_string()))
+    let name = names.first().cloned().or_else(subject).unwrap_or_else(|| "unnamed".to_owned());
+    let (start, end) = (parsed.validity().not_before, parsed.validity().not_after);
+    let (not_before, not_after) = (start.timestamp(), end.timestamp());
+    Ok(Told { name, names, not_before, not_after, until: end.to_string() })
 }
 
 /// The certificate that counts, for every handshake from now on.
 #[derive(Debug)]
-struct Current(ArcSwap<CertifiedKey>);
+struct Current(ArcSwapOption<CertifiedKey>);
 
 impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        self.0.load_full()
     }
 }
 
 /// The settings of a listener: HTTP/2 and HTTP/1.1, TLS 1.2 and later; and what keeps its certificate
-/// up to date.
-pub(super) fn listen(tls: &Tls, metrics: Arc<Metrics>) -> Result<(TlsSettings, Renewal), String> {
-    let files = Files::read(tls)?;
-    let certificate = files.certificate(tls)?;
-    tell(&certificate, &metrics, "TLS_CERTIFICATE");
-    let current = Arc::new(Current(ArcSwap::new(certificate.key)));
+/// up to date. One that is `awaited` may come later.
+pub(super) fn listen(
+    tls: &Tls,
+    awaited: bool,
+    metrics: Arc<Metrics>,
+) -> Result<(TlsSettings, Renewal), String> {
+    let files = Files::read(tls);
+    let certificate = files.as_ref().map_err(String::clone).and_then(|files| files.certificate(tls));
+    let key = match certificate {
+        Ok(certificate) => {
+            tell(&certificate, &metrics, "TLS_CERTIFICATE");
+            Some(certificate.key)
+        }
+        Err(_) if awaited => {
+            warn!(detail = "handshakes are refused until the first certificate is there", "TLS_AWAITED");
+            None
+        }
+        Err(why) => return Err(why),
+    };
+    let current = Arc::new(Current(ArcSwapOption::new(key)));
     let mut settings = TlsSettings::intermediate("", "").map_err(|error| error.to_string())?;
     settings.set_cert_resolver(current.clone());
     settings.set_alpn(ALPN::H2H1);
@@ -146,7 +180,7 @@ fn tell(certificate: &Certificate, metrics: &Metrics, event: &str) {
 /// Looks at the files, and takes what has changed in them.
 pub(super) struct Renewal {
     tls: Tls,
-    files: Files,
+    files: Result<Files, String>,
     current: Arc<Current>,
     metrics: Arc<Metrics>,
 }
@@ -154,7 +188,7 @@ pub(super) struct Renewal {
 #[async_trait]
 impl BackgroundService for Renewal {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let mut known = Ok(self.files.clone());
+        let mut known = self.files.clone();
         let mut last = known.clone();
         loop {
             tokio::select! {
@@ -173,7 +207,7 @@ impl BackgroundService for Renewal {
             known = last.clone();
             match known.as_ref().map_err(String::clone).and_then(|files| files.certificate(&self.tls)) {
                 Ok(certificate) => {
-                    self.current.0.store(certificate.key.clone());
+                    self.current.0.store(Some(certificate.key.clone()));
                     tell(&certificate, &self.metrics, "TLS_RELOADED");
                 }
                 Err(why) => warn!(why, "TLS_NOT_RELOADED"),

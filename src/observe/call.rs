@@ -7,7 +7,8 @@ use prometheus::local::LocalHistogram;
 use tracing::{debug, info, warn};
 
 use super::metrics::Metrics;
-use crate::call::{Event, Ignored, StopReason, TurnResult};
+use super::traces::{Spans, Traces};
+use crate::call::{Event, Ignored, StopReason, Trace, TurnResult};
 use crate::twilio::codes;
 
 /// Between two lines about what a recogniser guesses.
@@ -52,6 +53,8 @@ pub struct CallObserver {
     /// When a guess of the recogniser was logged last.
     guessed_at: Option<Instant>,
     every_guess: bool,
+    /// `None` where calls are not traced.
+    spans: Option<Spans>,
 }
 
 impl CallObserver {
@@ -72,7 +75,14 @@ impl CallObserver {
             reason: None,
             guessed_at: None,
             every_guess: false,
+            spans: None,
         }
+    }
+
+    /// With spans, where calls are traced.
+    pub fn traced(mut self, traces: Option<&Traces>, trace: Option<&Trace>) -> CallObserver {
+        self.spans = traces.zip(trace).map(|(traces, trace)| traces.call(trace, &self.labels));
+        self
     }
 
     /// For a call that does not happen now, and whose guesses come as fast as they are read.
@@ -153,6 +163,9 @@ impl CallObserver {
     }
 
     pub fn event(&mut self, event: Event) {
+        if let Some(spans) = &mut self.spans {
+            spans.event(&event);
+        }
         let CallLabels { call_sid, stream_sid } = &self.labels;
         let metrics = &self.metrics;
         let stage = |stage: &str, took: Duration| {
@@ -294,8 +307,11 @@ impl CallObserver {
     }
 
     /// The call's last line.
-    pub fn stopped(self, lasted: Duration, ending: &Ending) {
+    pub fn stopped(mut self, lasted: Duration, ending: &Ending) {
         self.lateness.flush();
+        if let Some(spans) = self.spans.take() {
+            spans.end(self.reason.unwrap_or(StopReason::Error));
+        }
         let CallLabels { call_sid, stream_sid } = &self.labels;
         let reason = self.reason.unwrap_or(StopReason::Error).as_str();
         self.metrics.calls.with_label_values(&[reason]).inc();

@@ -86,10 +86,12 @@ pub enum Route {
     App,
     /// An upgrade that is passed through to the app.
     AppUpgrade,
+    /// An issuer that wants to see proof.
+    Acme,
 }
 
 impl Route {
-    const ALL: [Route; 7] = [
+    const ALL: [Route; 8] = [
         Self::Media,
         Self::Healthz,
         Self::Version,
@@ -97,6 +99,7 @@ impl Route {
         Self::Voice,
         Self::App,
         Self::AppUpgrade,
+        Self::Acme,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -108,6 +111,7 @@ impl Route {
             Self::Voice => "voice",
             Self::App => "app",
             Self::AppUpgrade => "app_upgrade",
+            Self::Acme => "acme",
         }
     }
 }
@@ -156,6 +160,9 @@ const DROPPED: [&str; 8] = [
 /// The result of a request to a service: a failure's kind, or one of these.
 const RESULTS: [&str; 2] = ["ok", "cancelled"];
 
+/// What becomes of an order of a certificate.
+const ACME: [&str; 4] = ["issued", "refused", "unreachable", "failed"];
+
 pub struct Metrics {
     registry: Registry,
     pub calls_active: IntGauge,
@@ -198,6 +205,8 @@ pub struct Metrics {
     pub recording_folder_bytes: IntGauge,
     pub stream_status: IntCounterVec,
     certificate: IntGaugeVec,
+    pub acme_orders: IntCounterVec,
+    pub spans: IntCounterVec,
     pub config_generation: IntGauge,
     pub config_reloaded: IntGauge,
     pub config_reloaded_at: IntGauge,
@@ -367,6 +376,12 @@ impl Metrics {
                 "When the certificate of the public listener expires, by its first name.",
                 &["name"],
             )?,
+            acme_orders: new.counters(
+                "acme_orders_total",
+                "Certificates that were asked for, by what became of it.",
+                &["result"],
+            )?,
+            spans: new.counters("spans_total", "Spans of calls, by what became of them.", &["result"])?,
             twiml_findings: new.counters(
                 "twiml_lint_findings_total",
                 "What was wrong with TwiML of the app, by rule.",
@@ -406,6 +421,8 @@ impl Metrics {
             self.stream_status.with_label_values(&[event]);
         }
         Rule::ALL.iter().for_each(|r| drop(self.twiml_findings.with_label_values(&[r.as_str()])));
+        ["exported", "dropped"].iter().for_each(|r| drop(self.spans.with_label_values(&[r])));
+        ACME.iter().for_each(|r| drop(self.acme_orders.with_label_values(&[r])));
         for reason in TwimlFallback::ALL {
             self.twiml_fallbacks.with_label_values(&[reason.as_str()]);
         }

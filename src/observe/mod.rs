@@ -4,8 +4,10 @@ mod call;
 mod log;
 mod metrics;
 mod timeline;
+mod traces;
 
 pub use call::{CallLabels, CallObserver, Ending};
 pub use log::init as init_log;
 pub use metrics::{HandshakeResult, Metrics, Route, SignedKind, TwimlFallback};
 pub use timeline::Timeline;
+pub use traces::{Exporter, Traces};

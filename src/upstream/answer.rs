@@ -230,7 +230,7 @@ pub(super) fn seconds(duration: Duration) -> String {
 }
 
 /// Libraries wrap errors in layers that say only where they passed; the innermost says what it is.
-pub(super) fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+pub(crate) fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut cause = error;
     loop {
         // An I/O error passes over what it wraps when asked for its source.

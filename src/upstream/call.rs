@@ -155,7 +155,8 @@ impl CallServices {
     }
 
     fn watch(&self, dialogue: &Dialogue, upstream: &str, service: Service) -> Watch {
-        Watch::new(&self.services.tell, upstream, service, dialogue.patience)
+        let watch = Watch::new(&self.services.tell, upstream, service, dialogue.patience);
+        watch.in_trace(self.ids.trace.as_ref())
     }
 
     /// Is the job over? Not if it has failed before anything of it was used, and there is another to

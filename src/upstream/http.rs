@@ -168,7 +168,7 @@ impl Wire {
     /// go before `headers`.
     pub(super) async fn post(
         &self,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         body: Bytes,
         watch: &mut Watch,
     ) -> Result<Answer, Failure> {
@@ -180,6 +180,9 @@ impl Wire {
         let busy = |why| failure(FailureKind::Busy, Owner::Config("max_in_flight"), why);
         let mut server = self.asked_next(self.pool.health.turn()?, watch);
         let slot = self.pool.slot().await.map_err(busy)?;
+        if let Some(trace) = watch.trace() {
+            headers.insert("traceparent", header(&trace.parent()));
+        }
         let mut deadline = Instant::now() + limits.first_byte_timeout;
         let (mut client, mut other_tried, mut fresh_tried) = (&self.pool.client, false, false);
         loop {

@@ -44,6 +44,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
+pub(crate) use self::answer::root_cause;
 pub use self::bot::{Bot, BotStream};
 pub use self::call::CallServices;
 pub use self::carrier::Carrier;
@@ -61,7 +62,7 @@ use self::observed::Tell;
 use self::stream::Streaming;
 use self::stt::Stt;
 use self::tts::Tts;
-use crate::call::{Failure, FailureKind, Input, Job, Service};
+use crate::call::{Failure, FailureKind, Input, Job, Service, Trace};
 use crate::config::{self, Endpoint};
 
 /// How long a phrase may take that is rendered in advance. A call has deadlines of its own; here a
@@ -76,6 +77,8 @@ pub struct CallIds {
     pub account_sid: String,
     /// The custom parameters of the stream.
     pub parameters: BTreeMap<String, String>,
+    /// `None` where calls are not traced.
+    pub trace: Option<Trace>,
 }
 
 impl CallIds {
@@ -347,6 +350,7 @@ mod tests {
             stream_sid: "MZ1".to_owned(),
             account_sid: "AC1".to_owned(),
             parameters: BTreeMap::from([("call_sid".to_owned(), "CA1".to_owned())]),
+            trace: None,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::answer::seconds;
 use super::health::Ticket;
-use crate::call::{Failure, FailureKind, Service};
+use crate::call::{Failure, FailureKind, Service, Trace};
 
 /// Something that an operator may want to count.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,7 @@ pub struct Watch {
     used: Arc<AtomicBool>,
     settled: bool,
     again: bool,
+    trace: Option<Trace>,
 }
 
 impl Watch {
@@ -67,7 +68,18 @@ impl Watch {
             used: Arc::default(),
             settled: false,
             again: false,
+            trace: None,
         }
+    }
+
+    /// Of a call that is traced.
+    pub(super) fn in_trace(mut self, trace: Option<&Trace>) -> Self {
+        self.trace = trace.cloned();
+        self
+    }
+
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
     }
 
     /// The request before this failed as well, and it is made for the same end.

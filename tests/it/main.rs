@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there fails")]
 #![allow(unreachable_pub, reason = "`pub` is what a module of the tests offers to the others")]
 
+mod acme;
 mod agents;
 mod app_faults;
 mod audio_quality;
@@ -31,6 +32,7 @@ mod streaming;
 mod tapes;
 mod tidy;
 mod tls;
+mod traces;
 mod twiml;
 mod upgrade;
 mod vendors;

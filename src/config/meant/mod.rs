@@ -22,6 +22,8 @@ pub struct Config {
     /// The app behind the gateway: every HTTP path that is not the gateway's own.
     pub app: Upstream,
     pub recording: Recording,
+    /// `None` where calls are not traced.
+    pub traces: Option<Traces>,
     pub limits: Limits,
 }
 
@@ -36,8 +38,10 @@ pub struct Server {
     pub drain_goodbye: String,
     /// Worker threads; 0 is one a core.
     pub threads: usize,
-    /// `None` where something in front terminates TLS.
+    /// `None` where something in front terminates TLS. With `acme`, where the certificate will be.
     pub tls: Option<Tls>,
+    /// Who gets and renews the certificate, where no person does.
+    pub acme: Option<Acme>,
 }
 
 /// Two PEM files; they may change at any time.
@@ -48,10 +52,53 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+/// Certificates by the protocol ACME, proved by HTTP-01.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Acme {
+    /// Whom the certificate is for: at least one, in small letters.
+    pub names: Vec<String>,
+    pub email: String,
+    /// Where plain HTTP is served, by which the issuer asks for proof.
+    pub listen: SocketAddr,
+    /// Where accounts and certificates are kept, a folder for each issuer.
+    pub folder: PathBuf,
+    /// The issuer: where its directory is.
+    pub directory: String,
+    /// The authorities by which the issuer's server is known; `None` for the system's.
+    pub root: Option<PathBuf>,
+    /// The first wait after a failure.
+    pub retry: Duration,
+}
+
+impl Acme {
+    /// What one issuer gave: a certificate of a trial is not to stand in for a real one.
+    pub fn of_issuer(&self) -> PathBuf {
+        let name = self.directory.strip_prefix("https://").unwrap_or(&self.directory);
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+        self.folder.join(name.trim_matches('/').chars().map(plain).collect::<String>())
+    }
+
+    /// The certificate and its key, which are one file so that they change as one.
+    pub fn files(&self) -> Tls {
+        let file = self.of_issuer().join("certificate.pem");
+        Tls { cert: file.clone(), key: file }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     pub listen: SocketAddr,
     pub token: Option<Secret>,
+}
+
+/// Spans of calls, sent as OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traces {
+    /// The URL that they are posted to.
+    pub endpoint: String,
+    /// By which they are known there.
+    pub service_name: String,
+    pub headers: Vec<(String, Secret)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

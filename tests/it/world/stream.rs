@@ -47,13 +47,18 @@ impl MediaStream {
     }
 
     pub fn try_open_at(gateway: &Gateway, path: &str) -> Result<MediaStream, Error> {
+        MediaStream::try_open_on(gateway.port, path)
+    }
+
+    /// At another listener than the gateway's usual one.
+    pub fn try_open_on(port: u16, path: &str) -> Result<MediaStream, Error> {
         static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let tcp = TcpStream::connect(("127.0.0.1", gateway.port))?;
+        let tcp = TcpStream::connect(("127.0.0.1", port))?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(SOON))?;
         tcp.set_write_timeout(Some(SOON))?;
-        let request = format!("ws://127.0.0.1:{}{path}", gateway.port).into_client_request()?;
+        let request = format!("ws://127.0.0.1:{port}{path}").into_client_request()?;
         let (ws, _) = client(request, tcp).map_err(|error| match error {
             HandshakeError::Failure(error) => error,
             HandshakeError::Interrupted(_) => Error::Io(ErrorKind::TimedOut.into()),

@@ -122,6 +122,7 @@ mod tests {
             stream_sid: "MZ1".to_owned(),
             account_sid: "AC1".to_owned(),
             parameters: parameters.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            trace: None,
         };
         let mut setup: Value = serde_json::from_str(&ToApp::setup(&ids).to_json()).unwrap();
         let session = setup["sessionId"].take();
