@@ -347,7 +347,9 @@ fn values_are_suggested_for_a_folder_of_tapes() {
     // A caller who speaks once and waits has no use for a long pause.
     let folder = Folder::new("many");
     fs::create_dir_all(&folder.0).unwrap();
-    (0..20).for_each(|n| drop(fs::copy(ECHO, folder.0.join(format!("{n}.tape"))).unwrap()));
+    for n in 0..20 {
+        fs::copy(ECHO, folder.0.join(format!("{n}.tape"))).unwrap();
+    }
     let shown = answer(&["tune", "--suggest", text(&folder.0)]);
     assert!(shown.contains("  eou_ms = 250: 20 of 20 calls, 40 turns: "), "{shown}");
     assert!(shown.contains("early_agent: makes no difference"), "{shown}");
