@@ -2,6 +2,7 @@
 //! before anything can reach the app, the proxy to the app, and the loop of each call.
 
 mod admin;
+mod beside;
 mod calls;
 mod carrier;
 mod clock;
@@ -9,6 +10,7 @@ mod gateway;
 mod handover;
 mod handshake;
 mod live;
+mod origin;
 mod patience;
 mod phrases;
 mod proxy;
@@ -21,6 +23,7 @@ mod serve;
 mod session;
 mod shutdown;
 mod signed;
+mod stall;
 mod take_over;
 mod tapes;
 mod tls;

@@ -3,7 +3,7 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
@@ -133,12 +133,21 @@ impl TwimlFallback {
     }
 }
 
+/// One frame through the voice activity detector and the state machine: microseconds.
+const FRAME: [f64; 11] =
+    [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 0.0001, 0.00025, 0.0005, 0.001, 0.005];
+
+/// What becomes of a stretch that the detector took for speech.
+pub(super) const SPEECH: &str = "speech";
+pub(super) const TOO_SHORT: &str = "too_short";
+pub(super) const NOISE: &str = "noise";
+
 /// The classes of status codes.
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Stages of a turn, in their order.
 /// What becomes of an interruption: it ends the reply, the bot goes on, or it is not let through.
 const BARGE_INS: [&str; 3] = ["cleared", "false_positive", "suppressed"];
+/// Stages of a turn, in their order.
 const STAGES: [&str; 6] = ["endpoint", "stt", "agent_ttfb", "tts_ttfb", "first_frame", "total"];
 
 /// Why a message of the carrier was of no use.
@@ -170,8 +179,13 @@ pub struct Metrics {
     pub frames_dropped: IntCounterVec,
     pub sequence_gaps: IntCounter,
     pub media_stalls: IntCounter,
+    pub jitter: Histogram,
     pub lateness: Histogram,
     pub underruns: IntCounter,
+    pub playout_buffer: Gauge,
+    pub worker_stall: Histogram,
+    pub segments: IntCounterVec,
+    pub inference: Histogram,
     pub ping_rtt: Histogram,
     pub pongs_missed: IntCounter,
     pub mark_ack: Histogram,
@@ -191,6 +205,8 @@ pub struct Metrics {
     http_requests: IntCounterVec,
     http_duration: HistogramVec,
     pub http_inflight: IntGauge,
+    origin_healthy: GaugeVec,
+    origin_retries: IntCounterVec,
     pub recordings_written: IntCounter,
     pub recordings_cut: IntCounter,
     pub recordings_deleted: IntCounter,
@@ -261,6 +277,11 @@ impl Metrics {
             )?,
             media_stalls: new
                 .counter("media_stalls_total", "Times that a caller's audio stopped for 2 s.")?,
+            jitter: new.histogram(
+                "media_interarrival_jitter_seconds",
+                "How much sooner or later than its timestamp says a caller's audio came after the last.",
+                &PACE,
+            )?,
             lateness: new.histogram(
                 "frame_send_lateness_seconds",
                 "How long after it was due a frame left.",
@@ -269,6 +290,25 @@ impl Metrics {
             underruns: new.counter(
                 "playout_underruns_total",
                 "Times that there was nothing to send in the middle of a sentence.",
+            )?,
+            playout_buffer: new.register(Gauge::new(
+                "playout_buffer_seconds",
+                "Audio for callers that waits here until it is due, of all calls together.",
+            )?)?,
+            worker_stall: new.histogram(
+                "worker_stall_seconds",
+                "How late the threads that carry calls come to a tick each 20 ms.",
+                &PACE,
+            )?,
+            segments: new.counters(
+                "vad_segments_total",
+                "Stretches that the detector took for speech, by what came of them.",
+                &["outcome"],
+            )?,
+            inference: new.histogram(
+                "vad_inference_seconds",
+                "Voice activity and the state machine, for one frame of 20 ms; one in fifty is timed.",
+                &FRAME,
             )?,
             ping_rtt: new.histogram("ws_ping_rtt_seconds", "From a ping to its pong.", &NET)?,
             pongs_missed: new.counter("ws_pongs_missed_total", "Pings without a pong by the next ping.")?,
@@ -341,6 +381,15 @@ impl Metrics {
                 &HTTP,
             )?,
             http_inflight: new.gauge("http_inflight", "HTTP requests under way.")?,
+            origin_healthy: new.register(GaugeVec::new(
+                Opts::new("origin_healthy", "The part of the app's servers that can be reached: 1 for all."),
+                &["upstream"],
+            )?)?,
+            origin_retries: new.counters(
+                "origin_retries_total",
+                "Times that a request was sent to the app again, or to another of its servers.",
+                &["upstream"],
+            )?,
             recordings_written: recordings.with_label_values(&["written"]),
             recordings_cut: recordings.with_label_values(&["cut"]),
             recordings_deleted: recordings.with_label_values(&["deleted"]),
@@ -398,6 +447,7 @@ impl Metrics {
         HandshakeResult::ALL.iter().for_each(|r| drop(self.handshakes.with_label_values(&[r.as_str()])));
         TurnResult::ALL.iter().for_each(|r| drop(self.turns.with_label_values(&[r.as_str()])));
         BARGE_INS.iter().for_each(|o| drop(self.barge_ins.with_label_values(&[o])));
+        [SPEECH, TOO_SHORT, NOISE].iter().for_each(|o| drop(self.segments.with_label_values(&[o])));
         STAGES.iter().for_each(|s| drop(self.turn_stage.with_label_values(&[s])));
         DROPPED.iter().for_each(|r| drop(self.frames_dropped.with_label_values(&["in", r])));
         Service::ALL.iter().for_each(|s| drop(self.fallbacks.with_label_values(&[s.as_str()])));
@@ -444,6 +494,16 @@ impl Metrics {
     pub fn upstream_health(&self, upstream: &str, breaker_state: i64, healthy: f64) {
         self.breaker_state.with_label_values(&[upstream]).set(breaker_state);
         self.upstream_healthy.with_label_values(&[upstream]).set(healthy);
+    }
+
+    /// The part of the app's servers that can be reached.
+    pub fn origin_healthy(&self, upstream: &str, part: f64) {
+        self.origin_healthy.with_label_values(&[upstream]).set(part);
+        self.origin_retries.with_label_values(&[upstream]);
+    }
+
+    pub fn origin_retry(&self, upstream: &str) {
+        self.origin_retries.with_label_values(&[upstream]).inc();
     }
 
     pub fn fell_back(&self, service: Service) {
@@ -547,6 +607,8 @@ mod tests {
         for service in Service::ALL {
             metrics.know_upstream("speech", service);
         }
+        metrics.origin_healthy("app", 1.0);
+        metrics.certificate("bot.example.com", 0);
         let text = metrics.text();
         for series in [
             "voxgate_calls_total{reason=\"caller_hangup\"} 0",
@@ -557,10 +619,18 @@ mod tests {
             "voxgate_upstream_requests_total{kind=\"tts\",result=\"http_5xx\",upstream=\"speech\"} 0",
             "voxgate_http_requests_total{code=\"5xx\",route=\"app\"} 0",
             "voxgate_barge_ins_total{outcome=\"cleared\"} 0",
+            "voxgate_vad_segments_total{outcome=\"too_short\"} 0",
+            "voxgate_media_interarrival_jitter_seconds_count 0",
+            "voxgate_playout_buffer_seconds 0",
+            "voxgate_vad_inference_seconds_count 0",
+            "voxgate_worker_stall_seconds_count 0",
+            "voxgate_origin_healthy{upstream=\"app\"} 1",
+            "voxgate_origin_retries_total{upstream=\"app\"} 0",
         ] {
             assert!(text.contains(series), "{series} is missing");
         }
         let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        // README and spec promise it: a replica with its services, each of another kind.
         assert!(series < 600, "{series} series");
     }
 

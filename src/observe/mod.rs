@@ -3,6 +3,8 @@
 mod call;
 mod log;
 mod metrics;
+mod pace;
+mod segments;
 mod timeline;
 
 pub use call::{CallLabels, CallObserver, Ending};

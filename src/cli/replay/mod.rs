@@ -155,7 +155,9 @@ fn one(
     let outcome = replay(tape, Arc::new(recorded.clone()), &recorded, |at, step| {
         figures.note(at, &step);
         match step {
-            Step::Told(Entry::Media { payload, .. }) => timeline.counts().heard(payload.len()),
+            Step::Told(Entry::Media { payload, timestamp_ms }) => {
+                timeline.counts().heard(payload.len(), *timestamp_ms, at);
+            }
             Step::Did(Output::Play { due, .. }) => timeline.counts().sent(at.since(*due)),
             Step::Did(Output::Event(event)) => timeline.at(at, |observer| observer.event(event.clone())),
             Step::Told(_) | Step::Heard(_) | Step::Did(_) => {}
