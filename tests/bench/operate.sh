@@ -12,7 +12,10 @@ port=9311
 folder="$(mktemp -d)"
 end() {
   kill $(jobs -p) 2>/dev/null || true
-  for pid in $(pids 2>/dev/null); do kill -KILL "$pid" 2>/dev/null || true; done
+  # By now their numbers may be somebody else's.
+  for pid in $(pids 2>/dev/null); do
+    if grep -qs "$config" "/proc/$pid/cmdline"; then kill -KILL "$pid" 2>/dev/null || true; fi
+  done
   if [ -n "${KEEP:-}" ]; then echo "kept: $folder"; else rm -rf "$folder"; fi
 }
 trap end EXIT
@@ -43,9 +46,10 @@ until_logged() {
 }
 
 url="ws://127.0.0.1:$port/ws/twilio-media"
-(cd tests/services && exec ../../.venv/bin/gunicorn -q -c gunicorn.conf.py -k gthread --threads 16 -w 1 \
+(cd tests/services && exec ../../.venv/bin/gunicorn -c gunicorn.conf.py -k gthread --threads 16 -w 1 \
   -b "127.0.0.1:$((port + 2))" legacy_app:app >/dev/null 2>&1) &
-until curl -sf "http://127.0.0.1:$((port + 2))/" >/dev/null; do sleep 0.1; done
+curl -sf --retry 100 --retry-delay 1 --retry-max-time 60 --retry-connrefused "http://127.0.0.1:$((port + 2))/" \
+  >/dev/null
 "$voxgate" run --config "$config" 2>"$log" &
 until_logged STARTED 1
 until curl -sf "http://127.0.0.1:$port/healthz" >/dev/null; do sleep 0.1; done
