@@ -11,6 +11,7 @@ mod child;
 mod control;
 mod conversation;
 mod deploy;
+mod docs;
 mod doctor;
 mod drain;
 mod events;
