@@ -116,7 +116,8 @@ impl Origin {
     }
 
     fn tell(&self) {
-        let away = self.servers.values().filter(|server| server.away_until.load(Ordering::Relaxed) > 0).count();
+        let away =
+            self.servers.values().filter(|server| server.away_until.load(Ordering::Relaxed) > 0).count();
         let all = self.servers.len().max(1);
         #[expect(clippy::cast_precision_loss, reason = "a handful of servers")]
         self.metrics.origin_healthy(&self.name, (all - away) as f64 / all as f64);

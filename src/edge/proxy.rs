@@ -269,6 +269,9 @@ impl Proxy {
             }
             Err(_) => return Err(Error::new_up(ErrorType::ReadTimedout)),
         };
+        if let Some(server) = ctx.server {
+            self.app.answered(server);
+        }
         let (client, early) = take_over(session, answer.status).await?;
         let gateway = self.gateway.clone();
         Tunnel { client, early, app, answer, gateway }.start();

@@ -7,6 +7,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::labels::{HandshakeResult, NOISE, Route, SPEECH, SignedKind, TOO_SHORT, TwimlFallback};
 use crate::call::{FailureKind, Service, StopReason, TurnResult};
 use crate::twilio::TokenFault;
 use crate::twilio::lint::Rule;
@@ -19,128 +20,8 @@ const NET: [f64; 12] = [0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3
 const HTTP: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.1, 2.5, 5.1, 10.1, 30.1];
 const CALL: [f64; 11] = [5.1, 15.1, 30.1, 60.1, 120.1, 300.1, 600.1, 1800.1, 3600.1, 7200.1, 14400.1];
 
-/// How a handshake at the media path ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeResult {
-    Ok,
-    /// Not an upgrade at all: 426.
-    NoUpgrade,
-    BadRequest,
-    /// Not signed as Twilio signs.
-    BadSignature,
-    /// Without the token of a call, or with a wrong one.
-    BadToken,
-    Capacity,
-    Draining,
-}
-
-impl HandshakeResult {
-    const ALL: [HandshakeResult; 7] = [
-        Self::Ok,
-        Self::NoUpgrade,
-        Self::BadRequest,
-        Self::BadSignature,
-        Self::BadToken,
-        Self::Capacity,
-        Self::Draining,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::NoUpgrade => "no_upgrade",
-            Self::BadRequest => "bad_request",
-            Self::BadSignature => "bad_signature",
-            Self::BadToken => "bad_token",
-            Self::Capacity => "capacity",
-            Self::Draining => "draining",
-        }
-    }
-}
-
-/// What Twilio has signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignedKind {
-    Webhook,
-    Handshake,
-}
-
-impl SignedKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Webhook => "webhook",
-            Self::Handshake => "handshake",
-        }
-    }
-}
-
-/// Who answers a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    Media,
-    Healthz,
-    Version,
-    StreamStatus,
-    /// The voice webhooks: answered here, or by the app.
-    Voice,
-    App,
-    /// An upgrade that is passed through to the app.
-    AppUpgrade,
-}
-
-impl Route {
-    const ALL: [Route; 7] = [
-        Self::Media,
-        Self::Healthz,
-        Self::Version,
-        Self::StreamStatus,
-        Self::Voice,
-        Self::App,
-        Self::AppUpgrade,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Media => "media",
-            Self::Healthz => "healthz",
-            Self::Version => "version",
-            Self::StreamStatus => "stream_status",
-            Self::Voice => "voice",
-            Self::App => "app",
-            Self::AppUpgrade => "app_upgrade",
-        }
-    }
-}
-
-/// Why a caller hears the fallback TwiML.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TwimlFallback {
-    AppDown,
-    App5xx,
-    /// This gateway is full or going down.
-    Busy,
-}
-
-impl TwimlFallback {
-    const ALL: [TwimlFallback; 3] = [Self::AppDown, Self::App5xx, Self::Busy];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AppDown => "app_down",
-            Self::App5xx => "app_5xx",
-            Self::Busy => "busy",
-        }
-    }
-}
-
 /// One frame through the voice activity detector and the state machine: microseconds.
-const FRAME: [f64; 11] =
-    [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 0.0001, 0.00025, 0.0005, 0.001, 0.005];
-
-/// What becomes of a stretch that the detector took for speech.
-pub(super) const SPEECH: &str = "speech";
-pub(super) const TOO_SHORT: &str = "too_short";
-pub(super) const NOISE: &str = "noise";
+const FRAME: [f64; 11] = [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 0.0001, 0.00025, 0.0005, 0.001, 0.005];
 
 /// The classes of status codes.
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

@@ -110,7 +110,11 @@ mod tests {
         pace.heard(Duration::from_millis(60), None, ms(2_072));
         drop(pace);
         assert_eq!(metrics.jitter.get_sample_count(), 51);
-        assert!((metrics.jitter.get_sample_sum() - 0.013).abs() < 1e-9, "{}", metrics.jitter.get_sample_sum());
+        assert!(
+            (metrics.jitter.get_sample_sum() - 0.013).abs() < 1e-9,
+            "{}",
+            metrics.jitter.get_sample_sum()
+        );
     }
 
     #[test]

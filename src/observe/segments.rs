@@ -1,6 +1,6 @@
 //! What becomes of the stretches that the detector takes for speech: an answer, or nothing.
 
-use super::metrics::{NOISE, SPEECH, TOO_SHORT};
+use super::labels::{NOISE, SPEECH, TOO_SHORT};
 use crate::call::{Event, TurnResult};
 
 #[derive(Default)]
@@ -90,6 +90,9 @@ mod tests {
         // Never heard out.
         assert_eq!(told(vec![Event::UtteranceStarted, Event::UtteranceStarted]), [(TOO_SHORT, 1)]);
         // A turn that no speech began.
-        assert_eq!(told(vec![ended(), turn(TurnResult::Answered), turn(TurnResult::Answered)]), [(SPEECH, 1)]);
+        assert_eq!(
+            told(vec![ended(), turn(TurnResult::Answered), turn(TurnResult::Answered)]),
+            [(SPEECH, 1)]
+        );
     }
 }

@@ -117,7 +117,10 @@ fn a_gateway_that_lets_in_only_what_is_signed_can_be_judged_by_its_token() {
     let judged = |token| doctor_with(&gateway.http(""), &args, &[("TWILIO_AUTH_TOKEN", token)]);
     let refused = ["handshake, offered", "handshake, plain", "incoming_call", "stream_status"];
     let unsigned = judged("");
-    assert_eq!((unsigned.failed().as_slice(), &unsigned.row("signature")["result"]), (&refused[..], &json!("skip")));
+    assert_eq!(
+        (unsigned.failed().as_slice(), &unsigned.row("signature")["result"]),
+        (&refused[..], &json!("skip"))
+    );
     assert_eq!(judged("hush").failed(), refused);
     let signed = judged("hush-hush");
     assert_eq!(signed.failed(), Vec::<&str>::new(), "{:#}", signed.json);
@@ -278,7 +281,10 @@ fn a_certificate_that_twilio_would_not_take_is_named() {
     let sound = doctor_with(&format!("https://localhost:{port}"), &[], &trusted);
     assert_eq!(sound.row("tls")["result"], "pass", "{:#}", sound.json);
     let expiry = sound.row("certificate");
-    assert_eq!((&expiry["result"], &expiry["cause"]), (&json!("warn"), &json!("the certificate expires soon")));
+    assert_eq!(
+        (&expiry["result"], &expiry["cause"]),
+        (&json!("warn"), &json!("the certificate expires soon"))
+    );
     assert!(expiry["seen"].as_str().unwrap().starts_with("10 days left, until "), "{expiry}");
     assert!(
         sound.failed().contains(&"version")

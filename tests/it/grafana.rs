@@ -31,7 +31,8 @@ impl Prometheus {
         // As shipped, but for the times and the places.
         let shipped = fs::read_to_string(project().join("grafana/prometheus/prometheus.yml")).unwrap();
         let rules = project().join("grafana/prometheus");
-        let targets: Vec<String> = gateways.iter().map(|one| format!("\"127.0.0.1:{}\"", one.admin)).collect();
+        let targets: Vec<String> =
+            gateways.iter().map(|one| format!("\"127.0.0.1:{}\"", one.admin)).collect();
         let config = shipped
             .replace("15s", "1s")
             .replace("\"127.0.0.1:9090\"", &targets.join(", "))

@@ -81,7 +81,8 @@ fn kept_line(port: u16, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
             let answer = wire.answer();
             assert_eq!(answer.status(), 200, "on a connection that was kept");
             answered += 1;
-            if answer.header("connection").is_some_and(|connection| connection.eq_ignore_ascii_case("close")) {
+            if answer.header("connection").is_some_and(|connection| connection.eq_ignore_ascii_case("close"))
+            {
                 wire = Wire::to(port);
             }
             std::thread::sleep(Duration::from_millis(5));

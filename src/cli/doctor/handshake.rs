@@ -37,7 +37,13 @@ impl Line<'_> {
         }
         CallOptions {
             subprotocol: subprotocol.map(str::to_owned),
-            headers: self.args.header.iter().cloned().chain(self.signer.handshake(&self.media.path)).collect(),
+            headers: self
+                .args
+                .header
+                .iter()
+                .cloned()
+                .chain(self.signer.handshake(&self.media.path))
+                .collect(),
             call_sid: Some(self.media.call_sid.clone()),
             parameters: self.media.parameters.clone(),
             ..CallOptions::new(self.target.ws(&self.media.path))

@@ -100,7 +100,8 @@ impl Client {
             }
             None => self.client.get(url),
         };
-        let request = signature.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let request =
+            signature.into_iter().fold(request, |request, (name, value)| request.header(name, value));
         let told = |error: reqwest::Error| match error.is_timeout() {
             true => format!("no answer within {} s", PATIENCE.as_secs()),
             false => format!("{:#}", anyhow::Error::new(error.without_url())),
