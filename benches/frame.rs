@@ -12,6 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use voxgate::audio::{FRAME_BYTES, Frame, mulaw};
 use voxgate::call::{Call, Collecting, Hearing, Input, Memory, Mode, Output, Phrase, Settings, Silence};
 use voxgate::cli::call::sound;
+use voxgate::observe::{CallLabels, CallObserver, Metrics};
 use voxgate::time::{CallTime, FRAME};
 use voxgate::turn::{Endpointing, FrontEnd, Vad, Words};
 use voxgate::twilio::{Message, Outbound, Reader};
@@ -131,6 +132,28 @@ fn front_end(c: &mut Criterion) {
     println!("memory of a front end: {front} bytes, and {network} of its network");
 }
 
+/// What is counted of a frame, each way: what a monitor costs the media path.
+fn counted(c: &mut Criterion) {
+    let mut group = c.benchmark_group("counted");
+    group.throughput(Throughput::Elements(1));
+    let metrics = Arc::new(Metrics::new().expect("metrics"));
+    let labels = CallLabels { call_sid: "CA1".into(), stream_sid: "MZ1".into() };
+    let mut observer = CallObserver::new(metrics, labels, false);
+    let mut at = 0;
+    group.bench_function("frame in", |b| {
+        b.iter(|| {
+            at += 20;
+            // As a session does: a second's frames are told at once.
+            if observer.heard(black_box(FRAME_BYTES), Some(at), CallTime::from_millis(at + at % 3)) {
+                observer.took(Duration::from_micros(8));
+                observer.waits(Duration::from_millis(at % 500));
+            }
+        });
+    });
+    group.bench_function("frame out", |b| b.iter(|| observer.sent(black_box(Duration::from_micros(700)))));
+    group.finish();
+}
+
 /// A line with a little noise on it.
 fn quiet_line() -> Vec<[u8; FRAME_BYTES]> {
     vec![frame(40.0), frame(30.0)]
@@ -181,5 +204,5 @@ fn reply_of(frames: u64) -> Duration {
     started.elapsed()
 }
 
-criterion_group!(benches, inbound, front_end, outbound);
+criterion_group!(benches, inbound, front_end, counted, outbound);
 criterion_main!(benches);

@@ -254,6 +254,11 @@ impl Call {
         self.pacer.queued() < MOST_QUEUED
     }
 
+    /// Audio for the caller that waits to be sent.
+    pub fn queued(&self) -> Duration {
+        self.pacer.queued()
+    }
+
     /// Takes one input. Nothing happens once the call has ended.
     pub fn handle(&mut self, input: Input<'_>, now: CallTime) {
         self.measured.clear();

@@ -157,6 +157,11 @@ impl Relay {
         }
     }
 
+    /// Audio for the caller that waits to be sent.
+    pub fn queued(&self) -> Duration {
+        self.pacer.queued()
+    }
+
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

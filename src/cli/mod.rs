@@ -105,7 +105,7 @@ struct CheckArgs {
     #[arg(long)]
     json: bool,
     /// Ask each service once, and print what it answers
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     probe: bool,
 }
 
@@ -172,7 +172,15 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let checked = config::load(source.clone(), &env)
         .and_then(|config| certificate(&config).map(|certificate| (config, certificate)));
     match &checked {
-        Ok(_) if args.json => println!("{}", explain::as_json(&name, None)),
+        Ok((config, _)) if args.json => {
+            let mut told = explain::as_json(&name, None);
+            let probed = args.probe.then(|| probe::ask(config)).transpose()?;
+            if let Some(trials) = &probed {
+                told["services"] = probe::as_json(trials);
+            }
+            println!("{told}");
+            return Ok(probed.map_or(ExitCode::SUCCESS, |trials| probe::verdict(&trials)));
+        }
         Ok((config, certificate)) => {
             let mode = config.dialogue.mode.as_str();
             certificate.iter().for_each(|told| println!("{told}"));
@@ -184,7 +192,9 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             }
             println!("{name}: valid; mode {mode}, listening on {}", config.server.listen);
             if args.probe {
-                return probe::run(config);
+                let trials = probe::ask(config)?;
+                print!("{}", probe::table(&trials));
+                return Ok(probe::verdict(&trials));
             }
         }
         Err(problems) if args.json => println!("{}", explain::as_json(&name, Some(problems))),

@@ -3,19 +3,40 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::config::Config;
 use crate::upstream::{Trial, try_all};
 
-/// Tries every service once and prints what came; failure if one failed.
-pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
+/// Tries every service once.
+pub(super) fn ask(config: &Config) -> anyhow::Result<Vec<Trial>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let trials = runtime.block_on(try_all(config));
-    print!("{}", table(&trials));
-    let failed = trials.iter().any(|trial| trial.result.is_err());
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(runtime.block_on(try_all(config)))
 }
 
-fn table(trials: &[Trial]) -> String {
+/// Failure if one failed.
+pub(super) fn verdict(trials: &[Trial]) -> ExitCode {
+    let failed = trials.iter().any(|trial| trial.result.is_err());
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// The rows for a program.
+pub(super) fn as_json(trials: &[Trial]) -> Value {
+    let rows = trials.iter().map(|trial| {
+        let (result, answer) = match &trial.result {
+            Ok(answer) => ("ok", answer),
+            Err(failure) => (failure.kind.as_str(), &failure.why),
+        };
+        json!({
+            "service": trial.name, "upstream": trial.upstream, "result": result, "answer": answer,
+            "first_byte_ms": trial.first_byte.map(|took| took.as_millis()), "total_ms": trial.total.as_millis(),
+        })
+    });
+    Value::Array(rows.collect())
+}
+
+/// The rows for people.
+pub(super) fn table(trials: &[Trial]) -> String {
     let columns = |trial: &Trial| {
         let (word, what) = match &trial.result {
             Ok(answer) => ("ok", answer.clone()),
@@ -60,8 +81,18 @@ mod tests {
             why: "your config: …".to_owned(),
         };
         let failed = Trial { first_byte: None, ..trial("tts.fallback 1", Err(failure)) };
+        let trials = [trial("stt", Ok("understood \"hi\"".to_owned())), failed];
         assert_eq!(
-            table(&[trial("stt", Ok("understood \"hi\"".to_owned())), failed]),
+            as_json(&trials),
+            json!([
+                {"service": "stt", "upstream": "app", "result": "ok", "answer": "understood \"hi\"",
+                 "first_byte_ms": 12, "total_ms": 1234},
+                {"service": "tts.fallback 1", "upstream": "app", "result": "http_4xx",
+                 "answer": "your config: …", "first_byte_ms": null, "total_ms": 1234},
+            ])
+        );
+        assert_eq!(
+            table(&trials),
             "service         upstream  result    first byte    total  answer\n\
              stt             app       ok             12 ms  1234 ms  understood \"hi\"\n\
              tts.fallback 1  app       http_4xx           -  1234 ms  your config: …\n"

@@ -7,11 +7,28 @@ use async_trait::async_trait;
 use http::{Method, Response, StatusCode, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use tokio::sync::watch;
 
 use super::gateway::Gateway;
 use super::reload::Live;
+use super::upgrade::Upgrade;
 
 pub(super) struct Admin(pub(super) Arc<Live>);
+
+/// When the admin listener is to stop: as soon as there is a successor, which alone answers from then on.
+/// A monitor that asked now this process and now that one would take every other answer for a restart.
+pub(super) fn until_succeeded(mut shutdown: ShutdownWatch, upgrade: Arc<Upgrade>) -> ShutdownWatch {
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = shutdown.changed() => {}
+            () = upgrade.sockets_sent() => {}
+        }
+        stop.send_replace(true);
+    });
+    stopped
+}
 
 const TEXT: &str = "text/plain; charset=utf-8";
 

@@ -135,6 +135,11 @@ impl Gateway {
         self.metrics.draining.set(1);
     }
 
+    /// This process ends with what it has.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_draining() || self.upgrade.has_handed_over()
+    }
+
     /// Calls, requests and tapes that a stop would cut.
     pub(super) fn under_way(&self) -> usize {
         let tapes = self.tapes.as_ref().map_or(0, Tapes::open);

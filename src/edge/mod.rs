@@ -3,6 +3,7 @@
 
 mod acme;
 mod admin;
+mod beside;
 mod calls;
 mod carrier;
 mod clock;
@@ -10,6 +11,7 @@ mod gateway;
 mod handover;
 mod handshake;
 mod live;
+mod origin;
 mod patience;
 mod phrases;
 mod proxy;
@@ -22,6 +24,7 @@ mod serve;
 mod session;
 mod shutdown;
 mod signed;
+mod stall;
 mod take_over;
 mod tapes;
 mod tls;

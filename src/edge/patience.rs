@@ -1,5 +1,6 @@
 //! A bound on the time that a client takes over a request's head. Pingora bounds each read: a client
-//! that sends a byte a minute would hold its connection for ever.
+//! that sends a byte a minute would hold its connection for ever. And the opposite: Pingora drops who
+//! has sent no head yet as soon as it accepts no more, and so would lose the last it has accepted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ tokio::task_local! {
 pub(super) struct Patience<A> {
     pub(super) app: Arc<A>,
     pub(super) limit: Duration,
+    /// How long heads are still waited for once nothing more is accepted.
+    pub(super) last_heads: Duration,
 }
 
 /// To be called as soon as a head has been read.
@@ -47,6 +50,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Patience<A> {
     }
 
     async fn http_cleanup(&self) {
+        sleep(self.last_heads).await;
         self.app.http_cleanup().await;
     }
 }
@@ -78,7 +82,8 @@ mod tests {
 
     async fn answer_to(head: &[u8]) -> String {
         let (mut client, server) = duplex(4096);
-        let app = Arc::new(Patience { app: Arc::new(Slow), limit: Duration::from_millis(100) });
+        let limit = Duration::from_millis(100);
+        let app = Arc::new(Patience { app: Arc::new(Slow), limit, last_heads: Duration::ZERO });
         let (_running, shutdown) = watch::channel(false);
         let stream: Stream = Box::new(server);
         client.write_all(head).await.expect("room");

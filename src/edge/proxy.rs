@@ -11,8 +11,6 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::lb::LoadBalancer;
-use pingora::lb::selection::RoundRobin;
 use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -23,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::acme;
 use super::gateway::Gateway;
 use super::handshake::{self, Refusal};
+use super::origin::Origin;
 use super::patience::head_is_read;
 use super::respond::{TEXT, XML, not_allowed, read_form, respond};
 use super::session::serve_call;
@@ -48,7 +47,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 pub(super) struct Proxy {
     pub(super) gateway: Arc<Gateway>,
-    app: LoadBalancer<RoundRobin>,
+    app: Origin,
     /// For tunnels, which are no requests of Pingora's.
     connector: TransportConnector,
 }
@@ -60,6 +59,8 @@ pub(super) struct Context {
     request_id: String,
     /// The app server that was tried last.
     server: Option<SocketAddr>,
+    /// How many were tried.
+    attempts: usize,
     /// What the app answers to a voice webhook.
     passing: Option<Passing>,
     /// The app's 5xx that the caller is not to hear.
@@ -68,7 +69,7 @@ pub(super) struct Context {
 
 impl Proxy {
     pub(super) fn new(gateway: Arc<Gateway>) -> std::io::Result<Proxy> {
-        let app = LoadBalancer::try_from_iter(&gateway.config.app.servers)?;
+        let app = Origin::new(&gateway.config.app, gateway.metrics.clone())?;
         Ok(Proxy { gateway, app, connector: TransportConnector::new(None) })
     }
 
@@ -205,14 +206,19 @@ impl Proxy {
 
     // ---- the app's --------------------------------------------------------------------------------
 
-    fn app_peer(&self) -> Result<HttpPeer> {
+    fn app_peer(&self, ctx: &mut Context) -> Result<HttpPeer> {
         let app = &self.gateway.config.app;
-        let Some(server) = self.app.select(b"", app.servers.len()) else {
+        let Some(server) = self.app.next(ctx.server) else {
             return Error::e_explain(ErrorType::ConnectNoRoute, "no server in [upstreams.app]");
         };
+        if ctx.attempts == 0 {
+            self.app.asked();
+        }
+        ctx.server = Some(server);
+        ctx.attempts += 1;
         let name =
             app.servers.first().and_then(|server| server.rsplit_once(':')).map_or("", |(host, _)| host);
-        let mut peer = HttpPeer::new(server.addr, app.tls, name.to_owned());
+        let mut peer = HttpPeer::new(server, app.tls, name.to_owned());
         peer.options.connection_timeout = Some(app.connect_timeout);
         peer.options.total_connection_timeout = Some(app.connect_timeout);
         peer.options.read_timeout = Some(app.first_byte_timeout.max(app.stall_timeout));
@@ -250,9 +256,14 @@ impl Proxy {
 
     /// Another WebSocket of the app's: joined to the app as it is.
     async fn app_upgrade(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        let peer = self.app_peer()?;
-        ctx.server = peer._address.as_inet().copied();
-        let mut app = self.connector.new_stream(&peer).await.map_err(|error| error.into_up())?;
+        let mut app = loop {
+            let peer = self.app_peer(ctx)?;
+            match self.connector.new_stream(&peer).await {
+                Ok(app) => break app,
+                Err(_) if self.is_worth_another(ctx) => {}
+                Err(error) => return Err(error.into_up()),
+            }
+        };
         let head = tunnel::head(session.req_header(), &self.forwarded(session, ctx));
         let limit = self.gateway.config.app.first_byte_timeout;
         let answer = match timeout(limit, tunnel::ask(&mut app, &head)).await {
@@ -263,10 +274,18 @@ impl Proxy {
             }
             Err(_) => return Err(Error::new_up(ErrorType::ReadTimedout)),
         };
+        if let Some(server) = ctx.server {
+            self.app.answered(server);
+        }
         let (client, early) = take_over(session, answer.status).await?;
         let gateway = self.gateway.clone();
         Tunnel { client, early, app, answer, gateway }.start();
         Ok(())
+    }
+
+    /// The app's server could not be reached, and another may be.
+    fn is_worth_another(&self, ctx: &Context) -> bool {
+        ctx.server.is_some_and(|server| self.app.unreachable(server, ctx.attempts))
     }
 
     /// A status and a sentence for a request that the app did not answer.
@@ -309,13 +328,15 @@ impl ProxyHttp for Proxy {
             started: Instant::now(),
             request_id: String::new(),
             server: None,
+            attempts: 0,
             passing: None,
             app_status: None,
         }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        session.set_keepalive(Some(KEEPALIVE_SECONDS));
+        // Whoever comes again is to come to the process that stays.
+        session.set_keepalive((!self.gateway.is_leaving()).then_some(KEEPALIVE_SECONDS));
         let request = session.req_header();
         ctx.route = self.route(request);
         ctx.request_id = match request.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
@@ -361,11 +382,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        let mut peer = self.app_peer()?;
+        let mut peer = self.app_peer(ctx)?;
         if ctx.route == Route::Voice {
             peer.options.read_timeout = peer.options.read_timeout.min(Some(FOR_TWIML));
         }
-        ctx.server = peer._address.as_inet().copied();
         Ok(Box::new(peer))
     }
 
@@ -391,6 +411,9 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        if let Some(server) = ctx.server {
+            self.app.answered(server);
+        }
         if ctx.route == Route::Voice {
             if response.status.is_server_error() && !self.gateway.config.twilio.fallback_twiml.is_empty() {
                 let status = response.status.as_u16();
@@ -418,6 +441,18 @@ impl ProxyHttp for Proxy {
         Ok(None)
     }
 
+    /// Nothing was sent yet: another server may be tried, whatever the method.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        error.set_retry(self.is_worth_another(ctx));
+        error
+    }
+
     /// A connection that the app had closed meanwhile is worth a second try, where trying twice does
     /// no harm.
     fn error_while_proxy(
@@ -425,7 +460,7 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        _: &mut Context,
+        ctx: &mut Context,
         client_reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context("while the app answered");
@@ -434,6 +469,11 @@ impl ProxyHttp for Proxy {
             matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
         let whole = !session.as_ref().retry_buffer_truncated();
         error.retry.decide_reuse(client_reused && harmless && whole);
+        if error.retry() {
+            self.app.sent_again();
+            // The server is well: it may be the only one.
+            (ctx.server, ctx.attempts) = (None, ctx.attempts.saturating_sub(1));
+        }
         error
     }
 

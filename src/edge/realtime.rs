@@ -203,8 +203,12 @@ impl Talk {
         let observer = &mut self.carrier.observer;
         match self.from_carrier.read(&text) {
             Ok(Message::Media { payload, timestamp_ms }) => {
-                observer.heard(payload.len());
+                let before = observer.heard(payload.len(), timestamp_ms, now).then(Instant::now);
                 self.call.handle(Input::Media { payload, timestamp_ms }, now);
+                if let Some(before) = before {
+                    observer.took(before.elapsed());
+                    observer.waits(self.call.queued());
+                }
             }
             Ok(Message::Mark { name }) => self.call.handle(Input::Mark(&name), now),
             Ok(Message::Dtmf { digit }) => self.call.handle(Input::Dtmf(digit), now),

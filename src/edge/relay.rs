@@ -239,9 +239,12 @@ impl Talk {
             }
         };
         let stopped = match self.from_carrier.read(&text) {
-            Ok(Message::Media { payload, .. }) => {
-                self.observer.heard(payload.len());
-                self.relay.heard(Clock(self.started).now());
+            Ok(Message::Media { payload, timestamp_ms }) => {
+                let now = Clock(self.started).now();
+                if self.observer.heard(payload.len(), timestamp_ms, now) {
+                    self.observer.waits(self.relay.queued());
+                }
+                self.relay.heard(now);
                 false
             }
             Ok(message) => message == Message::Stop,

@@ -17,7 +17,8 @@ use pingora::services::listening::Service;
 use tracing::info;
 
 use super::acme::Certifying;
-use super::admin::Admin;
+use super::admin::{Admin, until_succeeded};
+use super::beside::Beside;
 use super::gateway::Gateway;
 use super::live::LiveProxy;
 use super::patience::Patience;
@@ -25,7 +26,7 @@ use super::proxy::KEEPALIVE_SECONDS;
 use super::reload::{Live, Watching};
 use super::tapes::Sweeping;
 use super::upgrade::is_successor;
-use super::{shutdown, tls};
+use super::{shutdown, stall, tls};
 use crate::call::Service as SpeechService;
 use crate::config::{Config, Fallbacks, Mode, Source};
 use crate::observe::{Exporter, Metrics, Traces};
@@ -99,7 +100,8 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     let mut app = HttpProxy::new(LiveProxy(live.clone()), server.configuration.clone());
     app.handle_init_modules();
     let limit = Duration::from_secs(KEEPALIVE_SECONDS) + FOR_A_HEAD;
-    let mut public = Service::new("gateway".into(), Patience { app: Arc::new(app), limit });
+    let last_heads = shutdown::LAST_REQUESTS;
+    let mut public = Service::new("gateway".into(), Patience { app: Arc::new(app), limit, last_heads });
     let mut listener = ListenerConfig::tcp(listen).l4_buffer(buffers());
     if let Some(files) = &gateway.config.server.tls {
         let awaited = gateway.config.server.acme.is_some();
@@ -116,8 +118,14 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     let mut admin = Service::new("admin".into(), Admin(live.clone()));
     admin.threads = Some(1);
     admin.add_tcp(&gateway.config.admin.listen.to_string());
-    server.add_service(public);
-    server.add_service(admin);
+    let metrics = gateway.metrics.clone();
+    server.add_service(Beside::new(public, move |shutdown| {
+        // Not to be waited for: it ends with the process.
+        tokio::spawn(stall::watch(metrics));
+        shutdown
+    }));
+    let upgrade = gateway.upgrade.clone();
+    server.add_service(Beside::new(admin, move |shutdown| until_succeeded(shutdown, upgrade)));
     server.add_service(background_service("configuration", Watching(live.clone())));
     server.add_service(background_service("tapes", Sweeping(gateway.clone())));
     if let Some(exporter) = exporter {

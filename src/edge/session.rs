@@ -366,12 +366,17 @@ impl Session {
     fn message(&mut self, text: &str, now: CallTime) {
         match self.reader.read(text) {
             Ok(Message::Media { payload, timestamp_ms }) => {
-                self.observer.heard(payload.len());
+                let look = self.observer.heard(payload.len(), timestamp_ms, now);
                 // First: what the call asks about this audio must come behind it.
                 if let Some(recogniser) = &mut self.recogniser {
                     recogniser.hear(payload);
                 }
+                let before = look.then(Instant::now);
                 self.call.handle(Input::Media { payload, timestamp_ms }, now);
+                if let Some(before) = before {
+                    self.observer.took(before.elapsed());
+                    self.observer.waits(self.call.queued());
+                }
             }
             Ok(Message::Mark { name }) => self.call.handle(Input::Mark(&name), now),
             Ok(Message::Dtmf { digit }) => self.call.handle(Input::Dtmf(digit), now),

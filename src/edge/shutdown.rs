@@ -22,8 +22,9 @@ const LOOK: Duration = Duration::from_millis(50);
 const GOODBYE: Duration = Duration::from_secs(20);
 /// How long sockets may take to close once they must.
 const CLOSING: Duration = Duration::from_secs(3);
-/// A connection that was accepted last may have its request still under way to us.
-const LAST_REQUESTS: Duration = Duration::from_secs(1);
+/// A connection that was accepted last has its request still under way to us, perhaps behind a TLS
+/// handshake over a slow line.
+pub(super) const LAST_REQUESTS: Duration = Duration::from_secs(3);
 
 /// Runs the server to its end.
 pub(super) fn run(server: Server, live: Arc<Live>) -> std::io::Result<()> {
@@ -38,6 +39,7 @@ pub(super) fn run(server: Server, live: Arc<Live>) -> std::io::Result<()> {
         loop {
             match phases.recv().await {
                 Ok(ExecutionPhase::ShutdownGracePeriod) => break true,
+                Ok(ExecutionPhase::GracefulUpgradeCloseTimeout) => live.gateway().upgrade.sockets_are_sent(),
                 Ok(ExecutionPhase::Terminated) | Err(RecvError::Closed) => break false,
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
             }

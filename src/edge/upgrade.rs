@@ -35,6 +35,7 @@ pub(super) struct Upgrade {
     socket: PathBuf,
     one_at_a_time: Mutex<()>,
     handed_over: watch::Sender<bool>,
+    sockets_sent: watch::Sender<bool>,
 }
 
 impl Upgrade {
@@ -48,6 +49,7 @@ impl Upgrade {
             socket: given.unwrap_or_else(|| folder().join("upgrade")),
             one_at_a_time: Mutex::new(()),
             handed_over: watch::Sender::new(false),
+            sockets_sent: watch::Sender::new(false),
         }
     }
 
@@ -60,7 +62,7 @@ impl Upgrade {
         let Ok(_one) = self.one_at_a_time.try_lock() else {
             return Err("an upgrade is under way already".into());
         };
-        let begun = if *self.handed_over.borrow() {
+        let begun = if self.has_handed_over() {
             Err("this process has handed over already".to_owned())
         } else {
             self.successor().await
@@ -114,10 +116,23 @@ impl Upgrade {
         Err(format!("the new process was not ready within {} s", READY.as_secs()))
     }
 
+    pub(super) fn has_handed_over(&self) -> bool {
+        *self.handed_over.borrow()
+    }
+
     /// Until the successor waits for the sockets.
     pub(super) async fn handed_over(&self) {
         // The sender lives as long as the gateway.
         let _ = self.handed_over.subscribe().wait_for(|handed| *handed).await;
+    }
+
+    /// The successor has the sockets: to close ours costs nobody anything from here on.
+    pub(super) fn sockets_are_sent(&self) {
+        self.sockets_sent.send_replace(true);
+    }
+
+    pub(super) async fn sockets_sent(&self) {
+        let _ = self.sockets_sent.subscribe().wait_for(|sent| *sent).await;
     }
 
     /// Removes what an upgrade leaves behind, so that the successor may be succeeded.

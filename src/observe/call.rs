@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::local::LocalHistogram;
 use tracing::{debug, info, warn};
 
 use super::metrics::Metrics;
+use super::pace::Pace;
+use super::segments::Segments;
 use super::traces::{Spans, Traces};
 use crate::call::{Event, Ignored, StopReason, Trace, TurnResult};
+use crate::time::CallTime;
 use crate::twilio::codes;
 
 /// Between two lines about what a recogniser guesses.
@@ -41,7 +43,8 @@ pub struct CallObserver {
     metrics: Arc<Metrics>,
     labels: CallLabels,
     transcripts: bool,
-    lateness: LocalHistogram,
+    pace: Pace,
+    segments: Segments,
     frames_in: u64,
     frames_out: u64,
     turns: u64,
@@ -59,12 +62,13 @@ pub struct CallObserver {
 
 impl CallObserver {
     pub fn new(metrics: Arc<Metrics>, labels: CallLabels, transcripts: bool) -> CallObserver {
-        let lateness = metrics.lateness.local();
+        let pace = Pace::new(&metrics);
         CallObserver {
             metrics,
             labels,
             transcripts,
-            lateness,
+            pace,
+            segments: Segments::default(),
             frames_in: 0,
             frames_out: 0,
             turns: 0,
@@ -108,16 +112,28 @@ impl CallObserver {
         self.reason
     }
 
-    /// Audio of the caller; counted in frames of 20 ms, whatever the payloads were.
-    pub fn heard(&mut self, bytes: usize) {
+    /// Audio of the caller; counted in frames of 20 ms, whatever the payloads were. True once a second:
+    /// then [`took`](Self::took) and [`waits`](Self::waits) want to be told.
+    pub fn heard(&mut self, bytes: usize, timestamp_ms: Option<u64>, at: CallTime) -> bool {
         let before = self.frames_in / 160;
         self.frames_in += bytes as u64;
         self.metrics.frames_in.inc_by(self.frames_in / 160 - before);
+        self.pace.heard(Duration::from_micros(bytes as u64 * 125), timestamp_ms, at)
+    }
+
+    /// How long the call took over one frame of the caller's.
+    pub fn took(&self, one_frame: Duration) {
+        self.pace.took(one_frame);
+    }
+
+    /// How much audio for the caller waits until it is due.
+    pub fn waits(&mut self, audio: Duration) {
+        self.pace.buffered(audio);
     }
 
     pub fn sent(&mut self, late: Duration) {
         self.frames_out += 1;
-        self.lateness.observe(late.as_secs_f64());
+        self.pace.sent(late);
     }
 
     /// A message that could not be used. Logged once a call, counted each time.
@@ -171,6 +187,9 @@ impl CallObserver {
         let stage = |stage: &str, took: Duration| {
             metrics.turn_stage.with_label_values(&[stage]).observe(took.as_secs_f64());
         };
+        if let Some((outcome, of)) = self.segments.settle(&event) {
+            metrics.segments.with_label_values(&[outcome]).inc_by(of);
+        }
         match event {
             Event::State(t) => {
                 let (from, to, why) = (t.from.as_str(), t.to.as_str(), t.why.as_str());
@@ -235,7 +254,7 @@ impl CallObserver {
             }
             Event::MediaTx { frames, ms } => {
                 metrics.frames_out.inc_by(frames);
-                self.lateness.flush();
+                self.pace.flush();
                 info!(call_sid, stream_sid, frames, ms, "MEDIA_TX");
             }
             Event::Underrun => {
@@ -308,7 +327,6 @@ impl CallObserver {
 
     /// The call's last line.
     pub fn stopped(mut self, lasted: Duration, ending: &Ending) {
-        self.lateness.flush();
         if let Some(spans) = self.spans.take() {
             spans.end(self.reason.unwrap_or(StopReason::Error));
         }

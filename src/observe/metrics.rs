@@ -3,10 +3,11 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::labels::{HandshakeResult, NOISE, Route, SPEECH, SignedKind, TOO_SHORT, TwimlFallback};
 use crate::call::{FailureKind, Service, StopReason, TurnResult};
 use crate::twilio::TokenFault;
 use crate::twilio::lint::Rule;
@@ -16,133 +17,18 @@ use crate::twilio::signature::Unsigned;
 const TURN: [f64; 15] = [0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.1, 1.5, 2.1, 3.1, 5.1, 10.1];
 const PACE: [f64; 13] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5];
 const NET: [f64; 12] = [0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.1];
-const HTTP: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.1, 2.5, 5.1, 10.1, 30.1];
+const HTTP: [f64; 11] = [0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 1.1, 2.5, 5.1, 10.1, 30.1];
 const CALL: [f64; 11] = [5.1, 15.1, 30.1, 60.1, 120.1, 300.1, 600.1, 1800.1, 3600.1, 7200.1, 14400.1];
 
-/// How a handshake at the media path ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeResult {
-    Ok,
-    /// Not an upgrade at all: 426.
-    NoUpgrade,
-    BadRequest,
-    /// Not signed as Twilio signs.
-    BadSignature,
-    /// Without the token of a call, or with a wrong one.
-    BadToken,
-    Capacity,
-    Draining,
-}
-
-impl HandshakeResult {
-    const ALL: [HandshakeResult; 7] = [
-        Self::Ok,
-        Self::NoUpgrade,
-        Self::BadRequest,
-        Self::BadSignature,
-        Self::BadToken,
-        Self::Capacity,
-        Self::Draining,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::NoUpgrade => "no_upgrade",
-            Self::BadRequest => "bad_request",
-            Self::BadSignature => "bad_signature",
-            Self::BadToken => "bad_token",
-            Self::Capacity => "capacity",
-            Self::Draining => "draining",
-        }
-    }
-}
-
-/// What Twilio has signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignedKind {
-    Webhook,
-    Handshake,
-}
-
-impl SignedKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Webhook => "webhook",
-            Self::Handshake => "handshake",
-        }
-    }
-}
-
-/// Who answers a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    Media,
-    Healthz,
-    Version,
-    StreamStatus,
-    /// The voice webhooks: answered here, or by the app.
-    Voice,
-    App,
-    /// An upgrade that is passed through to the app.
-    AppUpgrade,
-    /// An issuer that wants to see proof.
-    Acme,
-}
-
-impl Route {
-    const ALL: [Route; 8] = [
-        Self::Media,
-        Self::Healthz,
-        Self::Version,
-        Self::StreamStatus,
-        Self::Voice,
-        Self::App,
-        Self::AppUpgrade,
-        Self::Acme,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Media => "media",
-            Self::Healthz => "healthz",
-            Self::Version => "version",
-            Self::StreamStatus => "stream_status",
-            Self::Voice => "voice",
-            Self::App => "app",
-            Self::AppUpgrade => "app_upgrade",
-            Self::Acme => "acme",
-        }
-    }
-}
-
-/// Why a caller hears the fallback TwiML.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TwimlFallback {
-    AppDown,
-    App5xx,
-    /// This gateway is full or going down.
-    Busy,
-}
-
-impl TwimlFallback {
-    const ALL: [TwimlFallback; 3] = [Self::AppDown, Self::App5xx, Self::Busy];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AppDown => "app_down",
-            Self::App5xx => "app_5xx",
-            Self::Busy => "busy",
-        }
-    }
-}
+/// One frame through the voice activity detector and the state machine: microseconds.
+const FRAME: [f64; 5] = [2.5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3];
 
 /// The classes of status codes.
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Stages of a turn, in their order.
 /// What becomes of an interruption: it ends the reply, the bot goes on, or it is not let through.
 const BARGE_INS: [&str; 3] = ["cleared", "false_positive", "suppressed"];
+/// Stages of a turn, in their order.
 const STAGES: [&str; 6] = ["endpoint", "stt", "agent_ttfb", "tts_ttfb", "first_frame", "total"];
 
 /// Why a message of the carrier was of no use.
@@ -177,8 +63,13 @@ pub struct Metrics {
     pub frames_dropped: IntCounterVec,
     pub sequence_gaps: IntCounter,
     pub media_stalls: IntCounter,
+    pub jitter: Histogram,
     pub lateness: Histogram,
     pub underruns: IntCounter,
+    pub playout_buffer: Gauge,
+    pub worker_stall: Histogram,
+    pub segments: IntCounterVec,
+    pub inference: Histogram,
     pub ping_rtt: Histogram,
     pub pongs_missed: IntCounter,
     pub mark_ack: Histogram,
@@ -198,6 +89,8 @@ pub struct Metrics {
     http_requests: IntCounterVec,
     http_duration: HistogramVec,
     pub http_inflight: IntGauge,
+    origin_healthy: GaugeVec,
+    origin_retries: IntCounterVec,
     pub recordings_written: IntCounter,
     pub recordings_cut: IntCounter,
     pub recordings_deleted: IntCounter,
@@ -270,6 +163,11 @@ impl Metrics {
             )?,
             media_stalls: new
                 .counter("media_stalls_total", "Times that a caller's audio stopped for 2 s.")?,
+            jitter: new.histogram(
+                "media_interarrival_jitter_seconds",
+                "How much sooner or later than its timestamp says a caller's audio came after the last.",
+                &PACE,
+            )?,
             lateness: new.histogram(
                 "frame_send_lateness_seconds",
                 "How long after it was due a frame left.",
@@ -278,6 +176,25 @@ impl Metrics {
             underruns: new.counter(
                 "playout_underruns_total",
                 "Times that there was nothing to send in the middle of a sentence.",
+            )?,
+            playout_buffer: new.register(Gauge::new(
+                "playout_buffer_seconds",
+                "Audio for callers that waits here until it is due, of all calls together.",
+            )?)?,
+            worker_stall: new.histogram(
+                "worker_stall_seconds",
+                "How late the threads that carry calls come to a tick each 20 ms.",
+                &PACE,
+            )?,
+            segments: new.counters(
+                "vad_segments_total",
+                "Stretches that the detector took for speech, by what came of them.",
+                &["outcome"],
+            )?,
+            inference: new.histogram(
+                "vad_inference_seconds",
+                "Voice activity and the state machine, for one frame of 20 ms; one in fifty is timed.",
+                &FRAME,
             )?,
             ping_rtt: new.histogram("ws_ping_rtt_seconds", "From a ping to its pong.", &NET)?,
             pongs_missed: new.counter("ws_pongs_missed_total", "Pings without a pong by the next ping.")?,
@@ -350,6 +267,15 @@ impl Metrics {
                 &HTTP,
             )?,
             http_inflight: new.gauge("http_inflight", "HTTP requests under way.")?,
+            origin_healthy: new.register(GaugeVec::new(
+                Opts::new("origin_healthy", "The part of the app's servers that can be reached: 1 for all."),
+                &["upstream"],
+            )?)?,
+            origin_retries: new.counters(
+                "origin_retries_total",
+                "Times that a request was sent to the app again, or to another of its servers.",
+                &["upstream"],
+            )?,
             recordings_written: recordings.with_label_values(&["written"]),
             recordings_cut: recordings.with_label_values(&["cut"]),
             recordings_deleted: recordings.with_label_values(&["deleted"]),
@@ -413,6 +339,7 @@ impl Metrics {
         HandshakeResult::ALL.iter().for_each(|r| drop(self.handshakes.with_label_values(&[r.as_str()])));
         TurnResult::ALL.iter().for_each(|r| drop(self.turns.with_label_values(&[r.as_str()])));
         BARGE_INS.iter().for_each(|o| drop(self.barge_ins.with_label_values(&[o])));
+        [SPEECH, TOO_SHORT, NOISE].iter().for_each(|o| drop(self.segments.with_label_values(&[o])));
         STAGES.iter().for_each(|s| drop(self.turn_stage.with_label_values(&[s])));
         DROPPED.iter().for_each(|r| drop(self.frames_dropped.with_label_values(&["in", r])));
         Service::ALL.iter().for_each(|s| drop(self.fallbacks.with_label_values(&[s.as_str()])));
@@ -461,6 +388,16 @@ impl Metrics {
     pub fn upstream_health(&self, upstream: &str, breaker_state: i64, healthy: f64) {
         self.breaker_state.with_label_values(&[upstream]).set(breaker_state);
         self.upstream_healthy.with_label_values(&[upstream]).set(healthy);
+    }
+
+    /// The part of the app's servers that can be reached.
+    pub fn origin_healthy(&self, upstream: &str, part: f64) {
+        self.origin_healthy.with_label_values(&[upstream]).set(part);
+        self.origin_retries.with_label_values(&[upstream]);
+    }
+
+    pub fn origin_retry(&self, upstream: &str) {
+        self.origin_retries.with_label_values(&[upstream]).inc();
     }
 
     pub fn fell_back(&self, service: Service) {
@@ -564,6 +501,8 @@ mod tests {
         for service in Service::ALL {
             metrics.know_upstream("speech", service);
         }
+        metrics.origin_healthy("app", 1.0);
+        metrics.certificate("bot.example.com", 0);
         let text = metrics.text();
         for series in [
             "voxgate_calls_total{reason=\"caller_hangup\"} 0",
@@ -574,10 +513,18 @@ mod tests {
             "voxgate_upstream_requests_total{kind=\"tts\",result=\"http_5xx\",upstream=\"speech\"} 0",
             "voxgate_http_requests_total{code=\"5xx\",route=\"app\"} 0",
             "voxgate_barge_ins_total{outcome=\"cleared\"} 0",
+            "voxgate_vad_segments_total{outcome=\"too_short\"} 0",
+            "voxgate_media_interarrival_jitter_seconds_count 0",
+            "voxgate_playout_buffer_seconds 0",
+            "voxgate_vad_inference_seconds_count 0",
+            "voxgate_worker_stall_seconds_count 0",
+            "voxgate_origin_healthy{upstream=\"app\"} 1",
+            "voxgate_origin_retries_total{upstream=\"app\"} 0",
         ] {
             assert!(text.contains(series), "{series} is missing");
         }
         let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        // README and spec promise it: a replica with its services, each of another kind.
         assert!(series < 600, "{series} series");
     }
 

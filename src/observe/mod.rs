@@ -1,13 +1,17 @@
 //! What an operator sees: one event type becomes a log line and a metric, here and nowhere else.
 
 mod call;
+mod labels;
 mod log;
 mod metrics;
+mod pace;
+mod segments;
 mod timeline;
 mod traces;
 
 pub use call::{CallLabels, CallObserver, Ending};
+pub use labels::{HandshakeResult, Route, SignedKind, TwimlFallback};
 pub use log::init as init_log;
-pub use metrics::{HandshakeResult, Metrics, Route, SignedKind, TwimlFallback};
+pub use metrics::Metrics;
 pub use timeline::Timeline;
 pub use traces::{Exporter, Traces};

@@ -290,11 +290,11 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// The caller's audio.
-    pub fn audio(&self) -> Option<&[u8]> {
+    /// The caller's audio, and when it was said by the carrier's clock.
+    pub fn audio(&self) -> Option<(&[u8], Option<u64>)> {
         match self {
-            Entry::Media { payload, .. } => Some(payload),
-            Entry::Heard { payload, .. } => Some(payload),
+            Entry::Media { payload, timestamp_ms } => Some((payload, *timestamp_ms)),
+            Entry::Heard { payload, timestamp_ms, .. } => Some((payload, *timestamp_ms)),
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! A device in front of a call that notes what goes in and what comes out, and changes nothing.
 
+use std::time::Duration;
+
 use super::Recorder;
 use crate::call::{Call, Input, Memory, Output};
 use crate::time::CallTime;
@@ -26,6 +28,10 @@ impl Taped {
 
     pub fn has_room(&self) -> bool {
         self.call.has_room()
+    }
+
+    pub fn queued(&self) -> Duration {
+        self.call.queued()
     }
 
     pub fn handle(&mut self, input: Input<'_>, now: CallTime) {

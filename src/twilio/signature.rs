@@ -92,6 +92,13 @@ pub fn webhook(
     }
 }
 
+/// The header of a request for this URL, as Twilio would write it: with the fields of its form, if it
+/// posts one.
+pub fn sign(token: &[u8], url: &str, form: Option<&[u8]>) -> Option<String> {
+    let fields = form.map(fields).unwrap_or_default();
+    Some(STANDARD.encode(code(token, url, &fields)?.finalize().into_bytes()))
+}
+
 /// What Twilio signs with this token, for this URL and these fields in their order.
 fn code(token: &[u8], url: &str, fields: &str) -> Option<Hmac<Sha1>> {
     let mut code = Hmac::<Sha1>::new_from_slice(token).ok()?;

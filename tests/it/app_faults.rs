@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::world::{Answer, Gateway, LegacyApp, TcpApp, Wire, header, until};
+use crate::world::{Answer, Gateway, LegacyApp, TcpApp, Wire, free_port, header, until};
 
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -46,6 +46,37 @@ fn an_app_that_is_restarted_is_told_to_be_down_and_then_serves_again() {
     let _app = LegacyApp::start_at(port);
     assert_eq!(Wire::ask(gateway.port, &get("/status/200")).status(), 200);
     assert_eq!(gateway.metric("voxgate_http_requests_total{code=\"5xx\",route=\"app\"}"), 2.0);
+}
+
+/// Nothing was sent to a server that cannot be reached: the other one gets the request, whatever it is.
+#[test]
+fn a_server_that_cannot_be_reached_costs_no_request_and_is_passed_over() {
+    let app = LegacyApp::start();
+    let gone = free_port();
+    let gateway = Gateway::start(&format!(
+        "[upstreams.app]\nservers = [\"127.0.0.1:{gone}\", \"127.0.0.1:{}\"]\nbreaker_failures = 2\n\
+         breaker_cooldown = \"1h\"\n",
+        app.port
+    ));
+    let healthy = || gateway.metric("voxgate_origin_healthy{upstream=\"app\"}");
+    assert_eq!(healthy(), 1.0);
+    for n in 0..4 {
+        let answer = Wire::ask(gateway.port, &post("/echo", "hello"));
+        assert_eq!(answer.status(), 200, "{n}: {answer:?}");
+        let seen: serde_json::Value = serde_json::from_str(answer.text()).unwrap();
+        assert_eq!(seen["body"]["length"], 5);
+    }
+    assert_eq!(healthy(), 0.5);
+    let upgrade = "GET /ws/legacy-echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for _ in 0..2 {
+        let mut wire = Wire::to(gateway.port);
+        wire.send(upgrade);
+        let head = wire.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    }
+    assert_eq!(gateway.metric("voxgate_origin_retries_total{upstream=\"app\"}"), 2.0, "and then never again");
+    assert_eq!(gateway.events("APP_FAILED"), Vec::<serde_json::Value>::new());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -101,6 +102,29 @@ fn a_gateway_that_serves_its_twiml_and_asks_for_tokens_is_a_go() {
             gateway.port
         )
     );
+}
+
+#[test]
+fn a_gateway_that_lets_in_only_what_is_signed_can_be_judged_by_its_token() {
+    let app = LegacyApp::start();
+    let config = format!(
+        "[twilio]\nsignature = \"enforce\"\nauth_token = \"hush-hush\"\n\
+         [upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n",
+        app.port
+    );
+    let gateway = Gateway::start_with(&config, "public_url = \"https://bot.example.com\"", &[]);
+    let args = ["--no-call", "--public-url", "https://bot.example.com/"];
+    let judged = |token| doctor_with(&gateway.http(""), &args, &[("TWILIO_AUTH_TOKEN", token)]);
+    let refused = ["handshake, offered", "handshake, plain", "incoming_call", "stream_status"];
+    let unsigned = judged("");
+    assert_eq!(
+        (unsigned.failed().as_slice(), &unsigned.row("signature")["result"]),
+        (&refused[..], &json!("skip"))
+    );
+    assert_eq!(judged("hush").failed(), refused);
+    let signed = judged("hush-hush");
+    assert_eq!(signed.failed(), Vec::<&str>::new(), "{:#}", signed.json);
+    assert!(!signed.json.to_string().contains("hush"), "{:#}", signed.json);
 }
 
 /// The operator's bot as it was: Flask with a page for whatever nothing else answers.
@@ -219,14 +243,18 @@ fn what_cannot_be_reached_is_told_apart() {
 
 #[test]
 fn a_certificate_that_twilio_would_not_take_is_named() {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let in_ten_days = SystemTime::now() + Duration::from_secs(10 * 24 * 3600 + 60);
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + in_ten_days.duration_since(UNIX_EPOCH).unwrap();
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let made = params.self_signed(&pair).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(pair.serialize_der());
     let pem = std::env::temp_dir().join(format!("voxgate-test-{}.pem", std::process::id()));
-    std::fs::write(&pem, made.cert.pem()).unwrap();
+    std::fs::write(&pem, made.pem()).unwrap();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = rustls::ServerConfig::builder()
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .with_single_cert(vec![made.der().clone()], key.into())
         .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -252,6 +280,12 @@ fn a_certificate_that_twilio_would_not_take_is_named() {
     assert_eq!(other.row("tls")["cause"], "the certificate is for another name", "{:#}", other.json);
     let sound = doctor_with(&format!("https://localhost:{port}"), &[], &trusted);
     assert_eq!(sound.row("tls")["result"], "pass", "{:#}", sound.json);
+    let expiry = sound.row("certificate");
+    assert_eq!(
+        (&expiry["result"], &expiry["cause"]),
+        (&json!("warn"), &json!("the certificate expires soon"))
+    );
+    assert!(expiry["seen"].as_str().unwrap().starts_with("10 days left, until "), "{expiry}");
     assert!(
         sound.failed().contains(&"version")
             && sound.row("version")["seen"].as_str().unwrap().starts_with("404")

@@ -9,17 +9,17 @@ use reqwest::{Certificate, Client, Version};
 use crate::world::{Gateway, TcpApp, block_on, header, run};
 
 /// A folder with `cert.pem` and `key.pem` for 127.0.0.1, that goes with the test.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Folder {
+    pub fn new(name: &str) -> Folder {
         let folder = std::env::temp_dir().join(format!("voxgate-tls-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         Folder(folder)
     }
 
     /// A pair in a folder of its own in this one, with the year that it expires in.
-    fn pair(&self, name: &str, year: i32) -> PathBuf {
+    pub fn pair(&self, name: &str, year: i32) -> PathBuf {
         let folder = self.0.join(name);
         fs::create_dir_all(&folder).unwrap();
         let mut params = CertificateParams::new(vec!["bot.example.com".into(), "127.0.0.1".into()]).unwrap();
@@ -38,7 +38,7 @@ impl Drop for Folder {
     }
 }
 
-fn table(folder: &Path) -> String {
+pub fn table(folder: &Path) -> String {
     format!("[server.tls]\ncert = \"{0}/cert.pem\"\nkey = \"{0}/key.pem\"\n", folder.display())
 }
 

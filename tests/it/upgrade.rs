@@ -1,12 +1,14 @@
 //! A new process takes the listeners over, while the old one finishes its calls. No request and no call
 //! is lost.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crate::drain::{call, is_alive};
+use crate::drain::{Call, call, is_alive};
 use crate::world::{Gateway, TcpApp, Wire, free_port, run, until};
 
 /// Requests without a pause, each on a connection of its own, until it is told to stop.
@@ -26,12 +28,18 @@ impl Visitors {
                     let answer = Wire::ask(port, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
                     assert_eq!(answer.status(), status, "{path}: {}", answer.head);
                     asked += 1;
-                    std::thread::sleep(std::time::Duration::from_millis(2));
+                    std::thread::sleep(Duration::from_millis(2));
                 }
                 asked
             })
         };
-        let threads = vec![visitor("/page", 200), visitor("/healthz", 200), visitor("/ws/twilio-media", 426)];
+        let threads = vec![
+            visitor("/page", 200),
+            visitor("/healthz", 200),
+            visitor("/ws/twilio-media", 426),
+            slow_lines(port, stop.clone()),
+            kept_line(port, stop.clone()),
+        ];
         Visitors { stop, threads }
     }
 
@@ -42,6 +50,47 @@ impl Visitors {
     }
 }
 
+/// Connections whose request comes half a second after them: as over a slow line, or behind a TLS
+/// handshake. One that this machine itself has made far slower says nothing.
+fn slow_lines(port: u16, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
+    const SLOW: Duration = Duration::from_millis(500);
+    std::thread::spawn(move || {
+        let mut under_way = VecDeque::new();
+        let mut answered = 0;
+        while !stop.load(Ordering::SeqCst) {
+            under_way.push_back((Instant::now(), Wire::to(port)));
+            std::thread::sleep(Duration::from_millis(10));
+            while let Some((since, mut wire)) = under_way.pop_front_if(|(since, _)| since.elapsed() >= SLOW) {
+                let sent = wire.try_send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+                let (status, late) = (wire.head(), since.elapsed());
+                let well = sent && status.starts_with("HTTP/1.1 200 ");
+                assert!(well || late > SLOW * 3, "a request {late:?} after its connection: {status:?}");
+                answered += usize::from(well);
+            }
+        }
+        answered
+    })
+}
+
+/// A connection that is kept from request to request, until it is told that it will be closed.
+fn kept_line(port: u16, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
+    std::thread::spawn(move || {
+        let (mut wire, mut answered) = (Wire::to(port), 0);
+        while !stop.load(Ordering::SeqCst) {
+            wire.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+            let answer = wire.answer();
+            assert_eq!(answer.status(), 200, "on a connection that was kept");
+            answered += 1;
+            if answer.header("connection").is_some_and(|connection| connection.eq_ignore_ascii_case("close"))
+            {
+                wire = Wire::to(port);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        answered
+    })
+}
+
 fn upgrade(gateway: &Gateway) -> String {
     let file = gateway.config_file();
     let done = run(env!("CARGO_BIN_EXE_voxgate"), &["upgrade", "--config", file.to_str().unwrap()]);
@@ -50,46 +99,80 @@ fn upgrade(gateway: &Gateway) -> String {
     said
 }
 
+/// Asks whichever process answers to read its configuration again: so many it has read then.
+fn reload(gateway: &Gateway, generation: u64) {
+    let (status, said) = gateway.admin_post("/reload");
+    assert_eq!((status, said), (200, format!("generation {generation} counts\n")));
+}
+
 fn started(gateway: &Gateway, nth: usize) -> String {
     gateway.event("STARTED", nth)["pid"].to_string()
 }
 
+/// Small, what `tests/bench/operate.sh` does with hundreds of calls.
 #[test]
-fn no_request_and_no_call_is_lost() {
+fn no_request_and_no_call_is_lost_by_reloads_upgrades_and_a_stop() {
     let app = TcpApp::polite();
     let mut gateway = Gateway::echo(app.port);
     let visitors = Visitors::start(gateway.port);
-    let mut first = call(&gateway, 0);
-    is_alive(&mut first, 1);
+    let mut begun = 0;
+    let mut calls = |gateway: &Gateway, number: usize| -> Vec<Call> {
+        let new = (begun..begun + number).map(|nth| call(gateway, nth)).collect();
+        begun += number;
+        new
+    };
+    let alive = |calls: &mut [Call], word: u8| calls.iter_mut().for_each(|call| is_alive(call, word));
+    let hang_up = |calls: Vec<Call>| {
+        for mut call in calls {
+            call.close(None).unwrap();
+            while call.read().is_ok() {}
+        }
+    };
+    let mut first = calls(&gateway, 6);
+    alive(&mut first, 1);
+    reload(&gateway, 2);
 
     let said = upgrade(&gateway);
     let second = started(&gateway, 1);
     assert_eq!(said, format!("process {second} takes over; this one ends with its last call\n"));
+    // A monitor never gets to see the old one again, whose calls these are.
+    for _ in 0..50 {
+        assert_eq!(gateway.metric("voxgate_calls_active"), 0.0, "of the new process");
+    }
+    reload(&gateway, 2);
     // Once the old one has closed its listeners, whatever comes in is the new one's.
     gateway.event("DRAIN_START", 0);
-    let mut later = call(&gateway, 1);
-    is_alive(&mut later, 1);
-    is_alive(&mut first, 2);
-    assert_eq!(gateway.metric("voxgate_calls_active"), 1.0, "of the new process");
+    let mut later = calls(&gateway, 3);
+    alive(&mut later, 1);
+    alive(&mut first, 2);
+    assert_eq!(gateway.metric("voxgate_calls_active"), 3.0);
     assert_eq!(gateway.admin_get("/readyz").0, 200);
-    assert!(gateway.is_running(), "its call goes on");
-    first.close(None).unwrap();
-    while first.read().is_ok() {}
+    assert!(gateway.is_running(), "its calls go on");
+    hang_up(first);
     assert!(gateway.ended().success());
 
     // The new one can be followed too.
     upgrade(&gateway);
-    assert_ne!(started(&gateway, 2), second);
+    let third = started(&gateway, 2);
+    assert_ne!(third, second);
     gateway.event("DRAIN_START", 1);
-    is_alive(&mut later, 2);
-    later.close(None).unwrap();
-    while later.read().is_ok() {}
+    alive(&mut later, 2);
+    hang_up(later);
     gateway.event("DRAIN_END", 1);
-    let mut last = call(&gateway, 2);
-    is_alive(&mut last, 1);
+    reload(&gateway, 2);
+    let mut last = calls(&gateway, 3);
+    alive(&mut last, 1);
+    run("kill", &[&third]);
+    gateway.event("DRAIN_START", 2);
+    alive(&mut last, 2);
+    // Whoever is in front stops asking while the gateway drains.
     let asked = visitors.stop();
-    assert!(asked > 300, "{asked} requests say little");
-    assert_eq!(gateway.events("WS_START").len(), 3);
+    hang_up(last);
+    gateway.event("DRAIN_END", 2);
+    assert!(asked > 200, "{asked} requests say little");
+    let stops = gateway.events("WS_STOP");
+    assert_eq!((gateway.events("WS_START").len(), stops.len()), (12, 12));
+    assert!(stops.iter().all(|stop| stop["reason"] == "ws_lost" && stop["turns"] == 2), "{stops:?}");
     assert_eq!(gateway.noise(), Vec::<String>::new());
 }
 

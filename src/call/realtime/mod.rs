@@ -223,6 +223,11 @@ impl Realtime {
         self.pump(now);
     }
 
+    /// Audio for the caller that waits to be sent.
+    pub fn queued(&self) -> Duration {
+        self.pacer.queued()
+    }
+
     /// The next thing to do towards the carrier, until `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()

@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::DoctorArgs;
 use super::http::{Client, Media};
 use super::report::{Fault, Report};
+use super::signer::Signer;
 use super::target::Target;
 use crate::cli::call::CallOptions;
 use crate::cli::call::connect::{Connected, Refusal, connect};
@@ -19,6 +20,7 @@ const FOR_A_PONG: Duration = Duration::from_secs(3);
 pub(super) struct Line<'a> {
     pub(super) args: &'a DoctorArgs,
     pub(super) target: &'a Target,
+    pub(super) signer: &'a Signer,
     pub(super) http: &'a Client,
     pub(super) media: Media,
 }
@@ -35,7 +37,13 @@ impl Line<'_> {
         }
         CallOptions {
             subprotocol: subprotocol.map(str::to_owned),
-            headers: self.args.header.clone(),
+            headers: self
+                .args
+                .header
+                .iter()
+                .cloned()
+                .chain(self.signer.handshake(&self.media.path))
+                .collect(),
             call_sid: Some(self.media.call_sid.clone()),
             parameters: self.media.parameters.clone(),
             ..CallOptions::new(self.target.ws(&self.media.path))

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::PATIENCE;
 use super::report::{Fault, Report};
+use super::signer::Signer;
 use super::target::Target;
 use crate::twilio::lint::{self, Site, lint};
 
@@ -15,6 +16,7 @@ const LONGEST: usize = 256 * 1024;
 pub(super) struct Client {
     client: reqwest::Client,
     target: Target,
+    signer: Signer,
 }
 
 /// Where the next call is to go.
@@ -55,7 +57,8 @@ impl Answer {
         match self.status {
             401 | 403 => Fault::new(
                 "refused: a signature or a login is asked for",
-                "give it as --header, or let the check in",
+                "set TWILIO_AUTH_TOKEN to the account's, and --public-url to the URL that Twilio was given; or \
+                 give a --header that lets the check in",
             ),
             404 | 405 => Fault::new("nothing serves this path with this method", route),
             502..=504 => {
@@ -70,7 +73,7 @@ impl Answer {
 }
 
 impl Client {
-    pub(super) fn new(target: &Target, headers: &[(String, String)]) -> Result<Client> {
+    pub(super) fn new(target: &Target, headers: &[(String, String)], signer: &Signer) -> Result<Client> {
         let mut all = reqwest::header::HeaderMap::new();
         for (name, value) in headers {
             let name: reqwest::header::HeaderName =
@@ -84,11 +87,12 @@ impl Client {
             .no_proxy()
             .default_headers(all)
             .build()?;
-        Ok(Client { client, target: target.clone() })
+        Ok(Client { client, target: target.clone(), signer: signer.clone() })
     }
 
     async fn ask(&self, path: &str, form: Option<String>) -> Result<Answer, String> {
         let url = self.target.http(path);
+        let signature = self.signer.request(path, form.as_deref());
         let request = match form {
             Some(form) => {
                 let kind = "application/x-www-form-urlencoded; charset=UTF-8";
@@ -96,6 +100,8 @@ impl Client {
             }
             None => self.client.get(url),
         };
+        let request =
+            signature.into_iter().fold(request, |request, (name, value)| request.header(name, value));
         let told = |error: reqwest::Error| match error.is_timeout() {
             true => format!("no answer within {} s", PATIENCE.as_secs()),
             false => format!("{:#}", anyhow::Error::new(error.without_url())),

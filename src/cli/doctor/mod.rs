@@ -7,6 +7,7 @@ mod handshake;
 mod http;
 mod reach;
 mod report;
+mod signer;
 mod target;
 
 use std::process::ExitCode;
@@ -16,12 +17,13 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use report::Report;
+use signer::Signer;
 use target::Target;
 
 /// Judges a deployment: GO or NO-GO, with the cause and the cure of every failed check
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Exit status: 0 for GO, 1 for NO-GO.
+Exit status: 0 for GO, 1 for NO-GO. With TWILIO_AUTH_TOKEN set, requests are signed as Twilio's are.
 
 Example: after a deployment, with the id that it should bear
   voxgate doctor https://bot.example.com --expect-deploy-id 2026-11-22-b")]
@@ -43,7 +45,10 @@ pub(super) struct DoctorArgs {
     /// The subprotocol that is offered in one of the handshakes
     #[arg(long, value_name = "NAME", default_value = "audio.twilio.com")]
     pub(super) subprotocol: String,
-    /// A header of every request, X-Twilio-Signature=… for instance; repeatable
+    /// The URL that Twilio knows it by, where another is asked: signatures are made for it
+    #[arg(long, value_name = "URL")]
+    pub(super) public_url: Option<String>,
+    /// A header of every request; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = super::call::pair)]
     pub(super) header: Vec<(String, String)>,
     /// What the short call says [default: a built-in utterance]
@@ -78,7 +83,8 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("no runtime; is the system short of threads?")?;
-    let report = runtime.block_on(examine(args, &target, said))?;
+    let signer = Signer::of(args, &target);
+    let report = runtime.block_on(examine(args, &target, &signer, said))?;
     match args.json {
         true => println!("{}", report.to_json(&args.url)),
         false => print!("{report}"),
@@ -86,7 +92,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     Ok(if report.is_go() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn examine(args: &DoctorArgs, target: &Target, said: Vec<u8>) -> Result<Report> {
+async fn examine(args: &DoctorArgs, target: &Target, signer: &Signer, said: Vec<u8>) -> Result<Report> {
     let mut report = Report::new(&args.url);
     if !reach::reach(target, &mut report).await {
         for check in ["version", "healthz", "handshake", "incoming_call", "stream_status", "call"] {
@@ -94,13 +100,14 @@ async fn examine(args: &DoctorArgs, target: &Target, said: Vec<u8>) -> Result<Re
         }
         return Ok(report);
     }
-    let http = http::Client::new(target, &args.header)?;
+    signer.tell(&mut report);
+    let http = http::Client::new(target, &args.header, signer)?;
     http.version(args.expect_deploy_id.as_deref(), &mut report).await;
     http.healthz(&mut report).await;
     // Its TwiML names the media path, and is asked first; its rows come where the list has them.
     let mut twiml = Report::new(&args.url);
     let media = http.incoming_call(&args.incoming_call, &args.media, &args.stream_status, &mut twiml).await;
-    let mut line = handshake::Line { args, target, http: &http, media };
+    let mut line = handshake::Line { args, target, signer, http: &http, media };
     let takes_calls = line.handshakes(&mut report).await;
     report.append(twiml);
     http.stream_status(&args.stream_status, &mut report).await;

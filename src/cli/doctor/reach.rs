@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::report::{Fault, Report};
 use super::target::Target;
@@ -64,8 +66,9 @@ pub(super) async fn reach(target: &Target, report: &mut Report) -> bool {
         return true;
     }
     match tokio::task::spawn_blocking(move || handshake(stream, &host)).await {
-        Ok(Ok(seen)) => {
+        Ok(Ok((seen, not_after))) => {
             report.pass("tls", seen);
+            expiry(not_after, SystemTime::now(), report);
             true
         }
         Ok(Err((seen, cause))) => {
@@ -102,8 +105,28 @@ async fn connect(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
     Err(last)
 }
 
-/// What was agreed on; or what was seen, and the cause.
-fn handshake(stream: TcpStream, host: &str) -> Result<String, (String, &'static str)> {
+/// A certificate that nobody has renewed two weeks before its end will not be renewed by itself.
+const SOON_OVER: i64 = 14;
+
+/// Notes how long the certificate is good for; seconds since 1970.
+fn expiry(not_after: Option<i64>, now: SystemTime, report: &mut Report) {
+    let Some(not_after) = not_after else { return report.skip("certificate", "its dates cannot be read") };
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let days = not_after.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX)).div_euclid(24 * 60 * 60);
+    let until = ASN1Time::from_timestamp(not_after).map(|time| time.to_string()).unwrap_or_default();
+    let seen = format!("{days} days left, until {until}");
+    let cure = "renew it: is the ACME client running, and is the server given what it fetches?";
+    if days < 0 {
+        report.fail("certificate", seen, Fault::new("the certificate has expired", cure).code(31910));
+    } else if days < SOON_OVER {
+        report.warn("certificate", seen, Fault::new("the certificate expires soon", cure));
+    } else {
+        report.pass("certificate", seen);
+    }
+}
+
+/// What was agreed on, and when the certificate expires; or what was seen, and the cause.
+fn handshake(stream: TcpStream, host: &str) -> Result<(String, Option<i64>), (String, &'static str)> {
     let other = |seen: String| (seen, "the TLS handshake fails");
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -131,6 +154,9 @@ fn handshake(stream: TcpStream, host: &str) -> Result<String, (String, &'static 
         }
     }
     let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+    let first = session.peer_certificates().and_then(|chain| chain.first());
+    let parsed = first.and_then(|first| X509Certificate::from_der(first).ok());
+    let not_after = parsed.map(|(_, certificate)| certificate.validity().not_after.timestamp());
     let seen = format!("{}, the certificate is good for {host}", version.replace('_', "."));
     // A polite end; nobody waits for its answer.
     session.send_close_notify();
@@ -138,7 +164,7 @@ fn handshake(stream: TcpStream, host: &str) -> Result<String, (String, &'static 
     _ = transport.flush();
     _ = transport.set_read_timeout(Some(Duration::from_millis(1)));
     _ = transport.read(&mut [0]);
-    Ok(seen)
+    Ok((seen, not_after))
 }
 
 fn certificate(why: &rustls::CertificateError) -> &'static str {
@@ -161,5 +187,24 @@ fn is_near(ip: IpAddr) -> bool {
         IpAddr::V6(ip) => {
             ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_renewed_in_time_is_told() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let mut report = Report::new("u");
+        for days in [90, 14, 13, 0, -1] {
+            expiry(Some(1_800_000_000 + days * 86_400), now, &mut report);
+        }
+        expiry(None, now, &mut report);
+        let told = report.to_json("u");
+        let results: Vec<_> = told["checks"].as_array().unwrap().iter().map(|row| &row["result"]).collect();
+        assert_eq!(results, ["pass", "pass", "warn", "warn", "fail", "skip"]);
+        assert_eq!(told["checks"][2]["seen"], "13 days left, until Jan 28 08:00:00 2027 +00:00");
     }
 }

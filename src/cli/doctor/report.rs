@@ -19,6 +19,8 @@ struct Row {
 enum Outcome {
     Pass,
     Skip,
+    /// Well, and not for long.
+    Warn(Fault),
     Fail(Fault),
 }
 
@@ -54,6 +56,11 @@ impl Report {
         self.row(check.into(), Outcome::Skip, seen.into());
     }
 
+    /// What will be at fault soon.
+    pub(super) fn warn(&mut self, check: impl Into<String>, seen: impl Into<String>, fault: Fault) {
+        self.row(check.into(), Outcome::Warn(fault), seen.into());
+    }
+
     pub(super) fn fail(&mut self, check: impl Into<String>, seen: impl Into<String>, fault: Fault) {
         self.row(check.into(), Outcome::Fail(fault), seen.into());
     }
@@ -84,6 +91,9 @@ impl Report {
         let rows = self.rows.iter().map(|Row { check, outcome, seen }| match outcome {
             Outcome::Pass => json!({"check": check, "result": "pass", "seen": seen}),
             Outcome::Skip => json!({"check": check, "result": "skip", "seen": seen}),
+            Outcome::Warn(Fault { code, cause, cure }) => json!({
+                "check": check, "result": "warn", "seen": seen, "code": code, "cause": cause, "cure": cure,
+            }),
             Outcome::Fail(Fault { code, cause, cure }) => json!({
                 "check": check, "result": "fail", "seen": seen, "code": code, "cause": cause, "cure": cure,
             }),
@@ -100,10 +110,13 @@ impl fmt::Display for Report {
             let word = match outcome {
                 Outcome::Pass => "ok",
                 Outcome::Skip => "-",
+                Outcome::Warn(_) => "warn",
                 Outcome::Fail(_) => "FAIL",
             };
             writeln!(f, "{word:<4}  {check:<width$}  {seen}")?;
-            if let Outcome::Fail(Fault { code, cause, cure }) = outcome {
+            if let Outcome::Warn(Fault { code, cause, cure }) | Outcome::Fail(Fault { code, cause, cure }) =
+                outcome
+            {
                 let code = code.as_ref().map(|code| format!(" (Twilio: {code})")).unwrap_or_default();
                 writeln!(f, "      cause: {cause}{code}\n      cure:  {cure}")?;
             }
@@ -125,23 +138,27 @@ mod tests {
         let mut report = Report::new("https://bot.example.com");
         report.pass("tcp", "connected in 3 ms");
         report.skip("call", "left out");
+        report.warn("certificate", "3 days left", Fault::new("it expires soon", "renew it"));
         assert!(report.is_go() && report.to_string().ends_with("\nGO\n"));
         report.fail("handshake", "200\x1b[2J", Fault::new("it fell through", "check the path").code(31920));
         insta::assert_snapshot!(report.to_string(), @r"
         https://bot.example.com
 
-        ok    tcp        connected in 3 ms
-        -     call       left out
-        FAIL  handshake  200 [2J
+        ok    tcp          connected in 3 ms
+        -     call         left out
+        warn  certificate  3 days left
+              cause: it expires soon
+              cure:  renew it
+        FAIL  handshake    200 [2J
               cause: it fell through (Twilio: 31920)
               cure:  check the path
 
-        NO-GO: 1 of 3 checks failed
+        NO-GO: 1 of 4 checks failed
         ");
         let json = report.to_json("u");
         assert_eq!((&json["verdict"], &json["failed"]), (&json!("NO-GO"), &json!(1)));
         assert_eq!(
-            (&json["checks"][2]["code"], &json["checks"][0]["result"]),
+            (&json["checks"][3]["code"], &json["checks"][0]["result"]),
             (&json!("31920"), &json!("pass"))
         );
     }

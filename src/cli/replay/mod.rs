@@ -186,8 +186,8 @@ fn one(
             figures.note(at, &step);
             match step {
                 Step::Told(entry) => {
-                    if let Some(audio) = entry.audio() {
-                        timeline.counts().heard(audio.len());
+                    if let Some((audio, timestamp_ms)) = entry.audio() {
+                        timeline.counts().heard(audio.len(), timestamp_ms, at);
                     }
                 }
                 Step::Did(Output::Play { due, .. }) => timeline.counts().sent(at.since(*due)),
