@@ -1,14 +1,20 @@
 //! The world side of the gateway, on Pingora: one listener, the dispatch that decides who answers
 //! before anything can reach the app, the proxy to the app, and the loop of each call.
 
+mod addresses;
 mod admin;
+mod admission;
 mod calls;
 mod carrier;
 mod clock;
+mod door;
+mod forwarded;
 mod gateway;
 mod handover;
 mod handshake;
 mod live;
+mod media;
+mod numbers;
 mod patience;
 mod phrases;
 mod proxy;
@@ -21,6 +27,7 @@ mod serve;
 mod session;
 mod shutdown;
 mod signed;
+mod spelling;
 mod take_over;
 mod tapes;
 mod tls;

@@ -7,6 +7,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::refused::{HandshakeResult, TwimlFallback};
 use crate::call::{FailureKind, Service, StopReason, TurnResult};
 use crate::twilio::TokenFault;
 use crate::twilio::lint::Rule;
@@ -18,45 +19,6 @@ const PACE: [f64; 13] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0
 const NET: [f64; 12] = [0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.1];
 const HTTP: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.1, 2.5, 5.1, 10.1, 30.1];
 const CALL: [f64; 11] = [5.1, 15.1, 30.1, 60.1, 120.1, 300.1, 600.1, 1800.1, 3600.1, 7200.1, 14400.1];
-
-/// How a handshake at the media path ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeResult {
-    Ok,
-    /// Not an upgrade at all: 426.
-    NoUpgrade,
-    BadRequest,
-    /// Not signed as Twilio signs.
-    BadSignature,
-    /// Without the token of a call, or with a wrong one.
-    BadToken,
-    Capacity,
-    Draining,
-}
-
-impl HandshakeResult {
-    const ALL: [HandshakeResult; 7] = [
-        Self::Ok,
-        Self::NoUpgrade,
-        Self::BadRequest,
-        Self::BadSignature,
-        Self::BadToken,
-        Self::Capacity,
-        Self::Draining,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::NoUpgrade => "no_upgrade",
-            Self::BadRequest => "bad_request",
-            Self::BadSignature => "bad_signature",
-            Self::BadToken => "bad_token",
-            Self::Capacity => "capacity",
-            Self::Draining => "draining",
-        }
-    }
-}
 
 /// What Twilio has signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,27 +74,6 @@ impl Route {
     }
 }
 
-/// Why a caller hears the fallback TwiML.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TwimlFallback {
-    AppDown,
-    App5xx,
-    /// This gateway is full or going down.
-    Busy,
-}
-
-impl TwimlFallback {
-    const ALL: [TwimlFallback; 3] = [Self::AppDown, Self::App5xx, Self::Busy];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AppDown => "app_down",
-            Self::App5xx => "app_5xx",
-            Self::Busy => "busy",
-        }
-    }
-}
-
 /// The classes of status codes.
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -160,6 +101,7 @@ pub struct Metrics {
     registry: Registry,
     pub calls_active: IntGauge,
     pub calls_capacity: IntGauge,
+    pub calls_unstarted: IntGauge,
     pub draining: IntGauge,
     pub calls: IntCounterVec,
     pub call_duration: Histogram,
@@ -236,6 +178,8 @@ impl Metrics {
         let metrics = Metrics {
             calls_active: new.gauge("calls_active", "Calls under way.")?,
             calls_capacity: new.gauge("calls_capacity", "Calls that may be under way at once.")?,
+            calls_unstarted: new
+                .gauge("calls_unstarted", "WebSockets at the media path whose `start` has not come yet.")?,
             draining: new.gauge("draining", "1 while no new calls are taken and the last ones finish.")?,
             calls: new.counters("calls_total", "Calls that have ended, by reason.", &["reason"])?,
             call_duration: new.histogram("call_duration_seconds", "How long calls lasted.", &CALL)?,
@@ -374,7 +318,7 @@ impl Metrics {
             )?,
             twiml_fallbacks: new.counters(
                 "twiml_fallbacks_total",
-                "Voice webhooks that were answered with the fallback TwiML, by reason.",
+                "Voice webhooks that were answered with fallback_twiml or busy_twiml, by reason.",
                 &["reason"],
             )?,
             stream_tokens: new.counters(
@@ -395,7 +339,7 @@ impl Metrics {
 
     fn create_all(&self) {
         StopReason::ALL.iter().for_each(|r| drop(self.calls.with_label_values(&[r.as_str()])));
-        HandshakeResult::ALL.iter().for_each(|r| drop(self.handshakes.with_label_values(&[r.as_str()])));
+        HandshakeResult::all().for_each(|r| drop(self.handshakes.with_label_values(&[r.as_str()])));
         TurnResult::ALL.iter().for_each(|r| drop(self.turns.with_label_values(&[r.as_str()])));
         BARGE_INS.iter().for_each(|o| drop(self.barge_ins.with_label_values(&[o])));
         STAGES.iter().for_each(|s| drop(self.turn_stage.with_label_values(&[s])));
@@ -406,7 +350,7 @@ impl Metrics {
             self.stream_status.with_label_values(&[event]);
         }
         Rule::ALL.iter().for_each(|r| drop(self.twiml_findings.with_label_values(&[r.as_str()])));
-        for reason in TwimlFallback::ALL {
+        for reason in TwimlFallback::all() {
             self.twiml_fallbacks.with_label_values(&[reason.as_str()]);
         }
         for result in TokenFault::ALL.map(TokenFault::as_str).into_iter().chain(["ok"]) {

@@ -3,9 +3,11 @@
 mod call;
 mod log;
 mod metrics;
+mod refused;
 mod timeline;
 
 pub use call::{CallLabels, CallObserver, Ending};
 pub use log::init as init_log;
-pub use metrics::{HandshakeResult, Metrics, Route, SignedKind, TwimlFallback};
+pub use metrics::{Metrics, Route, SignedKind};
+pub use refused::{Busy, HandshakeResult, TwimlFallback};
 pub use timeline::Timeline;
