@@ -397,8 +397,8 @@ impl ProxyHttp for Proxy {
         self.gateway.requests.fetch_sub(1, Ordering::SeqCst);
         let request = session.req_header();
         // A token behind the media path is a secret for a minute.
-        let token = self.gateway.tokens.of_path(request.uri.path());
-        let path = if token.is_some() { &self.gateway.config.twilio.path } else { request.uri.path() };
+        let media = ctx.route == Route::Media;
+        let path = if media { &self.gateway.config.twilio.path } else { request.uri.path() };
         let method = request.method.as_str();
         let (route, ms, request_id) = (ctx.route.as_str(), took.as_millis() as u64, &ctx.request_id);
         // The query may hold what is nobody's business; the path is enough to find a request by.

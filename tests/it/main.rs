@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there fails")]
 #![allow(unreachable_pub, reason = "`pub` is what a module of the tests offers to the others")]
 
+mod admin;
 mod agents;
 mod app_faults;
 mod audio_quality;
@@ -15,11 +16,13 @@ mod docs;
 mod doctor;
 mod drain;
 mod events;
+mod forwarded;
 mod grafana;
 mod handshake;
 mod hostile;
 mod http;
 mod legacy_websocket;
+mod limits;
 mod probing;
 mod realtime;
 mod relay;
@@ -27,6 +30,7 @@ mod relay_bots;
 mod reload;
 mod services_fail;
 mod signature;
+mod smuggling;
 mod streaming;
 mod tapes;
 mod tidy;
