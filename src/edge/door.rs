@@ -17,17 +17,19 @@ use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora::server::ShutdownWatch;
 use pingora::{Error, ErrorType, OrErr};
-use ppp::{HeaderResult, PartialResult, v1, v2};
+use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::reload::Live;
 
 /// How long the header may take.
 const FOR_A_HEADER: Duration = Duration::from_secs(5);
-/// The longest: version 2 says its length itself, and may bear more than addresses.
+/// The longest of version 2, and of version 1, by its specification.
 const LONGEST: usize = 2048;
+const LONGEST_LINE: usize = 107;
+const V1_PREFIX: &[u8] = b"PROXY ";
 
 tokio::task_local! {
     /// Whether no request has come yet on the connection that this task serves.
@@ -109,7 +111,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
                 }
             }
         }
-        debug!("CONNECTION");
         IS_FRESH.scope(Cell::new(true), self.app.process_new(stream, shutdown)).await
     }
 
@@ -121,32 +122,63 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
 /// Whose connection it is; `None` where the proxy speaks for itself. Not a byte more is read.
 async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, String> {
     let mut header = Vec::with_capacity(128);
-    loop {
-        if header.len() >= LONGEST {
-            return Err(format!("its header is longer than {LONGEST} bytes"));
+    let is_binary = loop {
+        let length = header.len();
+        if length == v2::PROTOCOL_PREFIX.len() && header == v2::PROTOCOL_PREFIX {
+            break true;
+        } else if length == V1_PREFIX.len() && header == V1_PREFIX {
+            break false;
         }
         header.push(stream.read_u8().await.map_err(|error| error.to_string())?);
-        let parsed = HeaderResult::parse(&header);
-        if parsed.is_incomplete() {
-            continue;
+        if !v2::PROTOCOL_PREFIX.starts_with(&header) && !V1_PREFIX.starts_with(&header) {
+            return Err("a connection that does not begin with it".to_owned());
         }
-        return match parsed {
-            HeaderResult::V1(Ok(header)) => Ok(match header.addresses {
-                v1::Addresses::Unknown => None,
-                v1::Addresses::Tcp4(it) => Some((it.source_address, it.source_port).into()),
-                v1::Addresses::Tcp6(it) => Some((it.source_address, it.source_port).into()),
-            }),
-            // A health check of the proxy's own.
-            HeaderResult::V2(Ok(header)) if header.command == v2::Command::Local => Ok(None),
-            HeaderResult::V2(Ok(header)) => Ok(match header.addresses {
-                v2::Addresses::IPv4(it) => Some((it.source_address, it.source_port).into()),
-                v2::Addresses::IPv6(it) => Some((it.source_address, it.source_port).into()),
-                v2::Addresses::Unspecified | v2::Addresses::Unix(_) => None,
-            }),
-            HeaderResult::V1(Err(_)) => Err("a connection that does not begin with it".to_owned()),
-            HeaderResult::V2(Err(error)) => Err(error.to_string()),
-        };
+    };
+    if is_binary { binary(stream, header).await } else { line(stream, header).await }
+}
+
+/// Version 1, whose addresses are a line of text.
+async fn line(
+    stream: &mut (impl AsyncRead + Unpin),
+    mut header: Vec<u8>,
+) -> Result<Option<SocketAddr>, String> {
+    while header.last() != Some(&b'\n') {
+        if header.len() >= LONGEST_LINE {
+            return Err(format!("a line of more than {LONGEST_LINE} bytes"));
+        }
+        header.push(stream.read_u8().await.map_err(|error| error.to_string())?);
     }
+    let header = v1::Header::try_from(header.as_slice()).map_err(|error| error.to_string())?;
+    Ok(match header.addresses {
+        v1::Addresses::Unknown => None,
+        v1::Addresses::Tcp4(it) => Some((it.source_address, it.source_port).into()),
+        v1::Addresses::Tcp6(it) => Some((it.source_address, it.source_port).into()),
+    })
+}
+
+/// Version 2, which says its length, and may bear more than addresses.
+async fn binary(
+    stream: &mut (impl AsyncRead + Unpin),
+    mut header: Vec<u8>,
+) -> Result<Option<SocketAddr>, String> {
+    let mut fixed = [0; 4];
+    stream.read_exact(&mut fixed).await.map_err(|error| error.to_string())?;
+    let [.., high, low] = fixed;
+    let (start, length) = (header.len() + fixed.len(), usize::from(u16::from_be_bytes([high, low])));
+    if length > LONGEST {
+        return Err(format!("a header of {length} bytes"));
+    }
+    header.extend(fixed);
+    header.resize(start + length, 0);
+    stream.read_exact(&mut header[start..]).await.map_err(|error| error.to_string())?;
+    let header = v2::Header::try_from(header.as_slice()).map_err(|error| error.to_string())?;
+    Ok(match (header.command, header.addresses) {
+        // A health check of the proxy's own.
+        (v2::Command::Local, _) => None,
+        (v2::Command::Proxy, v2::Addresses::IPv4(it)) => Some((it.source_address, it.source_port).into()),
+        (v2::Command::Proxy, v2::Addresses::IPv6(it)) => Some((it.source_address, it.source_port).into()),
+        (v2::Command::Proxy, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
+    })
 }
 
 #[cfg(test)]

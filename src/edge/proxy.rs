@@ -423,8 +423,13 @@ fn refused(session: &Session, limits: &HttpLimits) -> Option<(StatusCode, String
     if both {
         return Some((StatusCode::BAD_REQUEST, "a body has one length\n".to_owned()));
     }
-    let length = request.headers.get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
+    let mut length = 0;
+    for (nth, value) in request.headers.get_all(header::CONTENT_LENGTH).iter().enumerate() {
+        match value.to_str().ok().and_then(|value| value.parse::<u64>().ok()) {
+            Some(said) if nth == 0 => length = said,
+            Some(_) | None => return Some((StatusCode::BAD_REQUEST, "a body has one length\n".to_owned())),
+        }
+    }
     if limits.max_body > 0 && length > limits.max_body {
         let why = format!("the body is longer than {} bytes\n", limits.max_body);
         return Some((StatusCode::PAYLOAD_TOO_LARGE, why));

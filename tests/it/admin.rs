@@ -56,11 +56,11 @@ fn no_secret_is_printed_anywhere() {
                   more_auth_tokens = [\"hunter-old\"]\napi_key_sid = \"SK0123456789abcdef0123456789abcdef\"\n\
                   api_key_secret = \"hunter-key\"\naccount_sid = \"AC0123456789abcdef0123456789abcdef\"\n\
                   [dialogue]\nmode = \"dialogue\"\n\
-                  [dialogue.stt]\nkind = \"openai\"\napi_key = \"hunter-stt\"\nurl = \"http://127.0.0.1:1\"\n\
+                  [dialogue.stt]\nkind = \"openai\"\napi_key = \"hunter-stt\"\nmodel = \"m\"\nurl = \"http://127.0.0.1:1\"\n\
                   [dialogue.agent]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:1/?key=hunter-query\"\n\
                   headers = { Authorization = \"hunter-header\" }\n\
                   [dialogue.tts]\nkind = \"elevenlabs\"\napi_key = \"hunter-tts\"\nurl = \"http://127.0.0.1:1\"\n";
-    let gateway = Gateway::start_with(config, "", &[("RUST_LOG", "trace")]);
+    let gateway = Gateway::start_with(config, "", &[("RUST_LOG", "info,voxgate=trace")]);
     let mut printed = Vec::new();
     let bearer = "Host: x\r\nAuthorization: Bearer hunter-admin\r\n";
     for request in ["GET /metrics", "GET /readyz", "GET /none", "POST /reload"] {

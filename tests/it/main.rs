@@ -23,6 +23,7 @@ mod hostile;
 mod http;
 mod legacy_websocket;
 mod limits;
+mod privacy;
 mod probing;
 mod realtime;
 mod relay;

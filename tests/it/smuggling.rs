@@ -21,7 +21,6 @@ fn app() -> (TcpApp, Arc<Mutex<Vec<String>>>) {
 fn statuses(gateway: &Gateway, bytes: impl AsRef<[u8]>) -> Vec<u16> {
     let mut wire = Wire::to(gateway.port);
     wire.try_send(bytes);
-    wire.end();
     let answers = String::from_utf8_lossy(&wire.rest()).into_owned();
     let starts = answers.split("HTTP/1.1 ").skip(1);
     starts.filter_map(|answer| answer.get(..3)?.parse().ok()).collect()
@@ -39,7 +38,9 @@ fn a_body_with_two_lengths_is_refused() {
         "Transfer-Encoding: chunked\r\ncontent-length: 50\r\n",
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
         "Content-Length: 5\r\nContent-Length: 15\r\n",
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
         "Content-Length: 5, 15\r\n",
+        "Content-Length: 5, 5\r\n",
         "Content-Length: +5\r\n",
         "Content-Length: -5\r\n",
         "Content-Length: 0x5\r\n",
@@ -75,27 +76,25 @@ fn a_body_with_two_lengths_is_refused() {
 fn the_app_gets_one_request_however_it_was_written() {
     let (app, seen) = app();
     let gateway = Gateway::echo(app.port);
-    for request in [
-        "GET / HTTP/1.1\nHost: x\n\n".to_owned(),
-        "POST / HTTP/1.1\nHost: x\nContent-Length: 5\n\nhello".to_owned(),
-        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello".to_owned(),
-        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: CHUNKED\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_owned(),
-        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;a=\"\nb\"\r\nhello\r\n0\r\n\r\n"
-            .to_owned(),
-        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n05\r\nhello\r\n00\r\n\r\n"
-            .to_owned(),
-        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n".to_owned(),
-        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n"
-            .to_owned(),
-        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n".to_owned(),
-        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n".to_owned(),
-        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\nhello"
-            .to_owned(),
-        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n"
-            .to_owned(),
+    let chunked = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (request, answered) in [
+        ("GET / HTTP/1.1\nHost: x\nConnection: close\n\n".to_owned(), true),
+        ("POST / HTTP/1.1\nHost: x\nConnection: close\nContent-Length: 5\n\nhello".to_owned(), true),
+        (format!("{chunked}5\r\nhello\r\n0\r\n\r\n").replace("chunked", "CHUNKED"), true),
+        (format!("{chunked}05\r\nhello\r\n00\r\n\r\n"), true),
+        (format!("{chunked}5;a=b\r\nhello\r\n0\r\n\r\n"), true),
+        (format!("{chunked}0\r\nContent-Length: 5\r\n\r\n"), true),
+        (format!("{chunked}5;a=\"\nb\"\r\nhello\r\n0\r\n\r\n"), false),
+        (format!("{chunked}5\nhello\r\n0\r\n\r\n"), false),
+        (format!("{chunked}0x5\r\nhello\r\n0\r\n\r\n"), false),
+        (format!("{chunked}-5\r\nhello\r\n0\r\n\r\n"), false),
+        (format!("{chunked}5\r\nhelloXX0\r\n\r\n"), false),
+        (format!("{chunked}FFFFFFFFFFFFFFFFF\r\nhello"), false),
     ] {
-        let answered = statuses(&gateway, format!("{request}{SECOND}"));
-        assert!(answered.len() == 1 || answered.is_empty(), "{request:?}: {answered:?}");
+        let statuses = statuses(&gateway, format!("{request}{SECOND}"));
+        // What goes wrong within a body may be met after the app has answered.
+        let allowed: &[&[u16]] = if answered { &[&[200]] } else { &[&[], &[200], &[400], &[502]] };
+        assert!(allowed.contains(&statuses.as_slice()), "{request:?}: {statuses:?}");
     }
     for text in seen.lock().unwrap().iter() {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -189,7 +188,7 @@ fn no_spelling_of_a_webhook_goes_around_its_signature() {
         let status = ask(target);
         assert!(status == 403 || status == 400, "{target}: {status}");
     }
-    assert_eq!(ask("/webhook/incoming_callx"), 404, "another path is the app's");
+    assert_eq!(ask("/webhook/incoming_callx"), 200, "another path is the app's");
     assert!(gateway.metric("voxgate_signatures_total{kind=\"webhook\",result=\"missing\"}") >= 15.0);
 }
 
