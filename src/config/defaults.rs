@@ -19,6 +19,8 @@ impl Default for Config {
                 threads: 0,
                 tls: None,
                 acme: None,
+                trusted_proxies: Vec::new(),
+                proxy_protocol: false,
             },
             admin: Admin { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)), token: None },
             log: Log { format: LogFormat::Text, transcripts: false },
@@ -33,6 +35,9 @@ impl Default for Config {
                 twiml_fix: false,
                 fallback_twiml: "<Response><Say>We are sorry, we cannot take your call right now. \
                                  Please call again later.</Say><Hangup/></Response>"
+                    .to_owned(),
+                busy_twiml: "<Response><Say>All our lines are busy at the moment. Please call again later.\
+                             </Say><Hangup/></Response>"
                     .to_owned(),
                 token: Strictness::Warn,
                 signature: Strictness::Off,
@@ -94,10 +99,24 @@ impl Default for Config {
             traces: None,
             limits: Limits {
                 max_calls: 10_000,
+                max_calls_per_number: 0,
+                max_unstarted: 1_000,
+                handshakes_per_second: 0,
+                max_call: Some(Duration::from_hours(4)),
+                max_call_goodbye: "I am sorry, we have to end this call here. Goodbye.".to_owned(),
+                max_memory: 0,
                 max_message: 65_536,
                 start_timeout: Duration::from_secs(5),
                 write_timeout: Duration::from_secs(5),
                 media_timeout: Duration::from_secs(30),
+                http: HttpLimits {
+                    max_head: 65_536,
+                    max_body: 100 * 1_000_000,
+                    head_timeout: Duration::from_secs(15),
+                    keepalive: Duration::from_secs(75),
+                    body_timeout: Duration::from_secs(30),
+                    min_body_rate: 500,
+                },
             },
         }
     }

@@ -12,6 +12,7 @@ mod agents;
 mod carrier;
 mod defaults;
 mod document;
+mod limits;
 mod masked;
 mod meant;
 mod origin;

@@ -9,6 +9,7 @@ use toml::de::DeTable;
 
 use super::carrier::carrier;
 use super::document::{Document, Refused};
+use super::limits::{admin, limits, megabytes, network};
 use super::meant::*;
 use super::problem::{Place, Problem, Problems};
 use super::services::{Upstreams, dialogue, upstream};
@@ -16,7 +17,7 @@ use super::written::Table;
 use super::{Env, tls, traces, values};
 
 const PATH: &str = "a path such as \"/ws/twilio-media\"";
-const ADDRESS: &str = "an address such as \"0.0.0.0:8080\"";
+pub(super) const ADDRESS: &str = "an address such as \"0.0.0.0:8080\"";
 
 /// One syntax error may bring others about; after this many they say nothing new.
 const MOST_SYNTAX_ERRORS: usize = 5;
@@ -116,23 +117,11 @@ fn server(t: &mut Table<'_, '_>, default: Server) -> Server {
         threads: t.count("threads", 0..=1024).unwrap_or(default.threads),
         tls: acme.as_ref().map(Acme::files).or(tls),
         acme,
+        trusted_proxies: t
+            .list("trusted_proxies", "\"10.0.0.0/8\"", network)
+            .unwrap_or(default.trusted_proxies),
+        proxy_protocol: t.flag("proxy_protocol").unwrap_or(default.proxy_protocol),
     }
-}
-
-fn admin(t: &mut Table<'_, '_>, default: Admin, server: &Server) -> Admin {
-    let listen = t.parsed("listen", ADDRESS, |s| Ok(values::listen(s)?)).unwrap_or(default.listen);
-    let others =
-        [("[server]", Some(server.listen)), ("[server.acme]", server.acme.as_ref().map(|a| a.listen))];
-    for (section, other) in others {
-        if let Some(other) = other.filter(|other| meet(*other, listen)) {
-            t.complain(
-                "listen",
-                format!("`listen` in [admin]: {listen} meets {other}, where {section} listens"),
-                "choose another port".to_owned(),
-            );
-        }
-    }
-    Admin { listen, token: t.secret("token").or(default.token) }
 }
 
 /// Nobody can listen on both.
@@ -181,11 +170,12 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
         }
     }
     let api = carrier(t, default.api, server.public_url.as_deref(), auth_token.as_ref());
-    let fallback_twiml = t
-        .parsed("fallback_twiml", "TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"", |s| {
-            Ok(values::twiml(s)?)
-        })
-        .unwrap_or(default.fallback_twiml);
+    let mut twiml_of = |key, default| {
+        let wanted = "TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"";
+        t.parsed(key, wanted, |s| Ok(values::twiml(s)?)).unwrap_or(default)
+    };
+    let fallback_twiml = twiml_of("fallback_twiml", default.fallback_twiml);
+    let busy_twiml = twiml_of("busy_twiml", default.busy_twiml);
     let mut path = |key, default| t.parsed(key, PATH, |s| Ok(values::path(s)?)).unwrap_or(default);
     let twilio = Twilio {
         path: path("path", default.path),
@@ -199,6 +189,7 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
         twiml,
         twiml_fix: t.flag("twiml_fix").unwrap_or(default.twiml_fix),
         fallback_twiml,
+        busy_twiml,
         token: token.unwrap_or(default.token),
         auth_token,
         signature,
@@ -278,20 +269,6 @@ fn recording(t: &mut Table<'_, '_>, default: Recording) -> Recording {
         folder: t.folder("folder").unwrap_or(default.folder),
         keep: t.duration("keep", secs(60, 366 * 24 * 3600)).unwrap_or(default.keep),
         most_bytes: t.whole("max_mb", 1..=100_000_000).map_or(default.most_bytes, megabytes),
-    }
-}
-
-fn megabytes(count: i64) -> u64 {
-    count.unsigned_abs().saturating_mul(1_000_000)
-}
-
-fn limits(t: &mut Table<'_, '_>, default: Limits) -> Limits {
-    Limits {
-        max_calls: t.count("max_calls", 1..=1_000_000).unwrap_or(default.max_calls),
-        max_message: t.count("max_message", 4096..=1_048_576).unwrap_or(default.max_message),
-        start_timeout: t.duration("start_timeout", millis(10, 300_000)).unwrap_or(default.start_timeout),
-        write_timeout: t.duration("write_timeout", millis(10, 300_000)).unwrap_or(default.write_timeout),
-        media_timeout: t.duration("media_timeout", millis(10, 3_600_000)).unwrap_or(default.media_timeout),
     }
 }
 

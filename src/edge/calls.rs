@@ -14,9 +14,12 @@ const REMEMBERED: usize = 20_000;
 
 pub(super) struct Calls {
     active: AtomicUsize,
+    /// Those of them whose `start` has not come.
+    unstarted: AtomicUsize,
     limit: AtomicUsize,
     gauge: IntGauge,
     known: Mutex<Known>,
+    unstarted_gauge: IntGauge,
 }
 
 #[derive(Default)]
@@ -33,20 +36,29 @@ struct Past {
 }
 
 /// A place for one call; given back when dropped.
-pub(super) struct Place(Arc<Calls>);
+pub(super) struct Place {
+    calls: Arc<Calls>,
+    started: bool,
+}
 
 impl Calls {
-    pub(super) fn new(limit: usize, gauge: IntGauge) -> Arc<Calls> {
+    pub(super) fn new(limit: usize, gauge: IntGauge, unstarted_gauge: IntGauge) -> Arc<Calls> {
         Arc::new(Calls {
             active: AtomicUsize::new(0),
+            unstarted: AtomicUsize::new(0),
             limit: AtomicUsize::new(limit),
             gauge,
             known: Mutex::default(),
+            unstarted_gauge,
         })
     }
 
     pub(super) fn active(&self) -> usize {
         self.active.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn unstarted(&self) -> usize {
+        self.unstarted.load(Ordering::SeqCst)
     }
 
     /// Calls above it go on; no new ones are taken until there are fewer.
@@ -63,7 +75,9 @@ impl Calls {
             .is_ok();
         entered.then(|| {
             self.gauge.inc();
-            Place(self.clone())
+            self.unstarted.fetch_add(1, Ordering::SeqCst);
+            self.unstarted_gauge.inc();
+            Place { calls: self.clone(), started: false }
         })
     }
 
@@ -102,10 +116,21 @@ impl Calls {
     }
 }
 
+impl Place {
+    /// The call's `start` has come.
+    pub(super) fn start(&mut self) {
+        if !std::mem::replace(&mut self.started, true) {
+            self.calls.unstarted.fetch_sub(1, Ordering::SeqCst);
+            self.calls.unstarted_gauge.dec();
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::SeqCst);
-        self.0.gauge.dec();
+        self.start();
+        self.calls.active.fetch_sub(1, Ordering::SeqCst);
+        self.calls.gauge.dec();
     }
 }
 
@@ -114,7 +139,8 @@ mod tests {
     use super::*;
 
     fn calls(limit: usize) -> Arc<Calls> {
-        Calls::new(limit, IntGauge::new("calls", "calls").expect("a gauge"))
+        let gauge = || IntGauge::new("calls", "calls").expect("a gauge");
+        Calls::new(limit, gauge(), gauge())
     }
 
     #[test]
@@ -124,7 +150,10 @@ mod tests {
         let second = calls.enter();
         assert!(first.is_some() && second.is_some() && calls.enter().is_none());
         drop(first);
-        assert_eq!(calls.active(), 1);
+        assert_eq!((calls.active(), calls.unstarted()), (1, 1));
+        let mut second = second;
+        second.iter_mut().for_each(Place::start);
+        assert_eq!((calls.active(), calls.unstarted()), (1, 0));
         assert!(calls.enter().is_some());
     }
 

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
-use super::session::ending_of;
+use super::session::{TOO_LONG_A_CALL, ending_of};
 use super::websocket::{Close, Received, Socket};
 use crate::call::{Event, Output, StopReason, Trace};
 use crate::observe::{CallLabels, CallObserver, Ending};
@@ -70,7 +70,11 @@ impl Carrier {
     /// When `time_passed` wants to be called.
     pub(super) fn due(&self) -> Instant {
         let write = self.socket.blocked_since().map(|since| since + self.gateway.config.limits.write_timeout);
-        write.map_or(self.pulse.due(), |write| write.min(self.pulse.due()))
+        [write, self.longest()].into_iter().flatten().fold(self.pulse.due(), Instant::min)
+    }
+
+    fn longest(&self) -> Option<Instant> {
+        self.gateway.config.limits.max_call.map(|longest| self.started + longest)
     }
 
     /// Ends a call whose carrier does not read. The ping that was due, for whoever else wants one.
@@ -78,6 +82,10 @@ impl Carrier {
         let write_timeout = self.gateway.config.limits.write_timeout;
         if self.socket.blocked_since().is_some_and(|since| since + write_timeout <= at) {
             self.finish(StopReason::Timeout, POLICY, "the carrier has stopped reading");
+            return None;
+        }
+        if self.longest().is_some_and(|longest| longest <= at) {
+            self.finish(StopReason::Timeout, NORMAL, TOO_LONG_A_CALL);
             return None;
         }
         let payload = self.pulse.ping(at, self.now(), &self.observer)?;

@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
+use super::addresses::Addresses;
+use super::admission::Resident;
 use super::calls::Calls;
 use super::handover::Handovers;
+use super::numbers::Numbers;
 use super::phrases::Phrases;
 use super::serve::{StartError, carrier};
 use super::tapes;
@@ -24,6 +27,11 @@ pub(super) struct Gateway {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) calls: Arc<Calls>,
+    /// How many calls each caller has.
+    pub(super) numbers: Numbers,
+    /// How many handshakes each address makes.
+    pub(super) addresses: Arc<Addresses>,
+    pub(super) memory: Arc<Resident>,
     pub(super) tokens: Arc<Tokens>,
     pub(super) services: Arc<Services>,
     /// Who conducts the calls, where they are relayed.
@@ -58,7 +66,14 @@ impl Gateway {
     ) -> Result<Gateway, StartError> {
         metrics.calls_capacity.set(config.limits.max_calls as i64);
         Ok(Gateway {
-            calls: Calls::new(config.limits.max_calls, metrics.calls_active.clone()),
+            calls: Calls::new(
+                config.limits.max_calls,
+                metrics.calls_active.clone(),
+                metrics.calls_unstarted.clone(),
+            ),
+            numbers: Numbers::default(),
+            addresses: Arc::default(),
+            memory: Arc::default(),
             bot: bot(&config)?,
             carrier: carrier(&config, &metrics)?,
             handovers: Handovers::default(),
@@ -91,6 +106,9 @@ impl Gateway {
         let same_phrases = same_twilio && old.dialogue == config.dialogue && old.turn == config.turn;
         Ok(Gateway {
             calls: self.calls.clone(),
+            numbers: self.numbers.clone(),
+            addresses: self.addresses.clone(),
+            memory: self.memory.clone(),
             bot: bot(&config)?,
             carrier: match same_twilio {
                 true => self.carrier.clone(),

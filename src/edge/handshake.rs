@@ -101,42 +101,6 @@ pub(super) fn asks_for_websocket(method: &Method, version: Version, headers: &He
         && !has_body(headers)
 }
 
-/// Whether a path means `wanted` to a server that decodes and cleans up paths. Such a spelling must
-/// not be a way around the gateway.
-pub(super) fn is_spelling_of(wanted: &str, path: &str) -> bool {
-    segments(&decoded(path)) == segments(wanted)
-}
-
-fn decoded(path: &str) -> String {
-    let mut parts = path.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        match part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                bytes.extend_from_slice(&part.as_bytes()[2..]);
-            }
-            None => {
-                bytes.push(b'%');
-                bytes.extend_from_slice(part.as_bytes());
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// A path's segments without the empty ones and the dots (RFC 3986, section 5.2.4).
-fn segments(path: &str) -> Vec<&str> {
-    path.split('/').fold(Vec::new(), |mut segments, segment| {
-        match segment {
-            "" | "." => {}
-            ".." => drop(segments.pop()),
-            segment => segments.push(segment),
-        }
-        segments
-    })
-}
-
 fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
@@ -211,21 +175,6 @@ mod tests {
     fn extensions_are_never_accepted() {
         let lines = format!("{GOOD}\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits");
         assert!(!judged(&lines).expect("a handshake").answer().contains("Extensions"));
-    }
-
-    #[test]
-    fn spellings_of_a_path() {
-        let means_it = |path| is_spelling_of("/ws/twilio-media", path);
-        for path in
-            ["//ws/twilio-media", "/ws/%74wilio-media/", "/ws%2Ftwilio-media", "/x/../ws/./twilio-media"]
-        {
-            assert!(means_it(path), "{path}");
-        }
-        for path in
-            ["/WS/twilio-media", "/ws/twilio-media/../x", "/ws/%2574wilio-media", "/%", "/ws/twilio-media%"]
-        {
-            assert!(!means_it(path), "{path}");
-        }
     }
 
     #[test]

@@ -2,15 +2,21 @@
 //! before anything can reach the app, the proxy to the app, and the loop of each call.
 
 mod acme;
+mod addresses;
 mod admin;
+mod admission;
 mod beside;
 mod calls;
 mod carrier;
 mod clock;
+mod door;
+mod forwarded;
 mod gateway;
 mod handover;
 mod handshake;
 mod live;
+mod media;
+mod numbers;
 mod origin;
 mod patience;
 mod phrases;
@@ -24,6 +30,7 @@ mod serve;
 mod session;
 mod shutdown;
 mod signed;
+mod spelling;
 mod stall;
 mod take_over;
 mod tapes;

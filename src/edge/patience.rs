@@ -6,21 +6,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, ReusedHttpStream};
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::sync::Notify;
 use tokio::time::sleep;
+
+use super::door::is_first;
 
 tokio::task_local! {
     /// Told when the head of the request that this task serves has been read.
     static HEAD_READ: Arc<Notify>;
 }
 
-/// An HTTP app that gives its clients this long for a head, the pause before it included.
-pub(super) struct Patience<A> {
+/// How long a head may take.
+pub(super) struct Limits {
+    pub(super) head: Duration,
+    /// The pause before a head that is not the first of its connection.
+    pub(super) keepalive: Duration,
+}
+
+/// An HTTP app that gives its clients so long for a head.
+pub(super) struct Patience<A, L> {
     pub(super) app: Arc<A>,
-    pub(super) limit: Duration,
+    /// As they are now.
+    pub(super) limits: L,
+    pub(super) options: HttpServerOptions,
     /// How long heads are still waited for once nothing more is accepted.
     pub(super) last_heads: Duration,
 }
@@ -31,12 +42,18 @@ pub(super) fn head_is_read() {
 }
 
 #[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Patience<A> {
+impl<A, L> HttpServerApp for Patience<A, L>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+    L: Fn() -> Limits + Send + Sync + 'static,
+{
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        let limits = (self.limits)();
+        let limit = if is_first() { limits.head } else { limits.keepalive + limits.head };
         let head_read = Arc::new(Notify::new());
         let served = HEAD_READ.scope(head_read.clone(), self.app.process_new_http(session, shutdown));
         tokio::pin!(served);
@@ -44,9 +61,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Patience<A> {
             biased;
             done = &mut served => return done,
             () = head_read.notified() => {}
-            () = sleep(self.limit) => return None,
+            () = sleep(limit) => return None,
         }
         served.await
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
     }
 
     async fn http_cleanup(&self) {
@@ -82,8 +103,9 @@ mod tests {
 
     async fn answer_to(head: &[u8]) -> String {
         let (mut client, server) = duplex(4096);
-        let limit = Duration::from_millis(100);
-        let app = Arc::new(Patience { app: Arc::new(Slow), limit, last_heads: Duration::ZERO });
+        let limits = || Limits { head: Duration::from_millis(60), keepalive: Duration::from_millis(40) };
+        let (app, options) = (Arc::new(Slow), HttpServerOptions::default());
+        let app = Arc::new(Patience { app, limits, options, last_heads: Duration::ZERO });
         let (_running, shutdown) = watch::channel(false);
         let stream: Stream = Box::new(server);
         client.write_all(head).await.expect("room");

@@ -14,36 +14,33 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
-use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::acme;
+use super::forwarded::{forged, forwarded};
 use super::gateway::Gateway;
-use super::handshake::{self, Refusal};
+use super::handshake;
+use super::media;
 use super::origin::Origin;
 use super::patience::head_is_read;
 use super::respond::{TEXT, XML, not_allowed, read_form, respond};
-use super::session::serve_call;
 use super::signed::{self, Turned};
+use super::spelling::Spelling;
 use super::take_over::take_over;
 use super::tunnel::{self, Tunnel};
 use super::voice::{self, Passing};
-use crate::observe::{HandshakeResult, Route, TwimlFallback};
+use crate::config::HttpLimits;
+use crate::observe::{Route, TwimlFallback};
 use crate::twilio::{StreamStatus, codes};
 
-/// How long a client's connection is kept without a request.
-pub(super) const KEEPALIVE_SECONDS: u64 = 75;
-/// Request line and headers. Pingora alone would take a megabyte.
-const LONGEST_HEAD: usize = 64 * 1024;
+/// A body may be slow for so long.
+const SLOW_START: Duration = Duration::from_secs(20);
 /// Twilio waits 15 s for a voice webhook; the caller is to hear something before it gives up.
 const FOR_TWIML: Duration = Duration::from_secs(12);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const DEPLOY_ID: HeaderName = HeaderName::from_static("x-deploy-id");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 pub(super) struct Proxy {
     pub(super) gateway: Arc<Gateway>,
@@ -61,6 +58,8 @@ pub(super) struct Context {
     server: Option<SocketAddr>,
     /// How many were tried.
     attempts: usize,
+    /// Bytes of its body so far.
+    body: u64,
     /// What the app answers to a voice webhook.
     passing: Option<Passing>,
     /// The app's 5xx that the caller is not to hear.
@@ -76,15 +75,16 @@ impl Proxy {
     fn route(&self, request: &RequestHeader) -> Route {
         let twilio = &self.gateway.config.twilio;
         let path = request.uri.path();
-        if handshake::is_spelling_of(&twilio.path, path) || self.gateway.tokens.of_path(path).is_some() {
+        let spelling = Spelling::of(path);
+        if spelling.means(&twilio.path) || self.gateway.tokens.are_below(&spelling) {
             Route::Media
         } else if path == "/healthz" {
             Route::Healthz
         } else if path == "/version" {
             Route::Version
-        } else if path == twilio.stream_status {
+        } else if spelling.means(&twilio.stream_status) {
             Route::StreamStatus
-        } else if voice::is_voice(&self.gateway.config, path) {
+        } else if voice::is_voice(&self.gateway.config, &spelling) {
             Route::Voice
         } else if handshake::asks_for_websocket(&request.method, request.version, &request.headers) {
             Route::AppUpgrade
@@ -94,87 +94,6 @@ impl Proxy {
     }
 
     // ---- answered here ----------------------------------------------------------------------------
-
-    async fn media(&self, session: &mut Session) -> Result<()> {
-        let request = session.req_header();
-        let twilio = &self.gateway.config.twilio;
-        let path = request.uri.path();
-        let token = self.gateway.tokens.of_path(path);
-        let path = if token.is_some() { &twilio.path } else { path };
-        let judged =
-            handshake::judge(&request.method, request.version, &request.headers, &twilio.subprotocol);
-        let handshake = match judged {
-            Ok(_) if path != twilio.path && path.strip_suffix('/') != Some(&twilio.path) => {
-                // Twilio signs the URL as it is written, and the app must not see this request.
-                let why = format!("the path must be written {}", twilio.path);
-                return self.bad_handshake(session, &why).await;
-            }
-            Ok(handshake) => handshake,
-            Err(Refusal::NoUpgrade) => {
-                self.gateway.metrics.handshake(HandshakeResult::NoUpgrade);
-                let why = format!(
-                    "{} takes Twilio Media Streams over WebSocket: give it as the <Stream url> of \
-                     your TwiML, with wss://\n",
-                    twilio.path
-                );
-                let upgrade = [(header::UPGRADE, "websocket")];
-                return respond(session, StatusCode::UPGRADE_REQUIRED, TEXT, why, &upgrade).await;
-            }
-            Err(Refusal::Malformed(why)) => return self.bad_handshake(session, why).await,
-        };
-        if let Err(why) = signed::handshake(request, &self.gateway) {
-            let result = HandshakeResult::BadSignature;
-            self.gateway.metrics.handshake(result);
-            warn!(result = result.as_str(), %why, "HANDSHAKE_REFUSED");
-            return respond(session, StatusCode::FORBIDDEN, TEXT, format!("{why}\n"), &[]).await;
-        }
-        let pass = match self.gateway.tokens.admit(token) {
-            Ok(pass) => pass,
-            Err(fault) => {
-                let why = format!("the token of this stream: {fault}");
-                self.gateway.metrics.handshake(HandshakeResult::BadToken);
-                warn!(result = HandshakeResult::BadToken.as_str(), why, "HANDSHAKE_REFUSED");
-                return respond(session, StatusCode::FORBIDDEN, TEXT, format!("{why}\n"), &[]).await;
-            }
-        };
-        let offered = handshake::offered(&request.headers).collect::<Vec<_>>().join(", ");
-        debug!(offered, selected = handshake.subprotocol, "SUBPROTOCOL");
-        if self.gateway.is_draining() {
-            return self.busy(session, HandshakeResult::Draining, "this gateway is going down").await;
-        }
-        let Some(place) = self.gateway.calls.enter() else {
-            return self.busy(session, HandshakeResult::Capacity, "[limits] max_calls are under way").await;
-        };
-        let (mut transport, early) = take_over(session, StatusCode::SWITCHING_PROTOCOLS).await?;
-        let gateway = self.gateway.clone();
-        gateway.metrics.handshake(HandshakeResult::Ok);
-        tokio::spawn(async move {
-            let answered = async {
-                transport.write_all(handshake.answer().as_bytes()).await?;
-                transport.flush().await
-            };
-            match answered.await {
-                Ok(()) => serve_call(transport, early, handshake.subprotocol, gateway, place, pass).await,
-                Err(error) => debug!(%error, "the client went away in its handshake"),
-            }
-        });
-        Ok(())
-    }
-
-    async fn bad_handshake(&self, session: &mut Session, why: &str) -> Result<()> {
-        self.gateway.metrics.handshake(HandshakeResult::BadRequest);
-        info!(why, "HANDSHAKE_REFUSED");
-        // RFC 6455, section 4.4: which version would have been understood.
-        let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
-        respond(session, StatusCode::BAD_REQUEST, TEXT, format!("{why}\n"), &version).await
-    }
-
-    async fn busy(&self, session: &mut Session, result: HandshakeResult, why: &'static str) -> Result<()> {
-        self.gateway.metrics.handshake(result);
-        warn!(result = result.as_str(), why, "HANDSHAKE_REFUSED");
-        let retry = [(header::RETRY_AFTER, "5")];
-        respond(session, StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n"), &retry).await
-    }
 
     async fn stream_status(&self, session: &mut Session) -> Result<()> {
         let status = StreamStatus::read(&read_form(session).await?);
@@ -227,31 +146,10 @@ impl Proxy {
         Ok(peer)
     }
 
-    /// Where the request came from, for the app. Where voxgate stands behind another proxy, that one
-    /// has said it first.
-    fn forwarded(&self, session: &Session, ctx: &Context) -> Vec<(HeaderName, HeaderValue)> {
-        let request = &session.req_header().headers;
-        let client = session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip().to_string());
-        let chain = request.get_all(&FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-        let chain = chain.chain(client.as_deref()).collect::<Vec<_>>().join(", ");
-        let public = self.gateway.config.server.public_url.as_deref();
-        let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        let proto = match public.and_then(|url| url.split_once("://")) {
-            // Where TLS ends here, what came without it did come without it.
-            _ if self.gateway.config.server.tls.is_some() => {
-                Some(HeaderValue::from_static(if is_tls { "https" } else { "http" }))
-            }
-            Some((scheme, _)) => HeaderValue::from_str(scheme).ok(),
-            None => request.get(&FORWARDED_PROTO).cloned(),
-        };
-        let host = request.get(&FORWARDED_HOST).or_else(|| request.get(header::HOST)).cloned();
-        let pairs = [
-            (FORWARDED_FOR, HeaderValue::from_str(&chain).ok()),
-            (FORWARDED_PROTO, Some(proto.unwrap_or(HeaderValue::from_static("http")))),
-            (FORWARDED_HOST, host),
-            (REQUEST_ID, HeaderValue::from_str(&ctx.request_id).ok()),
-        ];
-        pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
+    /// What the app is told about a request.
+    fn told(&self, session: &Session, ctx: &Context) -> Vec<(HeaderName, HeaderValue)> {
+        let id = HeaderValue::from_str(&ctx.request_id).ok().map(|id| (REQUEST_ID, id));
+        forwarded(session, &self.gateway).into_iter().chain(id).collect()
     }
 
     /// Another WebSocket of the app's: joined to the app as it is.
@@ -264,7 +162,8 @@ impl Proxy {
                 Err(error) => return Err(error.into_up()),
             }
         };
-        let head = tunnel::head(session.req_header(), &self.forwarded(session, ctx));
+        let forged = forged(session, &self.gateway);
+        let head = tunnel::head(session.req_header(), &forged, &self.told(session, ctx));
         let limit = self.gateway.config.app.first_byte_timeout;
         let answer = match timeout(limit, tunnel::ask(&mut app, &head)).await {
             Ok(Ok(answer)) => answer,
@@ -296,6 +195,8 @@ impl Proxy {
             (_, ErrorType::HTTPStatus(code)) if ctx.app_status.is_some() => {
                 (*code, format!("{server} answers {code}"))
             }
+            (_, ErrorType::HTTPStatus(413)) => (413, "the body is longer than [limits] max_body_mb".into()),
+            (_, ErrorType::HTTPStatus(408)) => (408, "the body comes too slowly".into()),
             (_, ErrorType::HTTPStatus(code)) => (*code, format!("{error}")),
             (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => {
                 (400, "the request is malformed".into())
@@ -329,23 +230,26 @@ impl ProxyHttp for Proxy {
             request_id: String::new(),
             server: None,
             attempts: 0,
+            body: 0,
             passing: None,
             app_status: None,
         }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        let limits = &self.gateway.config.limits.http;
         // Whoever comes again is to come to the process that stays.
-        session.set_keepalive((!self.gateway.is_leaving()).then_some(KEEPALIVE_SECONDS));
+        session.set_keepalive((!self.gateway.is_leaving()).then_some(limits.keepalive.as_secs()));
+        session.set_read_timeout(Some(limits.body_timeout));
         let request = session.req_header();
         ctx.route = self.route(request);
         ctx.request_id = match request.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
             Some(id) if (1..=128).contains(&id.len()) => id.to_owned(),
             _ => self.gateway.request_id(),
         };
-        if head_bytes(request) > LONGEST_HEAD {
-            let why = format!("the request's head is longer than {LONGEST_HEAD} bytes\n");
-            respond(session, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, TEXT, why, &[]).await?;
+        if let Some((status, why)) = refused(session, limits) {
+            session.set_keepalive(None);
+            respond(session, status, TEXT, why, &[]).await?;
             return Ok(true);
         }
         let get = matches!(request.method, Method::GET | Method::HEAD);
@@ -369,7 +273,7 @@ impl ProxyHttp for Proxy {
             return Ok(true);
         }
         match ctx.route {
-            Route::Media => self.media(session).await?,
+            Route::Media => media::answer(session, &self.gateway).await?,
             Route::Healthz | Route::Version if !get => not_allowed(session, "GET, HEAD").await?,
             Route::Healthz => respond(session, StatusCode::OK, TEXT, "ok".to_owned(), &[]).await?,
             Route::Version => self.version(session).await?,
@@ -395,12 +299,35 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        for (name, value) in self.forwarded(session, ctx) {
+        for name in forged(session, &self.gateway) {
+            request.remove_header(&name);
+        }
+        for (name, value) in self.told(session, ctx) {
             request.insert_header(name, value)?;
         }
         if ctx.route == Route::Voice {
             // What is packed cannot be looked at.
             request.remove_header(&header::ACCEPT_ENCODING);
+        }
+        Ok(())
+    }
+
+    /// A body that is too long, or comes so slowly that it only keeps the app waiting.
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let limits = &self.gateway.config.limits.http;
+        ctx.body += body.as_ref().map_or(0, Bytes::len) as u64;
+        if limits.max_body > 0 && ctx.body > limits.max_body {
+            return Err(Error::new_down(ErrorType::HTTPStatus(413)));
+        }
+        let (took, due) = (ctx.started.elapsed(), limits.min_body_rate);
+        if took > SLOW_START && ctx.body < due.saturating_mul(took.as_secs()) {
+            return Err(Error::new_down(ErrorType::HTTPStatus(408)));
         }
         Ok(())
     }
@@ -516,8 +443,8 @@ impl ProxyHttp for Proxy {
         self.gateway.requests.fetch_sub(1, Ordering::SeqCst);
         let request = session.req_header();
         // A token behind the media path is a secret for a minute.
-        let token = self.gateway.tokens.of_path(request.uri.path());
-        let path = if token.is_some() { &self.gateway.config.twilio.path } else { request.uri.path() };
+        let media = ctx.route == Route::Media;
+        let path = if media { &self.gateway.config.twilio.path } else { request.uri.path() };
         let method = request.method.as_str();
         let (route, ms, request_id) = (ctx.route.as_str(), took.as_millis() as u64, &ctx.request_id);
         // The query may hold what is nobody's business; the path is enough to find a request by.
@@ -527,6 +454,39 @@ impl ProxyHttp for Proxy {
             (None, _) => info!(method, path, status, ms, route, request_id, "HTTP"),
         }
     }
+}
+
+/// A request that nobody answers, and why.
+fn refused(session: &Session, limits: &HttpLimits) -> Option<(StatusCode, String)> {
+    let request = session.req_header();
+    if head_bytes(request) > limits.max_head {
+        let why = format!("the request's head is longer than {} bytes\n", limits.max_head);
+        return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why));
+    }
+    // Pingora has taken the length out of the head, as RFC 9112 allows: who sends both means harm.
+    let both = request.headers.contains_key(header::TRANSFER_ENCODING)
+        && session.as_http1().is_some_and(|http1| says_length(&http1.get_headers_raw_bytes()));
+    if both {
+        return Some((StatusCode::BAD_REQUEST, "a body has one length\n".to_owned()));
+    }
+    let mut length = 0;
+    for (nth, value) in request.headers.get_all(header::CONTENT_LENGTH).iter().enumerate() {
+        match value.to_str().ok().and_then(|value| value.parse::<u64>().ok()) {
+            Some(said) if nth == 0 => length = said,
+            Some(_) | None => return Some((StatusCode::BAD_REQUEST, "a body has one length\n".to_owned())),
+        }
+    }
+    if limits.max_body > 0 && length > limits.max_body {
+        let why = format!("the body is longer than {} bytes\n", limits.max_body);
+        return Some((StatusCode::PAYLOAD_TOO_LARGE, why));
+    }
+    None
+}
+
+fn says_length(head: &[u8]) -> bool {
+    let name = b"content-length";
+    head.split(|byte| *byte == b'\n')
+        .any(|line| line.get(..name.len()).is_some_and(|it| it.eq_ignore_ascii_case(name)))
 }
 
 fn head_bytes(request: &RequestHeader) -> usize {

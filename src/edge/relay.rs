@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
-use super::session::{Opened, ending_of, told_to_hang_up};
+use super::session::{Opened, TOO_LONG_A_CALL, ending_of, told_to_hang_up};
 use super::websocket::{self, Close, Received, Socket};
 use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReason};
 use crate::observe::{CallLabels, CallObserver, Ending};
@@ -180,7 +180,11 @@ impl Talk {
         let write = self.socket.blocked_since().map(|since| since + self.gateway.config.limits.write_timeout);
         let last = self.last_words.map(|(at, ..)| at);
         let dead = self.bot.is_some().then(|| self.bot_dead_at());
-        [relay, write, last, dead].into_iter().flatten().fold(self.pulse.due(), Instant::min)
+        [relay, write, last, dead, self.longest()].into_iter().flatten().fold(self.pulse.due(), Instant::min)
+    }
+
+    fn longest(&self) -> Option<Instant> {
+        self.gateway.config.limits.max_call.map(|longest| self.started + longest)
     }
 
     /// A bot that only listens still answers pings: with nothing at all for this long, it is gone.
@@ -193,6 +197,9 @@ impl Talk {
         let write_timeout = self.gateway.config.limits.write_timeout;
         if self.socket.blocked_since().is_some_and(|since| since + write_timeout <= at) {
             return self.finish(StopReason::Timeout, POLICY, None, "the carrier has stopped reading");
+        }
+        if self.longest().is_some_and(|longest| longest <= at) {
+            return self.finish(StopReason::Timeout, NORMAL, None, TOO_LONG_A_CALL);
         }
         let now = self.now();
         if let Some(payload) = self.pulse.ping(at, now, &self.observer) {

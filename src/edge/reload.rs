@@ -151,6 +151,8 @@ fn keep(old: &Config, new: &mut Config) -> Vec<&'static str> {
     }
     keep(&mut kept, "[server] listen", &old.server.listen, &mut new.server.listen);
     keep(&mut kept, "[server] threads", &old.server.threads, &mut new.server.threads);
+    let (was, will_be) = (&old.server.proxy_protocol, &mut new.server.proxy_protocol);
+    keep(&mut kept, "[server] proxy_protocol", was, will_be);
     keep(&mut kept, "[server.tls]", &old.server.tls, &mut new.server.tls);
     keep(&mut kept, "[server.acme]", &old.server.acme, &mut new.server.acme);
     keep(&mut kept, "[admin] listen", &old.admin.listen, &mut new.admin.listen);

@@ -4,9 +4,9 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
+use pingora::apps::HttpServerOptions;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::proxy::HttpProxy;
 use pingora::server::Server;
@@ -19,10 +19,10 @@ use tracing::info;
 use super::acme::Certifying;
 use super::admin::{Admin, until_succeeded};
 use super::beside::Beside;
+use super::door::{Door, Greeting};
 use super::gateway::Gateway;
 use super::live::LiveProxy;
-use super::patience::Patience;
-use super::proxy::KEEPALIVE_SECONDS;
+use super::patience::{Limits, Patience};
 use super::reload::{Live, Watching};
 use super::tapes::Sweeping;
 use super::upgrade::is_successor;
@@ -35,9 +35,6 @@ use crate::upstream::{Carrier, Notice, Services, Unusable};
 /// The listener's own buffers, for each connection: a call needs no more, and larger reads and
 /// writes go past them.
 const L4_BUFFER: usize = 4 * 1024;
-
-/// How long a client may take over a request's head.
-const FOR_A_HEAD: Duration = Duration::from_secs(15);
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -99,9 +96,17 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     let listen = gateway.config.server.listen.to_string();
     let mut app = HttpProxy::new(LiveProxy(live.clone()), server.configuration.clone());
     app.handle_init_modules();
-    let limit = Duration::from_secs(KEEPALIVE_SECONDS) + FOR_A_HEAD;
-    let last_heads = shutdown::LAST_REQUESTS;
-    let mut public = Service::new("gateway".into(), Patience { app: Arc::new(app), limit, last_heads });
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(gateway.config.limits.http.keepalive);
+    let config = live.clone();
+    let limits = move || {
+        let http = &config.gateway().config.limits.http;
+        Limits { head: http.head_timeout, keepalive: http.keepalive }
+    };
+    let app = Arc::new(Patience { app: Arc::new(app), limits, options, last_heads: shutdown::LAST_REQUESTS });
+    let proxy_protocol = gateway.config.server.proxy_protocol;
+    let greeting = Greeting { live: live.clone(), proxy_protocol };
+    let mut public = Service::new("gateway".into(), Door { app, greeting: greeting.clone() });
     let mut listener = ListenerConfig::tcp(listen).l4_buffer(buffers());
     if let Some(files) = &gateway.config.server.tls {
         let awaited = gateway.config.server.acme.is_some();
@@ -114,6 +119,9 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     if let Some(acme) = &gateway.config.server.acme {
         public.add_listener(ListenerConfig::tcp(acme.listen.to_string()).l4_buffer(buffers()));
         server.add_service(background_service("acme", Certifying::new(acme, gateway.metrics.clone())));
+    }
+    if proxy_protocol {
+        public.endpoints().set_pre_tls_callback(Arc::new(greeting));
     }
     let mut admin = Service::new("admin".into(), Admin(live.clone()));
     admin.threads = Some(1);

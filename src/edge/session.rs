@@ -3,6 +3,7 @@
 //! the call says is done; what is decided is decided in `call`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -13,6 +14,7 @@ use super::calls::Place;
 use super::clock::Clock;
 use super::gateway::Gateway;
 use super::handover::Handover;
+use super::numbers::Counted;
 use super::pulse::Pulse;
 use super::realtime::realtime;
 use super::relay::relay;
@@ -20,15 +22,19 @@ use super::websocket::{Close, Full, Received, Socket, Transport};
 use crate::call::{
     Action, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
 };
-use crate::observe::{CallLabels, CallObserver, Ending};
+use crate::observe::{Busy, CallLabels, CallObserver, Ending};
 use crate::tape::Taped;
 use crate::time::CallTime;
 use crate::turn::State;
-use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start};
+use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start, caller};
 use crate::upstream::{CallIds, CallServices, Carrier, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
 const INBOX: usize = 16;
+
+/// How long the last words of a call that has become too long may take.
+const GOODBYE: Duration = Duration::from_secs(20);
+pub(super) const TOO_LONG_A_CALL: &str = "the call has lasted [limits] max_call";
 
 /// WebSocket close codes (RFC 6455, section 7.4.1).
 const NORMAL: u16 = 1000;
@@ -45,18 +51,19 @@ pub(super) async fn serve_call(
     early: Vec<u8>,
     subprotocol: Option<String>,
     gateway: Arc<Gateway>,
-    place: Place,
+    mut place: Place,
     pass: Option<Pass>,
 ) {
     let mut socket = Socket::new(transport, early, gateway.config.limits.max_message).await;
     let opened = wait_for_start(&mut socket, &gateway).await.and_then(|opened| {
         match gateway.tokens.admit_call(pass.as_ref(), &opened.start.call_sid) {
-            Ok(()) => Ok(opened),
+            Ok(()) => count(&opened.start, &gateway).map(|counted| (opened, counted)),
             Err(fault) => Err(refused(POLICY, format!("the token of this stream: {fault}"))),
         }
     });
     match opened {
-        Ok(opened) => {
+        Ok((opened, _counted)) => {
+            place.start();
             let model = gateway.services.model().cloned();
             let model = model.zip(gateway.manner(opened.start.known_as()));
             let (socket, code) = match (gateway.bot.clone(), model) {
@@ -77,6 +84,18 @@ pub(super) async fn serve_call(
         }
     }
     drop(place);
+}
+
+/// Counts a call for its caller.
+fn count(start: &Start, gateway: &Gateway) -> Result<Option<Counted>, Refused> {
+    let most = gateway.config.limits.max_calls_per_number;
+    if most == 0 {
+        return Ok(None);
+    }
+    let number = start.parameters.iter().find(|(name, _)| name.as_str() == "From");
+    let number = number.and_then(|(_, number)| caller(number));
+    let entered = gateway.numbers.enter(&start.call_sid, number, most, std::time::Instant::now());
+    entered.map_err(|()| refused(POLICY, Busy::Number.why()))
 }
 
 /// A stream that has started.
@@ -192,6 +211,10 @@ struct Session {
     inbox: mpsc::Receiver<Input<'static>>,
     pulse: Pulse,
     ending: Ending,
+    /// When the call has lasted long enough, or the goodbye after that.
+    longest: Option<Instant>,
+    /// It has lasted so long.
+    over: bool,
 }
 
 /// What woke the loop.
@@ -256,6 +279,8 @@ impl Session {
             inbox,
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
+            longest: gateway.config.limits.max_call.map(|longest| started + longest),
+            over: false,
             gateway,
         }
     }
@@ -323,7 +348,7 @@ impl Session {
     fn deadline(&self) -> Instant {
         let call = self.call.poll_timeout().map(|at| Clock(self.started).at(at));
         let write = self.socket.blocked_since().map(|since| since + self.gateway.config.limits.write_timeout);
-        [call, write].into_iter().flatten().fold(self.pulse.due(), Instant::min)
+        [call, write, self.longest].into_iter().flatten().fold(self.pulse.due(), Instant::min)
     }
 
     fn time_passed(&mut self, now: CallTime) {
@@ -331,6 +356,9 @@ impl Session {
         let limits = &self.gateway.config.limits;
         if self.socket.blocked_since().is_some_and(|since| since + limits.write_timeout <= at) {
             return self.end(StopReason::Timeout, POLICY, "the carrier has stopped reading");
+        }
+        if self.longest.is_some_and(|longest| longest <= at) {
+            self.too_long(now);
         }
         if let Some(payload) = self.pulse.ping(at, now, &self.observer) {
             let sent = self.socket.send_ping(payload);
@@ -453,6 +481,12 @@ impl Session {
             }
             .to_owned();
         }
+        // To the call it is as if the agent had hung up.
+        if let Event::Ended { reason: reason @ StopReason::BotEnd } = &mut event
+            && self.over
+        {
+            *reason = StopReason::Timeout;
+        }
         self.observer.event(event);
     }
 
@@ -484,14 +518,29 @@ impl Session {
         }
     }
 
-    /// As the agent would: once nobody is speaking, and the call ends when it was heard.
     fn say_goodbye(&mut self, now: CallTime) {
         if self.mode != Mode::Dialogue {
             return self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down");
         }
         self.ending.close_code = Some(GOING_AWAY);
         self.ending.detail = "the gateway is going down, and has said goodbye".into();
-        let text = self.gateway.config.server.drain_goodbye.clone();
+        self.say_last(self.gateway.config.server.drain_goodbye.clone(), now);
+    }
+
+    /// The caller is told, where there is something to say, and has a while to hear it.
+    fn too_long(&mut self, now: CallTime) {
+        let text = self.gateway.config.limits.max_call_goodbye.clone();
+        if self.over || text.is_empty() || self.mode != Mode::Dialogue {
+            return self.end(StopReason::Timeout, NORMAL, TOO_LONG_A_CALL);
+        }
+        self.over = true;
+        self.longest = Some(Instant::now() + GOODBYE);
+        self.ending.detail = format!("{TOO_LONG_A_CALL}, and has said goodbye");
+        self.say_last(text, now);
+    }
+
+    /// As the agent would: once nobody is speaking, and the call ends when it was heard.
+    fn say_last(&mut self, text: String, now: CallTime) {
         self.call.handle(Input::ReplyText { turn: 0, text }, now);
         self.call.handle(Input::ReplyEnd { turn: 0, action: Action::Hangup }, now);
     }

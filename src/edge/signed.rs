@@ -69,6 +69,8 @@ fn admit(
     gateway.metrics.signature(kind, judged.as_ref().err().copied());
     match judged {
         Ok(url) => {
+            // Its query may say who calls.
+            let url = url.split('?').next();
             debug!(kind = kind.as_str(), url, "SIGNATURE");
             Ok(())
         }

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use tracing::warn;
 
+use super::spelling::Spelling;
 use crate::config::{Strictness, Twilio, Twiml};
 use crate::observe::Metrics;
 use crate::twilio::{Pass, TokenFault, TokenKey};
@@ -77,6 +78,11 @@ impl Tokens {
         }
         let rest = path.strip_prefix(self.media_path.trim_end_matches('/'))?;
         rest.strip_prefix('/').filter(|token| !token.is_empty() && !token.contains('/'))
+    }
+
+    /// Whether a path would be one with a token to a server that does not mind how it is written.
+    pub(super) fn are_below(&self, spelling: &Spelling) -> bool {
+        self.check != Strictness::Off && spelling.is_below(&self.media_path)
     }
 
     /// Whether a handshake may go on; with a sound token, for whom.

@@ -19,15 +19,23 @@ use super::gateway::Gateway;
 const LONGEST_HEAD: usize = 64 * 1024;
 const MOST_HEADERS: usize = 128;
 
-/// The request's head as the app gets it, with the headers that say where it came from.
-pub(super) fn head(request: &RequestHeader, forwarded: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
+/// The request's head as the app gets it: without what is forged, with the headers that say where it
+/// came from.
+pub(super) fn head(
+    request: &RequestHeader,
+    forged: &[HeaderName],
+    told: &[(HeaderName, HeaderValue)],
+) -> Vec<u8> {
     let mut head = Vec::with_capacity(1024);
     head.extend_from_slice(request.method.as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(request.raw_path());
     head.extend_from_slice(b" HTTP/1.1\r\n");
     let mut headers: HeaderMap = request.headers.clone();
-    for (name, value) in forwarded {
+    for name in forged {
+        headers.remove(name);
+    }
+    for (name, value) in told {
         headers.insert(name.clone(), value.clone());
     }
     for (name, value) in &headers {

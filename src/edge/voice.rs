@@ -2,6 +2,8 @@
 //! and looked at on their way back. Twilio plays "an application error has occurred" to the caller
 //! wherever it gets anything but TwiML: here it always gets some.
 
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, header};
 use pingora::Result;
@@ -10,30 +12,37 @@ use pingora::proxy::Session;
 use tracing::{info, warn};
 
 use super::gateway::Gateway;
-use super::respond::{XML, not_allowed, read_form, respond};
-use crate::config::{Config, Twiml};
-use crate::observe::TwimlFallback;
+use super::respond::{TEXT, XML, not_allowed, read_form, respond, whole_body};
+use super::spelling::Spelling;
+use crate::config::{Config, Strictness, Twiml};
+use crate::observe::{Busy, TwimlFallback};
 use crate::twilio::lint::{Finding, LONGEST_TWIML, Site, lint};
 use crate::twilio::{ConnectStream, HANG_UP, VoiceRequest, codes};
 
-/// Where no fallback is configured, a caller that cannot be taken hears the busy signal.
+/// Where nothing is configured, a caller that cannot be taken hears the busy signal.
 const REJECT: &str = "<Response><Reject reason=\"busy\"/></Response>";
 
-/// Whether a path is one of the two voice webhooks.
-pub(super) fn is_voice(config: &Config, path: &str) -> bool {
-    path == config.twilio.incoming_call || path == config.twilio.stream_ended
+/// Whether a path is one of the two voice webhooks, however it is written: what is true of them, that they
+/// must be signed for instance, must not depend on that.
+pub(super) fn is_voice(config: &Config, spelling: &Spelling) -> bool {
+    spelling.means(&config.twilio.incoming_call) || spelling.means(&config.twilio.stream_ended)
 }
 
 /// Answers a voice webhook, where that is voxgate's to do.
 pub(super) async fn answer(session: &mut Session, gateway: &Gateway) -> Result<bool> {
     let twilio = &gateway.config.twilio;
+    let spelling = Spelling::of(session.req_header().uri.path());
+    let ended = spelling.means(&twilio.stream_ended);
     if twilio.twiml == Twiml::Forward {
-        return Ok(false);
+        // Where both are one path, it may be a call that ends well.
+        return match ended || twilio.busy_twiml.is_empty() {
+            true => Ok(false),
+            false => turn_away(session, gateway).await,
+        };
     }
     if !matches!(session.req_header().method, Method::GET | Method::HEAD | Method::POST) {
         return not_allowed(session, "GET, HEAD, POST").await.map(|()| true);
     }
-    let ended = session.req_header().uri.path() == twilio.stream_ended;
     let asked = VoiceRequest::read(&read_form(session).await?);
     let twiml = if ended {
         info!(call_sid = asked.call_sid, call_status = asked.call_status, "STREAM_ENDED");
@@ -45,19 +54,41 @@ pub(super) async fn answer(session: &mut Session, gateway: &Gateway) -> Result<b
     Ok(true)
 }
 
+/// Answers a webhook of the app's, where the call that comes of it could not be taken.
+async fn turn_away(session: &mut Session, gateway: &Gateway) -> Result<bool> {
+    let mut asked = VoiceRequest::default();
+    // Else the app's webhook is not looked at.
+    if gateway.config.limits.max_calls_per_number > 0 {
+        let signed = gateway.config.twilio.signature != Strictness::Off;
+        if !signed && whole_body(session).await?.is_none() {
+            let why = "longer, or slower, than a webhook of Twilio's is\n".to_owned();
+            return respond(session, StatusCode::PAYLOAD_TOO_LARGE, TEXT, why, &[]).await.map(|()| true);
+        }
+        asked = VoiceRequest::read(&read_form(session).await?);
+    }
+    match busy(&asked, gateway) {
+        Some(twiml) => respond(session, StatusCode::OK, XML, twiml, &[]).await.map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// What the caller hears where no more calls are taken.
+fn busy(asked: &VoiceRequest, gateway: &Gateway) -> Option<String> {
+    let (limits, call_sid) = (&gateway.config.limits, asked.call_sid.as_str());
+    let most = limits.max_calls_per_number;
+    let enough = |number: &str| most > 0 && !gateway.numbers.expect(call_sid, number, most, Instant::now());
+    let busy = gateway.busy().or_else(|| asked.caller().is_some_and(enough).then_some(Busy::Number))?;
+    warn!(call_sid, reason = busy.as_str(), why = busy.why(), "CALL_TURNED_AWAY");
+    gateway.metrics.twiml_fallback(TwimlFallback::Busy(busy));
+    let said = Some(&gateway.config.twilio.busy_twiml).filter(|text| !text.is_empty());
+    Some(said.cloned().unwrap_or_else(|| REJECT.to_owned()))
+}
+
 fn incoming_call(asked: &VoiceRequest, gateway: &Gateway) -> String {
-    let Config { twilio, server, limits, .. } = &gateway.config;
+    let Config { twilio, server, .. } = &gateway.config;
     let call_sid = asked.call_sid.as_str();
-    let busy = match (gateway.is_draining(), gateway.calls.active() >= limits.max_calls) {
-        (true, _) => Some("this gateway is going down"),
-        (false, true) => Some("[limits] max_calls are under way"),
-        (false, false) => None,
-    };
-    if let Some(why) = busy {
-        warn!(call_sid, why, "CALL_TURNED_AWAY");
-        gateway.metrics.twiml_fallback(TwimlFallback::Busy);
-        let fallback = Some(&twilio.fallback_twiml).filter(|text| !text.is_empty());
-        return fallback.cloned().unwrap_or_else(|| REJECT.to_owned());
+    if let Some(twiml) = busy(asked, gateway) {
+        return twiml;
     }
     info!(call_sid, "INCOMING_CALL");
     // The configuration has made sure that it is there, and https.

@@ -7,7 +7,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::labels::{HandshakeResult, NOISE, Route, SPEECH, SignedKind, TOO_SHORT, TwimlFallback};
+use super::labels::{NOISE, Route, SPEECH, SignedKind, TOO_SHORT};
+use super::refused::{HandshakeResult, TwimlFallback};
 use crate::call::{FailureKind, Service, StopReason, TurnResult};
 use crate::twilio::TokenFault;
 use crate::twilio::lint::Rule;
@@ -53,6 +54,7 @@ pub struct Metrics {
     registry: Registry,
     pub calls_active: IntGauge,
     pub calls_capacity: IntGauge,
+    pub calls_unstarted: IntGauge,
     pub draining: IntGauge,
     pub calls: IntCounterVec,
     pub call_duration: Histogram,
@@ -138,6 +140,8 @@ impl Metrics {
         let metrics = Metrics {
             calls_active: new.gauge("calls_active", "Calls under way.")?,
             calls_capacity: new.gauge("calls_capacity", "Calls that may be under way at once.")?,
+            calls_unstarted: new
+                .gauge("calls_unstarted", "WebSockets at the media path whose `start` has not come yet.")?,
             draining: new.gauge("draining", "1 while no new calls are taken and the last ones finish.")?,
             calls: new.counters("calls_total", "Calls that have ended, by reason.", &["reason"])?,
             call_duration: new.histogram("call_duration_seconds", "How long calls lasted.", &CALL)?,
@@ -315,7 +319,7 @@ impl Metrics {
             )?,
             twiml_fallbacks: new.counters(
                 "twiml_fallbacks_total",
-                "Voice webhooks that were answered with the fallback TwiML, by reason.",
+                "Voice webhooks that were answered with fallback_twiml or busy_twiml, by reason.",
                 &["reason"],
             )?,
             stream_tokens: new.counters(
@@ -336,7 +340,7 @@ impl Metrics {
 
     fn create_all(&self) {
         StopReason::ALL.iter().for_each(|r| drop(self.calls.with_label_values(&[r.as_str()])));
-        HandshakeResult::ALL.iter().for_each(|r| drop(self.handshakes.with_label_values(&[r.as_str()])));
+        HandshakeResult::all().for_each(|r| drop(self.handshakes.with_label_values(&[r.as_str()])));
         TurnResult::ALL.iter().for_each(|r| drop(self.turns.with_label_values(&[r.as_str()])));
         BARGE_INS.iter().for_each(|o| drop(self.barge_ins.with_label_values(&[o])));
         [SPEECH, TOO_SHORT, NOISE].iter().for_each(|o| drop(self.segments.with_label_values(&[o])));
@@ -350,7 +354,7 @@ impl Metrics {
         Rule::ALL.iter().for_each(|r| drop(self.twiml_findings.with_label_values(&[r.as_str()])));
         ["exported", "dropped"].iter().for_each(|r| drop(self.spans.with_label_values(&[r])));
         ACME.iter().for_each(|r| drop(self.acme_orders.with_label_values(&[r])));
-        for reason in TwimlFallback::ALL {
+        for reason in TwimlFallback::all() {
             self.twiml_fallbacks.with_label_values(&[reason.as_str()]);
         }
         for result in TokenFault::ALL.map(TokenFault::as_str).into_iter().chain(["ok"]) {

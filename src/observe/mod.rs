@@ -5,13 +5,15 @@ mod labels;
 mod log;
 mod metrics;
 mod pace;
+mod refused;
 mod segments;
 mod timeline;
 mod traces;
 
 pub use call::{CallLabels, CallObserver, Ending};
-pub use labels::{HandshakeResult, Route, SignedKind, TwimlFallback};
+pub use labels::{Route, SignedKind};
 pub use log::init as init_log;
 pub use metrics::Metrics;
+pub use refused::{Busy, HandshakeResult, TwimlFallback};
 pub use timeline::Timeline;
 pub use traces::{Exporter, Traces};

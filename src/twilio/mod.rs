@@ -17,4 +17,4 @@ pub use message::{Malformed, MediaFormat, Message, Reader, Start};
 pub use outbound::Outbound;
 pub use status::StreamStatus;
 pub use token::{Pass, TOKEN_SECONDS, TokenFault, TokenKey};
-pub use voice::{ConnectStream, HANG_UP, VoiceRequest};
+pub use voice::{ConnectStream, HANG_UP, VoiceRequest, caller};

@@ -13,7 +13,33 @@ pub struct VoiceRequest {
     pub call_status: String,
 }
 
+/// What stands in the place of a number that is withheld or not known: words, and the same words keyed.
+const WITHHELD: [&str; 10] = [
+    "anonymous",
+    "restricted",
+    "unknown",
+    "unavailable",
+    "blocked",
+    "+266696687",
+    "+7378742833",
+    "+8656696",
+    "+86282452253",
+    "+2562533",
+];
+
+/// The caller's number, or whatever else tells it from others; `None` where it is withheld.
+pub fn caller(from: &str) -> Option<&str> {
+    let from = from.trim();
+    let withheld = from.is_empty() || WITHHELD.iter().any(|word| word.eq_ignore_ascii_case(from));
+    (!withheld).then_some(from)
+}
+
 impl VoiceRequest {
+    /// Who calls; `None` where that is withheld.
+    pub fn caller(&self) -> Option<&str> {
+        caller(&self.from)
+    }
+
     /// Reads an `application/x-www-form-urlencoded` body or query; never fails.
     pub fn read(form: &[u8]) -> VoiceRequest {
         let mut request = VoiceRequest::default();
@@ -91,6 +117,14 @@ mod tests {
         let (from, to) = (text("+14158675310"), text("+18005551212"));
         assert_eq!(read, VoiceRequest { call_sid: text("CA2"), from, to, call_status: text("ringing") });
         assert_eq!(VoiceRequest::read(b"\xff{}=%zz&&&="), VoiceRequest::default());
+    }
+
+    #[test]
+    fn a_withheld_number_is_nobodys() {
+        for withheld in ["", " ", "anonymous", "Anonymous", "+266696687", "RESTRICTED"] {
+            assert_eq!(caller(withheld), None, "{withheld}");
+        }
+        assert_eq!((caller("+15550001"), caller(" sip:a@b ")), (Some("+15550001"), Some("sip:a@b")));
     }
 
     #[test]

@@ -174,6 +174,11 @@ fn another_spelling_of_the_path_is_neither_a_call_nor_the_apps() {
         "/x/../ws/twilio-media",
         "/x/%2e%2E/ws/twilio-media",
         "/../ws/twilio-media",
+        "/WS/twilio-media",
+        "/ws/Twilio-Media?x=1",
+        "/ws/%2574wilio-media",
+        "/ws;x=1/twilio-media",
+        "/ws%5Ctwilio-media",
     ] {
         let answer = Wire::ask(gateway.port, &twilio(path, ""));
         assert_eq!(answer.status(), 400, "{path}: {answer:?}");
@@ -181,7 +186,7 @@ fn another_spelling_of_the_path_is_neither_a_call_nor_the_apps() {
     }
     never_reached(&app);
     // These are other paths, to every server.
-    for path in ["/WS/twilio-media", "/ws/twilio-media/../x", "/ws/%2574wilio-media", "/ws/twilio-media/x"] {
+    for path in ["/ws/twilio-media/../x", "/ws/twilio-media%00", "/ws/twilio-media/x"] {
         let answer = Wire::ask(gateway.port, &twilio(path, ""));
         assert_eq!((answer.status(), answer.text()), (200, "from the app"), "{path}");
         let asked = app.heads().pop().unwrap();

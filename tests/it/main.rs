@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "`pub` is what a module of the tests offers to the others")]
 
 mod acme;
+mod admin;
 mod agents;
 mod app_faults;
 mod audio_quality;
@@ -16,11 +17,14 @@ mod docs;
 mod doctor;
 mod drain;
 mod events;
+mod forwarded;
 mod grafana;
 mod handshake;
 mod hostile;
 mod http;
 mod legacy_websocket;
+mod limits;
+mod privacy;
 mod probing;
 mod realtime;
 mod relay;
@@ -28,6 +32,7 @@ mod relay_bots;
 mod reload;
 mod services_fail;
 mod signature;
+mod smuggling;
 mod streaming;
 mod tapes;
 mod tidy;

@@ -133,13 +133,13 @@ fn as_shipped_a_stream_without_its_token_is_told_and_let_in() {
 
 #[test]
 fn a_caller_who_cannot_be_taken_hears_so() {
-    let keys = format!("token = \"off\"\nfallback_twiml = \"{SORRY}\"\n[limits]\nmax_calls = 1");
+    let keys = format!("token = \"off\"\nbusy_twiml = \"{SORRY}\"\n[limits]\nmax_calls = 1");
     let (_app, gateway) = serve(&keys);
     let taken = MediaStream::start(&gateway);
     gateway.event("WS_START", 0);
     assert_eq!(incoming_call(&gateway, "CA1").text(), SORRY);
     assert_eq!(gateway.event("CALL_TURNED_AWAY", 0)["call_sid"], "CA1");
-    assert_eq!(gateway.metric("voxgate_twiml_fallbacks_total{reason=\"busy\"}"), 1.0);
+    assert_eq!(gateway.metric("voxgate_twiml_fallbacks_total{reason=\"capacity\"}"), 1.0);
     taken.hang_up();
     until("the place to be free", || (gateway.metric("voxgate_calls_active") == 0.0).then_some(()));
     assert_eq!(stream_path(&incoming_call(&gateway, "CA1")), "/ws/twilio-media");

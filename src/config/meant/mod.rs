@@ -10,6 +10,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub server: Server,
@@ -42,6 +44,10 @@ pub struct Server {
     pub tls: Option<Tls>,
     /// Who gets and renews the certificate, where no person does.
     pub acme: Option<Acme>,
+    /// Whose word counts about where a request came from.
+    pub trusted_proxies: Vec<IpNet>,
+    /// They say so by the PROXY protocol, before anything else.
+    pub proxy_protocol: bool,
 }
 
 /// Two PEM files; they may change at any time.
@@ -127,6 +133,8 @@ pub struct Twilio {
     pub twiml_fix: bool,
     /// What the caller hears where the app does not answer a voice webhook; empty for nothing.
     pub fallback_twiml: String,
+    /// What the caller hears where no more calls are taken; empty for the app's own answer, or a busy signal.
+    pub busy_twiml: String,
     /// Whether a stream must bear the token of the TwiML that voxgate has served.
     pub token: Strictness,
     /// The account's secret at Twilio.
@@ -325,6 +333,18 @@ pub struct Recording {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     pub max_calls: usize,
+    /// Calls of one caller at once, by its number; 0 for any.
+    pub max_calls_per_number: usize,
+    /// Sockets whose `start` has not come yet.
+    pub max_unstarted: usize,
+    /// Handshakes of one address; 0 for any.
+    pub handshakes_per_second: usize,
+    /// The longest call; `None` for any.
+    pub max_call: Option<Duration>,
+    /// Spoken then; empty for none.
+    pub max_call_goodbye: String,
+    /// With more resident memory than this, in bytes, no new calls are taken; 0 for any.
+    pub max_memory: u64,
     /// The longest message of the carrier, in bytes.
     pub max_message: usize,
     /// From the handshake to `start`.
@@ -333,6 +353,24 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// How long the caller's audio may stay away.
     pub media_timeout: Duration,
+    pub http: HttpLimits,
+}
+
+/// What a client of the public listener may do to us over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Request line and headers, in bytes.
+    pub max_head: usize,
+    /// What is forwarded to the app, in bytes; 0 for any.
+    pub max_body: u64,
+    /// From the first byte of a head, or from the connection, to its end.
+    pub head_timeout: Duration,
+    /// How long a connection is kept without a request.
+    pub keepalive: Duration,
+    /// Between two pieces of a body.
+    pub body_timeout: Duration,
+    /// Bytes a second, on average; 0 for any.
+    pub min_body_rate: u64,
 }
 
 /// A string that is never printed.

@@ -8,7 +8,7 @@ use voxgate::cli::call::{CallOptions, Step};
 
 use super::{PATIENCE, ask, assert_sound};
 use crate::world::hearing::{MS, assert_alike, find, reply, sound};
-use crate::world::{Bot, Fake, Gateway, app, call, call_with, of_call, say, stt, voice};
+use crate::world::{Bot, Fake, app, call, call_with, of_call, say, stt, voice};
 
 #[test]
 fn keys_and_parameters_reach_the_agent() {
@@ -44,27 +44,6 @@ fn keys_and_parameters_reach_the_agent() {
     }
     let after = sound(&call.heard[call.heard.len() / 2..]);
     assert!(!after.is_empty(), "keys are answered too");
-}
-
-#[test]
-fn the_log_keeps_to_itself_what_was_said_unless_told_otherwise() {
-    let gateway = Gateway::discreet(&Bot::real().config());
-    gateway.event("PHRASE_RENDERED", 0);
-    let mut script = ask("what are your opening hours tomorrow").to_vec();
-    script.extend("5550123#".chars().map(Step::Dtmf));
-    script.push(Step::Pause(Duration::from_secs(2)));
-    let call = call(&gateway, script);
-    gateway.event("WS_STOP", 0);
-    assert_eq!(of_call(app().agent_log(), &call).len(), 2);
-    let log = gateway.log();
-    assert!(log.iter().any(|line| line["message"] == "STT_FINAL" && line["chars"] == 36), "{log:?}");
-    assert!(log.iter().any(|line| line["level"] == "DEBUG"), "everything is told");
-    for line in &log {
-        let text = line.to_string().to_lowercase();
-        for word in ["opening", "hours", "tomorrow", "nine to five", "5550123", "you said"] {
-            assert!(!text.contains(word), "{word} is in {text}");
-        }
-    }
 }
 
 #[test]

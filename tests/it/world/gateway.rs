@@ -146,7 +146,7 @@ impl Gateway {
     pub fn admin_post(&self, path: &str) -> (u16, String) {
         let answer = super::Wire::ask(
             self.admin,
-            &format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
+            &format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"),
         );
         (answer.status(), answer.text().to_owned())
     }

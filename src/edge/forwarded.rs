@@ -1,0 +1,126 @@
+//! Where a request came from: what counts for us, and what the app is told. A header can be written by
+//! anybody: it counts only from `[server] trusted_proxies`, and what is forged does not reach the app.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use ipnet::IpNet;
+use pingora::proxy::Session;
+
+use super::gateway::Gateway;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The address at the other end of the connection, or whose it is by the PROXY protocol.
+pub(super) fn peer(session: &Session) -> Option<IpAddr> {
+    session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip().to_canonical())
+}
+
+/// Who asks: the last address on the way that is not one of ours.
+pub(super) fn client(session: &Session, gateway: &Gateway) -> Option<IpAddr> {
+    let way = way(peer(session)?, &session.req_header().headers, &gateway.config.server.trusted_proxies);
+    way.first().copied()
+}
+
+/// From the client to the peer. What stands before the client is its own word, and left out.
+fn way(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Vec<IpAddr> {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+    let mut way = vec![peer];
+    let values = headers.get_all(&FORWARDED_FOR).iter().rev();
+    // A value that is no text ends the way: `split` of nothing is one empty address.
+    let mut told = values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
+    while way.last().is_some_and(is_trusted)
+        && let Some(address) = told.next().and_then(address)
+    {
+        way.push(address);
+    }
+    way.reverse();
+    way
+}
+
+/// An address as proxies write it: with a port, too, and IPv6 in brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = text.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(text);
+    let address = bare.parse().ok().or_else(|| Some(text.parse::<std::net::SocketAddr>().ok()?.ip()))?;
+    Some(IpAddr::to_canonical(&address))
+}
+
+/// What the app is told instead of what the client said.
+pub(super) fn forwarded(session: &Session, gateway: &Gateway) -> Vec<(HeaderName, HeaderValue)> {
+    let (request, server) = (&session.req_header().headers, &gateway.config.server);
+    let peer = peer(session);
+    let told = |name: HeaderName| match believes(peer, gateway) {
+        true => request.get(name),
+        false => None,
+    };
+    let way = peer.map(|peer| way(peer, request, &server.trusted_proxies)).unwrap_or_default();
+    let way = way.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+    let proto = match server.public_url.as_deref().and_then(|url| url.split_once("://")) {
+        Some((scheme, _)) => HeaderValue::from_str(scheme).ok(),
+        None if server.tls.is_some() => Some(HeaderValue::from_static("https")),
+        None => told(FORWARDED_PROTO).cloned(),
+    };
+    let host = told(FORWARDED_HOST).or_else(|| request.get(header::HOST)).cloned();
+    let pairs = [
+        (FORWARDED_FOR, HeaderValue::from_str(&way).ok()),
+        (FORWARDED_PROTO, Some(proto.unwrap_or(HeaderValue::from_static("http")))),
+        (FORWARDED_HOST, host),
+    ];
+    pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
+}
+
+/// The headers of a request that the app must not see: other ways to say where it came from, unless
+/// one of our proxies says it; and those that an app takes for one of ours, WSGI for instance, where
+/// `X_Forwarded_For` and `X-Forwarded-For` are the same.
+pub(super) fn forged(session: &Session, gateway: &Gateway) -> Vec<HeaderName> {
+    let believed = believes(peer(session), gateway);
+    let is_forged = |name: &&HeaderName| {
+        let plain = name.as_str().replace('_', "-");
+        let where_from =
+            plain.starts_with("x-forwarded-") || ["forwarded", "x-real-ip"].contains(&plain.as_str());
+        where_from && (!believed || name.as_str().contains('_'))
+    };
+    session.req_header().headers.keys().filter(is_forged).cloned().collect()
+}
+
+fn believes(peer: Option<IpAddr>, gateway: &Gateway) -> bool {
+    peer.is_some_and(|peer| gateway.config.server.trusted_proxies.iter().any(|net| net.contains(&peer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(values: &[&str]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(FORWARDED_FOR, value.parse().unwrap());
+        }
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        way("10.0.0.1".parse().unwrap(), &headers, &trusted).iter().map(IpAddr::to_string).collect()
+    }
+
+    #[test]
+    fn the_client_is_the_last_address_that_is_not_ours() {
+        assert_eq!(told(&[]), ["10.0.0.1"]);
+        assert_eq!(told(&["203.0.113.9"]), ["203.0.113.9", "10.0.0.1"]);
+        assert_eq!(told(&["6.6.6.6, 203.0.113.9"]), ["203.0.113.9", "10.0.0.1"], "its own word");
+        assert_eq!(told(&["6.6.6.6", "203.0.113.9,10.1.1.1"]), ["203.0.113.9", "10.1.1.1", "10.0.0.1"]);
+        assert_eq!(told(&["10.2.2.2, 10.1.1.1"]), ["10.2.2.2", "10.1.1.1", "10.0.0.1"], "all are ours");
+        assert_eq!(told(&["203.0.113.9, junk, 10.1.1.1"]), ["10.1.1.1", "10.0.0.1"]);
+        assert_eq!(told(&["203.0.113.9", ""]), ["10.0.0.1"]);
+        assert_eq!(told(&["203.0.113.9:4711"]), ["203.0.113.9", "10.0.0.1"]);
+        assert_eq!(told(&["[2001:db8::1]:4711, [fd00::1]"]), ["2001:db8::1", "fd00::1", "10.0.0.1"]);
+    }
+
+    #[test]
+    fn from_a_stranger_nothing_counts() {
+        let mut headers = HeaderMap::new();
+        headers.append(FORWARDED_FOR, "10.0.0.1, 6.6.6.6".parse().unwrap());
+        let stranger: IpAddr = "203.0.113.9".parse().unwrap();
+        assert_eq!(way(stranger, &headers, &["10.0.0.0/8".parse().unwrap()]), [stranger]);
+    }
+}

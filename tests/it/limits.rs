@@ -1,0 +1,212 @@
+//! `[limits]`: whoever is one too many is told so before anything is spent on it, in the words that it
+//! understands (TwiML, a status, a close code), and counted; the others do not notice.
+
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Error;
+
+use crate::world::hearing::assert_alike;
+use crate::world::{Answer, Bot, Gateway, Heard, MediaStream, TcpApp, Wire, until, voice};
+
+const SORRY: &str = "<Response><Say>Too many</Say><Hangup/></Response>";
+
+fn gateway(app: u16, keys: &str, server_keys: &str) -> Gateway {
+    let config = format!("{keys}\n[upstreams.app]\nservers = [\"127.0.0.1:{app}\"]\n");
+    Gateway::start_with(&config, server_keys, &[])
+}
+
+/// Twilio asks what to do with a call.
+fn webhook(gateway: &Gateway, path: &str, call_sid: &str, from: &str) -> Answer {
+    let form = format!("CallSid={call_sid}&From={from}&To=%2B15550009");
+    let length = form.len();
+    Wire::ask(
+        gateway.port,
+        &format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+             Content-Length: {length}\r\n\r\n{form}"
+        ),
+    )
+}
+
+fn incoming(gateway: &Gateway, call_sid: &str, from: &str) -> String {
+    let answer = webhook(gateway, "/webhook/incoming_call", call_sid, from);
+    assert_eq!(answer.status(), 200);
+    answer.text().to_owned()
+}
+
+fn refused(gateway: &Gateway) -> (u16, String) {
+    match MediaStream::try_open(gateway) {
+        Err(Error::Http(response)) => {
+            let text = String::from_utf8_lossy(response.body().as_deref().unwrap()).into_owned();
+            (response.status().as_u16(), text)
+        }
+        other => panic!("{:?}", other.map(|stream| stream.call_sid)),
+    }
+}
+
+fn handshakes(gateway: &Gateway, result: &str) -> f64 {
+    gateway.metric(&format!("voxgate_ws_handshakes_total{{result=\"{result}\"}}"))
+}
+
+#[test]
+fn at_capacity_the_caller_hears_so_and_the_app_is_not_asked() {
+    let app = TcpApp::polite();
+    let gateway = gateway(app.port, "[limits]\nmax_calls = 1", "");
+    let taken = MediaStream::start(&gateway);
+    gateway.event("WS_START", 0);
+    let heard = incoming(&gateway, "CA1", "%2B15550001");
+    assert!(heard.contains("<Say>All our lines are busy at the moment."), "{heard}");
+    assert_eq!(app.heads(), Vec::<String>::new());
+    assert_eq!(gateway.metric("voxgate_twiml_fallbacks_total{reason=\"capacity\"}"), 1.0);
+    assert_eq!(gateway.event("CALL_TURNED_AWAY", 0)["reason"], "capacity");
+    assert_eq!(refused(&gateway), (503, "[limits] max_calls are under way\n".into()));
+    assert_eq!(handshakes(&gateway, "capacity"), 1.0);
+    assert_eq!(gateway.admin_get("/readyz"), (503, "full: [limits] max_calls are under way\n".into()));
+    // A call that ends is not one too many.
+    assert_eq!(webhook(&gateway, "/webhook/stream_ended", "CA0", "x").text(), "from the app");
+    taken.hang_up();
+    until("the place to be free", || (gateway.metric("voxgate_calls_active") == 0.0).then_some(()));
+    assert_eq!(incoming(&gateway, "CA1", "%2B15550001"), "from the app");
+}
+
+#[test]
+fn a_caller_has_so_many_calls_at_once() {
+    let app = TcpApp::start(|head, wire| {
+        let length = crate::world::header(head, "Content-Length").unwrap().parse().unwrap();
+        let body = String::from_utf8(wire.take(length)).unwrap();
+        let length = body.len();
+        wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"));
+    });
+    let keys = format!("[twilio]\nbusy_twiml = \"{SORRY}\"\n[limits]\nmax_calls_per_number = 1");
+    let gateway = gateway(app.port, &keys, "");
+    let whole = "CallSid=CA1&From=%2B15550001&To=%2B15550009";
+    assert_eq!(incoming(&gateway, "CA1", "%2B15550001"), whole, "what was looked at arrives whole");
+    assert_eq!(incoming(&gateway, "CA1", "%2B15550001"), whole, "asked again");
+    assert_eq!(incoming(&gateway, "CA2", "%2B15550001"), SORRY);
+    assert_ne!(incoming(&gateway, "CA3", "%2B15550002"), SORRY, "somebody else");
+    for call_sid in ["CA4", "CA5"] {
+        assert_ne!(incoming(&gateway, call_sid, "anonymous"), SORRY, "nobody knows who");
+    }
+    assert_eq!(gateway.event("CALL_TURNED_AWAY", 0)["reason"], "number");
+    assert_eq!(gateway.metric("voxgate_twiml_fallbacks_total{reason=\"number\"}"), 1.0);
+    let begin = |call_sid: &str, from: &str| {
+        let mut stream = MediaStream::open(&gateway);
+        stream.call_sid = call_sid.to_owned();
+        let mut start = stream.start_message();
+        if !from.is_empty() {
+            start["start"]["customParameters"] = json!({"From": from});
+        }
+        stream.send(&start);
+        stream
+    };
+    let first = begin("CA1", "");
+    gateway.event("WS_START", 0);
+    assert_eq!(incoming(&gateway, "CA2", "%2B15550001"), SORRY, "it has begun");
+    // The webhook was another replica's.
+    let mut second = begin("CA6", "+15550001");
+    assert_eq!(second.hear(), Heard::Closed(1008));
+    first.hang_up();
+    gateway.event("WS_STOP", 1);
+    until("the place to be free", || (incoming(&gateway, "CA7", "%2B15550001") != SORRY).then_some(()));
+    let log = gateway.log();
+    assert!(!log.iter().any(|line| line.to_string().contains("15550001")), "a number in the log");
+}
+
+#[test]
+fn an_address_has_so_many_handshakes_a_second() {
+    let trust = "trusted_proxies = [\"127.0.0.0/8\"]";
+    let gateway = gateway(1, "[limits]\nhandshakes_per_second = 2", trust);
+    let ask = |client: &str| {
+        let request =
+            format!("GET /ws/twilio-media HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 9.9.9.9, {client}\r\n\r\n");
+        Wire::ask(gateway.port, &request).status()
+    };
+    until("a handshake that is one too many", || (ask("192.0.2.1") == 429).then_some(()));
+    assert_eq!(ask("192.0.2.2"), 426, "somebody else");
+    assert_eq!(gateway.event("HANDSHAKE_REFUSED", 0)["client"], "192.0.2.1");
+    assert!(handshakes(&gateway, "rate_limited") >= 1.0);
+    until("the next second", || (ask("192.0.2.1") == 426).then_some(()));
+}
+
+#[test]
+fn sockets_that_have_not_started_are_few() {
+    let gateway = gateway(1, "[limits]\nmax_unstarted = 2\nstart_timeout = \"1m\"", "");
+    let mut waiting = [MediaStream::open(&gateway), MediaStream::open(&gateway)];
+    assert_eq!(refused(&gateway).0, 503);
+    assert_eq!((handshakes(&gateway, "unstarted"), gateway.metric("voxgate_calls_unstarted")), (1.0, 2.0));
+    waiting[0].begin();
+    gateway.event("WS_START", 0);
+    assert_eq!(gateway.metric("voxgate_calls_unstarted"), 1.0);
+    MediaStream::start(&gateway).hang_up();
+}
+
+#[test]
+fn with_too_much_memory_in_use_no_call_is_taken() {
+    let app = TcpApp::polite();
+    let gateway = gateway(app.port, "[limits]\nmax_memory_mb = 1", "");
+    assert_eq!(refused(&gateway), (503, "more memory than [limits] max_memory_mb is in use\n".into()));
+    assert_eq!(handshakes(&gateway, "memory"), 1.0);
+    assert!(incoming(&gateway, "CA1", "x").contains("lines are busy"));
+    assert_eq!(gateway.admin_get("/readyz").0, 503);
+    assert_eq!(app.heads().len(), 0);
+}
+
+#[test]
+fn a_call_that_lasts_too_long_is_ended() {
+    let gateway = gateway(1, "[limits]\nmax_call = \"1s\"", "");
+    let mut stream = MediaStream::start(&gateway);
+    assert_eq!(stream.closed(), 1000);
+    let stop = gateway.event("WS_STOP", 0);
+    assert_eq!((&stop["reason"], &stop["code"]), (&json!("timeout"), &json!(null)), "{stop}");
+    assert_eq!(stop["detail"], "the call has lasted [limits] max_call");
+}
+
+#[test]
+fn and_in_a_dialogue_the_caller_is_told() {
+    let goodbye = "We are open from nine to five.";
+    let limits = format!("[limits]\nmax_call = \"1s\"\nmax_call_goodbye = \"{goodbye}\"\n");
+    let gateway = Gateway::start(&(Bot::real().config() + &limits));
+    let mut caller = MediaStream::start(&gateway);
+    assert_alike(&caller.reply(), &voice(&[goodbye]), "the goodbye");
+    assert_eq!(caller.closed(), 1000);
+    let stop = gateway.event("WS_STOP", 0);
+    let told = "the call has lasted [limits] max_call, and has said goodbye";
+    assert_eq!((&stop["reason"], &stop["detail"]), (&json!("timeout"), &json!(told)), "{stop}");
+}
+
+#[test]
+fn heads_and_bodies_are_bounded() {
+    let app = TcpApp::start(|_, wire| drop(wire.rest()));
+    let gateway = gateway(app.port, "[limits]\nmax_head = 2048\nmax_body_mb = 1", "");
+    let ask = |more: &str| Wire::ask(gateway.port, &format!("POST / HTTP/1.1\r\nHost: x\r\n{more}"));
+    assert_eq!(ask(&format!("X: {}\r\n\r\n", "x".repeat(3_000))).status(), 431);
+    let long = ask("Content-Length: 1000001\r\n\r\n");
+    assert_eq!((long.status(), long.text()), (413, "the body is longer than 1000000 bytes\n"));
+    assert_eq!(app.heads().len(), 0);
+    let mut wire = Wire::to(gateway.port);
+    wire.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let piece = format!("{:x}\r\n{}\r\n", 100_000, "x".repeat(100_000));
+    for _ in 0..11 {
+        wire.try_send(&piece);
+    }
+    let answer = wire.head();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+/// A byte now and then, within each time-out for a read.
+#[test]
+fn who_is_slow_is_not_waited_for() {
+    let keys = "[limits]\nhead_timeout = \"300ms\"\nkeepalive = \"1s\"\nbody_timeout = \"300ms\"";
+    let app = TcpApp::start(|_, wire| drop(wire.rest()));
+    let gateway = gateway(app.port, keys, "");
+    let mut slow = Wire::to(gateway.port);
+    slow.send("GET / HTTP/1.1\r\n");
+    assert_eq!(slow.rest(), b"", "half a head");
+    let mut idle = Wire::to(gateway.port);
+    idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(idle.answer().status(), 200);
+    assert_eq!(idle.rest(), b"", "nothing more came");
+    let mut half = Wire::to(gateway.port);
+    half.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf");
+    half.rest();
+    until("the request to be over", || (gateway.metric("voxgate_http_inflight") == 0.0).then_some(()));
+}
