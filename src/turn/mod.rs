@@ -15,8 +15,9 @@
 //!
 //! Held is a part of SPEAKING: the bot is silent until it is known whether somebody meant to interrupt.
 //!
-//! A frame becomes four numbers ([`Measured`]: level, floor, probability, echo); [`Ear`] and
-//! [`Evidence`] decide on them, [`Endpoint`] and [`Words`] on what was said.
+//! A frame becomes a few numbers ([`Measured`]: level, floor, probability, echo, and what they come to
+//! for a turn and against the bot); [`Ear`] and [`Evidence`] decide on them, [`Endpoint`] and [`Words`]
+//! on what was said.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod ear;
