@@ -58,9 +58,11 @@ pub(super) fn forwarded(session: &Session, gateway: &Gateway) -> Vec<(HeaderName
     };
     let way = peer.map(|peer| way(peer, request, &server.trusted_proxies)).unwrap_or_default();
     let way = way.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+    let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let proto = match server.public_url.as_deref().and_then(|url| url.split_once("://")) {
+        // Where TLS ends here, what came without it did come without it.
+        _ if server.tls.is_some() => Some(HeaderValue::from_static(if is_tls { "https" } else { "http" })),
         Some((scheme, _)) => HeaderValue::from_str(scheme).ok(),
-        None if server.tls.is_some() => Some(HeaderValue::from_static("https")),
         None => told(FORWARDED_PROTO).cloned(),
     };
     let host = told(FORWARDED_HOST).or_else(|| request.get(header::HOST)).cloned();

@@ -44,6 +44,11 @@ impl Route {
         Self::Acme,
     ];
 
+    /// Whether it may take time: what is answered at once needs no histogram.
+    pub(super) fn takes_time(self) -> bool {
+        !matches!(self, Self::Healthz | Self::Version | Self::Acme)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Media => "media",

@@ -266,7 +266,7 @@ impl Metrics {
             )?,
             http_duration: new.histograms(
                 "http_request_duration_seconds",
-                "From a request's head to the end of its answer.",
+                "From a request's head to the end of its answer; not of what is answered at once.",
                 &["route"],
                 &HTTP,
             )?,
@@ -366,7 +366,9 @@ impl Metrics {
             }
         }
         for route in Route::ALL {
-            self.http_duration.with_label_values(&[route.as_str()]);
+            if route.takes_time() {
+                self.http_duration.with_label_values(&[route.as_str()]);
+            }
             CODES.iter().for_each(|c| drop(self.http_requests.with_label_values(&[route.as_str(), c])));
         }
     }
@@ -415,7 +417,9 @@ impl Metrics {
     pub fn http_done(&self, route: Route, status: u16, seconds: f64) {
         let class = CODES.get(usize::from(status / 100).wrapping_sub(1)).copied().unwrap_or("5xx");
         self.http_requests.with_label_values(&[route.as_str(), class]).inc();
-        self.http_duration.with_label_values(&[route.as_str()]).observe(seconds);
+        if route.takes_time() {
+            self.http_duration.with_label_values(&[route.as_str()]).observe(seconds);
+        }
     }
 
     /// The certificate in use, from now on.
