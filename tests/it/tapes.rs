@@ -117,7 +117,7 @@ fn a_recorded_call_is_replayed_as_it_was() {
     assert_eq!(count(|entry| entry.audio().is_some()), report.frames_out);
     assert_eq!(count(|entry| matches!(entry, Entry::Play(_))), report.frames_in);
     assert_eq!(
-        count(|entry| matches!(entry, Entry::Heard { frames, .. } if frames.len() == 16)),
+        count(|entry| matches!(entry, Entry::Heard { frames, .. } if frames.len() == 21)),
         report.frames_out
     );
 
