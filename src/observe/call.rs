@@ -117,8 +117,8 @@ impl CallObserver {
     pub fn heard(&mut self, bytes: usize, timestamp_ms: Option<u64>, at: CallTime) -> bool {
         let before = self.frames_in / 160;
         self.frames_in += bytes as u64;
-        self.metrics.frames_in.inc_by(self.frames_in / 160 - before);
-        self.pace.heard(Duration::from_micros(bytes as u64 * 125), timestamp_ms, at)
+        let frames = self.frames_in / 160 - before;
+        self.pace.heard(frames, Duration::from_micros(bytes as u64 * 125), timestamp_ms, at)
     }
 
     /// How long the call took over one frame of the caller's.
@@ -327,6 +327,7 @@ impl CallObserver {
 
     /// The call's last line.
     pub fn stopped(mut self, lasted: Duration, ending: &Ending) {
+        self.pace.flush();
         if let Some(spans) = self.spans.take() {
             spans.end(self.reason.unwrap_or(StopReason::Error));
         }

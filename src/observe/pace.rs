@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use prometheus::local::LocalHistogram;
+use prometheus::local::{LocalHistogram, LocalIntCounter};
 use prometheus::{Gauge, Histogram};
 
 use super::metrics::Metrics;
@@ -15,6 +15,7 @@ const TELL_EVERY: u32 = 50;
 const FRACTION: f64 = 1024.0;
 
 pub(super) struct Pace {
+    frames_in: LocalIntCounter,
     lateness: LocalHistogram,
     jitter: LocalHistogram,
     inference: Histogram,
@@ -29,6 +30,7 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new(metrics: &Metrics) -> Pace {
         Pace {
+            frames_in: metrics.frames_in.local(),
             lateness: metrics.lateness.local(),
             jitter: metrics.jitter.local(),
             inference: metrics.inference.clone(),
@@ -44,8 +46,16 @@ impl Pace {
         self.lateness.observe(late.as_secs_f64());
     }
 
-    /// Audio of the caller came, `long` of it. True once a second: it is time to look at the rest.
-    pub(super) fn heard(&mut self, long: Duration, timestamp_ms: Option<u64>, at: CallTime) -> bool {
+    /// Audio of the caller came, `long` of it, with which so many frames are whole. True once a second: it
+    /// is time to look at the rest.
+    pub(super) fn heard(
+        &mut self,
+        frames: u64,
+        long: Duration,
+        timestamp_ms: Option<u64>,
+        at: CallTime,
+    ) -> bool {
+        self.frames_in.inc_by(frames);
         if let Some((before, timestamp_before)) = self.last.replace((at, timestamp_ms)) {
             let by_stream = timestamp_ms.zip(timestamp_before).and_then(|(now, then)| now.checked_sub(then));
             let expected = by_stream.map_or(long, Duration::from_millis);
@@ -72,6 +82,7 @@ impl Pace {
     }
 
     pub(super) fn flush(&self) {
+        self.frames_in.flush();
         self.lateness.flush();
         self.jitter.flush();
     }
@@ -99,17 +110,17 @@ mod tests {
         let mut pace = Pace::new(&metrics);
         let frame = Duration::from_millis(20);
         for n in 0..49 {
-            assert!(!pace.heard(frame, Some(n * 20), ms(n * 20 + 7)));
+            assert!(!pace.heard(1, frame, Some(n * 20), ms(n * 20 + 7)));
         }
-        assert_eq!(metrics.jitter.get_sample_count(), 0, "not told yet");
-        assert!(pace.heard(frame, Some(49 * 20), ms(49 * 20 + 7 + 5)));
+        assert_eq!((metrics.jitter.get_sample_count(), metrics.frames_in.get()), (0, 0), "not told yet");
+        assert!(pace.heard(1, frame, Some(49 * 20), ms(49 * 20 + 7 + 5)));
         assert_eq!(metrics.jitter.get_sample_count(), 49, "between fifty");
         assert!((metrics.jitter.get_sample_sum() - 0.005).abs() < 1e-9);
         // A second that was lost on the way is no jitter. Without timestamps, the audio's own length.
-        pace.heard(frame, Some(2_000), ms(2_012));
-        pace.heard(Duration::from_millis(60), None, ms(2_072));
+        pace.heard(1, frame, Some(2_000), ms(2_012));
+        pace.heard(3, Duration::from_millis(60), None, ms(2_072));
         drop(pace);
-        assert_eq!(metrics.jitter.get_sample_count(), 51);
+        assert_eq!((metrics.jitter.get_sample_count(), metrics.frames_in.get()), (51, 54));
         assert!(
             (metrics.jitter.get_sample_sum() - 0.005).abs() < 1e-9,
             "{}",
