@@ -166,6 +166,7 @@ mod tests {
         assert!(calls.greet("CA1"), "the oldest is forgotten");
         assert!(calls.greet("") && calls.greet(""), "a carrier without ids");
     }
+
     #[test]
     fn the_turns_of_a_call_are_counted_on_over_its_streams() {
         let calls = calls(1);

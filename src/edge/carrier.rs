@@ -12,7 +12,7 @@ use super::pulse::Pulse;
 use super::session::{TOO_LONG_A_CALL, ending_of};
 use super::websocket::{Close, Received, Socket};
 use crate::call::{Event, Output, StopReason, Trace};
-use crate::observe::{CallLabels, CallObserver, Ending};
+use crate::observe::{CallObserver, Ending};
 use crate::time::CallTime;
 use crate::twilio::{Outbound, Start};
 
@@ -39,11 +39,7 @@ impl Carrier {
         gateway: &Arc<Gateway>,
         mode: &str,
     ) -> Carrier {
-        let labels =
-            CallLabels { call_sid: start.known_as().to_owned(), stream_sid: start.stream_sid.clone() };
-        let trace = gateway.traces.as_ref().map(|traces| traces.of_call(&labels.call_sid));
-        let observer = CallObserver::new(gateway.metrics.clone(), labels, gateway.config.log.transcripts)
-            .traced(gateway.traces.as_deref(), trace.as_ref());
+        let (observer, trace) = gateway.observer(start);
         observer.started(subprotocol, &start.account_sid, mode);
         let started = Instant::now();
         Carrier {
@@ -70,11 +66,7 @@ impl Carrier {
     /// When `time_passed` wants to be called.
     pub(super) fn due(&self) -> Instant {
         let write = self.socket.blocked_since().map(|since| since + self.gateway.config.limits.write_timeout);
-        [write, self.longest()].into_iter().flatten().fold(self.pulse.due(), Instant::min)
-    }
-
-    fn longest(&self) -> Option<Instant> {
-        self.gateway.config.limits.max_call.map(|longest| self.started + longest)
+        [write, self.gateway.longest(self.started)].into_iter().flatten().fold(self.pulse.due(), Instant::min)
     }
 
     /// Ends a call whose carrier does not read. The ping that was due, for whoever else wants one.
@@ -84,7 +76,7 @@ impl Carrier {
             self.finish(StopReason::Timeout, POLICY, "the carrier has stopped reading");
             return None;
         }
-        if self.longest().is_some_and(|longest| longest <= at) {
+        if self.gateway.longest(self.started).is_some_and(|longest| longest <= at) {
             self.finish(StopReason::Timeout, NORMAL, TOO_LONG_A_CALL);
             return None;
         }

@@ -50,13 +50,11 @@ pub(super) struct Greeting {
 
 impl Greeting {
     fn is_due(&self, peer: Option<SocketAddr>) -> bool {
-        let trusted = &self.live.gateway().config.server.trusted_proxies;
-        let is_trusted = |peer: SocketAddr| trusted.iter().any(|net| net.contains(&peer.ip().to_canonical()));
-        self.proxy_protocol && peer.is_some_and(is_trusted)
+        self.proxy_protocol && peer.is_some_and(|peer| self.live.gateway().trusts(peer.ip()))
     }
 }
 
-fn peer(stream: &impl GetSocketDigest) -> Option<SocketAddr> {
+fn peer(stream: &(impl GetSocketDigest + ?Sized)) -> Option<SocketAddr> {
     stream.get_socket_digest()?.peer_addr()?.as_inet().copied()
 }
 
@@ -97,8 +95,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         // Behind TLS it has been read before.
         let plain = stream.get_ssl_digest().is_none();
-        let peer = stream.get_socket_digest().and_then(|it| it.peer_addr()?.as_inet().copied());
-        if plain && self.greeting.is_due(peer) {
+        if plain && self.greeting.is_due(peer(stream.as_ref())) {
             match greet(&mut stream).await {
                 Ok(None) => {}
                 Ok(Some(source)) => {

@@ -89,7 +89,7 @@ pub(super) fn forged(session: &Session, gateway: &Gateway) -> Vec<HeaderName> {
 }
 
 fn believes(peer: Option<IpAddr>, gateway: &Gateway) -> bool {
-    peer.is_some_and(|peer| gateway.config.server.trusted_proxies.iter().any(|net| net.contains(&peer)))
+    peer.is_some_and(|peer| gateway.trusts(peer))
 }
 
 #[cfg(test)]

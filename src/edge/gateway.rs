@@ -1,9 +1,11 @@
 //! What all requests and calls share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::addresses::Addresses;
 use super::admission::Resident;
@@ -16,11 +18,12 @@ use super::tapes;
 use super::tokens::Tokens;
 use super::upgrade::Upgrade;
 use crate::call::realtime::{Ears, Manner};
-use crate::call::{Collecting, FinishOn, Hearing, Memory, Mode, Phrase, Settings, Silence};
+use crate::call::{Collecting, FinishOn, Hearing, Memory, Mode, Phrase, Settings, Silence, Trace};
 use crate::config::{self, Config, Hangup, TurnDetection};
-use crate::observe::{Metrics, Traces};
+use crate::observe::{CallLabels, CallObserver, Metrics, Traces};
 use crate::tape::Tapes;
 use crate::turn::{Endpointing, Vad, Words};
+use crate::twilio::Start;
 use crate::upstream::{Bot, Carrier, Services};
 
 pub(super) struct Gateway {
@@ -142,6 +145,26 @@ impl Gateway {
     pub(super) fn takes_over(&self) {
         self.calls.set_limit(self.config.limits.max_calls);
         self.metrics.calls_capacity.set(self.config.limits.max_calls as i64);
+    }
+
+    /// Who watches a call, and the trace that its requests belong to, where calls are traced.
+    pub(super) fn observer(&self, start: &Start) -> (CallObserver, Option<Trace>) {
+        let labels =
+            CallLabels { call_sid: start.known_as().to_owned(), stream_sid: start.stream_sid.clone() };
+        let trace = self.traces.as_ref().map(|traces| traces.of_call(&labels.call_sid));
+        let observer = CallObserver::new(self.metrics.clone(), labels, self.config.log.transcripts);
+        (observer.traced(self.traces.as_deref(), trace.as_ref()), trace)
+    }
+
+    /// When a call that began then has lasted long enough.
+    pub(super) fn longest(&self, started: Instant) -> Option<Instant> {
+        self.config.limits.max_call.map(|longest| started + longest)
+    }
+
+    /// Whether its word counts about where a request came from.
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.config.server.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 
     pub(super) fn is_draining(&self) -> bool {

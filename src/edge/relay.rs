@@ -13,7 +13,7 @@ use super::pulse::Pulse;
 use super::session::{Opened, TOO_LONG_A_CALL, ending_of, told_to_hang_up};
 use super::websocket::{self, Close, Received, Socket};
 use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReason};
-use crate::observe::{CallLabels, CallObserver, Ending};
+use crate::observe::{CallObserver, Ending};
 use crate::time::CallTime;
 use crate::twilio::{Message, Outbound, Reader};
 use crate::upstream::{Bot, BotStream};
@@ -35,11 +35,7 @@ pub(super) async fn relay(
     gateway: Arc<Gateway>,
     bot: Bot,
 ) -> (Socket, u16) {
-    let call_sid = opened.start.known_as().to_owned();
-    let labels = CallLabels { call_sid, stream_sid: opened.start.stream_sid.clone() };
-    let trace = gateway.traces.as_ref().map(|traces| traces.of_call(&labels.call_sid));
-    let observer = CallObserver::new(gateway.metrics.clone(), labels, gateway.config.log.transcripts)
-        .traced(gateway.traces.as_deref(), trace.as_ref());
+    let (observer, _) = gateway.observer(&opened.start);
     observer.started(subprotocol.as_deref(), &opened.start.account_sid, "relay");
     let started = Instant::now();
     let connected = bot.connect(websocket::config_for_bot()).await;
@@ -180,11 +176,10 @@ impl Talk {
         let write = self.socket.blocked_since().map(|since| since + self.gateway.config.limits.write_timeout);
         let last = self.last_words.map(|(at, ..)| at);
         let dead = self.bot.is_some().then(|| self.bot_dead_at());
-        [relay, write, last, dead, self.longest()].into_iter().flatten().fold(self.pulse.due(), Instant::min)
-    }
-
-    fn longest(&self) -> Option<Instant> {
-        self.gateway.config.limits.max_call.map(|longest| self.started + longest)
+        [relay, write, last, dead, self.gateway.longest(self.started)]
+            .into_iter()
+            .flatten()
+            .fold(self.pulse.due(), Instant::min)
     }
 
     /// A bot that only listens still answers pings: with nothing at all for this long, it is gone.
@@ -198,7 +193,7 @@ impl Talk {
         if self.socket.blocked_since().is_some_and(|since| since + write_timeout <= at) {
             return self.finish(StopReason::Timeout, POLICY, None, "the carrier has stopped reading");
         }
-        if self.longest().is_some_and(|longest| longest <= at) {
+        if self.gateway.longest(self.started).is_some_and(|longest| longest <= at) {
             return self.finish(StopReason::Timeout, NORMAL, None, TOO_LONG_A_CALL);
         }
         let now = self.now();

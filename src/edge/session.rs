@@ -22,7 +22,7 @@ use super::websocket::{Close, Full, Received, Socket, Transport};
 use crate::call::{
     Action, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
 };
-use crate::observe::{Busy, CallLabels, CallObserver, Ending};
+use crate::observe::{Busy, CallObserver, Ending};
 use crate::tape::Taped;
 use crate::time::CallTime;
 use crate::turn::State;
@@ -230,11 +230,7 @@ impl Session {
     fn new(socket: Socket, start: Start, subprotocol: Option<String>, gateway: Arc<Gateway>) -> Session {
         let call_sid = start.known_as().to_owned();
         let mut settings = gateway.call_settings(&call_sid);
-        let labels = CallLabels { call_sid: call_sid.clone(), stream_sid: start.stream_sid.clone() };
-        let transcripts = gateway.config.log.transcripts;
-        let trace = gateway.traces.as_ref().map(|traces| traces.of_call(&call_sid));
-        let observer = CallObserver::new(gateway.metrics.clone(), labels, transcripts)
-            .traced(gateway.traces.as_deref(), trace.as_ref());
+        let (observer, trace) = gateway.observer(&start);
         let mode = settings.mode;
         let mode_name = match mode {
             Mode::Echo => "echo",
@@ -279,7 +275,7 @@ impl Session {
             inbox,
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
-            longest: gateway.config.limits.max_call.map(|longest| started + longest),
+            longest: gateway.longest(started),
             over: false,
             gateway,
         }
