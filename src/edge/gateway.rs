@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::addresses::Addresses;
 use super::admission::Resident;
 use super::calls::Calls;
+use super::farewell::Farewell;
 use super::handover::Handovers;
 use super::numbers::Numbers;
 use super::phrases::Phrases;
@@ -191,16 +192,17 @@ impl Gateway {
         self.goodbye.send_replace(true);
     }
 
-    pub(super) fn goodbye(&self) -> watch::Receiver<bool> {
-        self.goodbye.subscribe()
-    }
-
     pub(super) fn hang_up_all(&self) {
         self.hang_up.send_replace(true);
     }
 
     pub(super) fn hang_up(&self) -> watch::Receiver<bool> {
         self.hang_up.subscribe()
+    }
+
+    /// What a call is told of both.
+    pub(super) fn farewell(&self) -> Farewell {
+        Farewell::new(self.goodbye.subscribe(), self.hang_up.subscribe())
     }
 
     pub(super) fn request_id(&self) -> String {

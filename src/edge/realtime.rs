@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::carrier::Carrier;
 use super::gateway::Gateway;
-use super::session::{Opened, ending_of, told_to_hang_up};
+use super::session::{Opened, ending_of};
 use super::websocket::{self, Close, MODEL_MESSAGE, Received, Socket};
 use crate::call::realtime::{Answered, Input, Manner, Realtime, Request};
 use crate::call::{Event, Failure, FailureKind, Output, StopReason};
@@ -104,7 +104,7 @@ enum Woken {
 
 impl Talk {
     async fn run(mut self) -> (Socket, u16) {
-        let (mut hang_up, mut goodbye) = (self.gateway.hang_up(), self.gateway.goodbye());
+        let mut farewell = self.gateway.farewell();
         let timer = sleep_until(self.carrier.started);
         tokio::pin!(timer);
         loop {
@@ -121,8 +121,7 @@ impl Talk {
             }
             let woken = tokio::select! {
                 biased;
-                () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
-                () = told_to_hang_up(&mut goodbye) => Woken::HangUp,
+                _ = farewell.told() => Woken::HangUp,
                 received = self.carrier.socket.next() => Woken::Carrier(received),
                 said = self.line.next() => Woken::Model(said),
                 Some(done) = self.functions.join_next() => match done {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
-use super::session::{Opened, TOO_LONG_A_CALL, ending_of, told_to_hang_up};
+use super::session::{Opened, TOO_LONG_A_CALL, ending_of};
 use super::websocket::{self, Close, Received, Socket};
 use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReason};
 use crate::observe::{CallObserver, Ending};
@@ -122,7 +122,7 @@ impl Talk {
     }
 
     async fn run(mut self) -> (Socket, u16) {
-        let (mut hang_up, mut goodbye) = (self.gateway.hang_up(), self.gateway.goodbye());
+        let mut farewell = self.gateway.farewell();
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -135,8 +135,7 @@ impl Talk {
                 timer.as_mut().reset(deadline);
             }
             let woken = tokio::select! {
-                () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
-                () = told_to_hang_up(&mut goodbye) => Woken::HangUp,
+                _ = farewell.told() => Woken::HangUp,
                 received = self.socket.next() => Woken::Carrier(received),
                 received = next_of(&mut self.bot) => Woken::Bot(received),
                 () = &mut timer => Woken::Time,
