@@ -143,7 +143,7 @@ async fn hear(mut trying: Trying, stt: &config::Stt) -> Trial {
     let tell = Arc::clone(&trying.tell);
     let answer = async move {
         let (to, mut inputs) = channel(8);
-        let mut recogniser = Arc::new(made?).start(CallIds::PROBE, to, tell);
+        let mut recogniser = Arc::new(made?).start(&ids(), to, tell);
         APOLOGY[..WORDS].chunks(160).for_each(|frame| recogniser.hear(frame));
         recogniser.finalize(1);
         while let Some(input) = inputs.recv().await {
@@ -237,7 +237,7 @@ async fn relay(bot: &config::Endpoint, subprotocol: Option<&str>) -> Trial {
     let trying = Trying::new("bot".to_owned(), &bot.upstream);
     let made = Bot::new(bot, subprotocol).map_err(|unusable| trying.unusable(&unusable));
     let answer = async move {
-        let mut socket = made?.connect(WebSocketConfig::default()).await?;
+        let mut socket = made?.connect(WebSocketConfig::default(), None).await?;
         let _ = timeout(Duration::from_secs(1), socket.close(None)).await;
         Ok("opened the WebSocket".to_owned())
     };
@@ -250,7 +250,7 @@ async fn try_model(realtime: &config::Realtime) -> Trial {
     let tell = Arc::clone(&trying.tell);
     let made = Model::new(realtime, &mut trying.pools, tell).map_err(|unusable| trying.unusable(&unusable));
     let answer = async move {
-        let mut link = Arc::new(made?).connect(WebSocketConfig::default()).await?;
+        let mut link = Arc::new(made?).connect(WebSocketConfig::default(), None).await?;
         let _ = timeout(Duration::from_secs(1), link.ws.close(None)).await;
         link.watch.ok();
         Ok("opened the WebSocket".to_owned())

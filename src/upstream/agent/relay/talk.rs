@@ -273,7 +273,7 @@ impl Talk {
     // ---- the socket -------------------------------------------------------------------------------
 
     async fn connect(&mut self) -> Result<(), Failure> {
-        let (socket, server) = self.relay.connect().await?;
+        let (socket, server) = self.relay.connect(self.ids.trace.as_ref()).await?;
         (self.socket, self.server) = (Some(socket), server);
         (self.stale, self.malformed) = (false, 0);
         let ids = Arc::clone(&self.ids);
