@@ -1,5 +1,7 @@
 //! Traces of calls, as a collector reads them by OpenTelemetry's own definitions.
 
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -159,4 +161,26 @@ fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     assert!(told[0]["why"].as_str().unwrap().contains("refused"), "{}", told[0]);
     gateway.signal("TERM");
     assert!(gateway.ended().success());
+}
+
+/// It takes the connection, and never answers.
+#[test]
+fn a_collector_that_hangs_holds_nobody_up() {
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}/v1/traces", hangs.local_addr().unwrap());
+    let mut gateway = Gateway::start(&format!("[traces]\nendpoint = {endpoint:?}\n"));
+    let first = call(&gateway, ask("hello is anybody there").to_vec());
+    let (held, _) = hangs.accept().unwrap();
+    // While it hangs, calls come and go as ever.
+    let second = call(&gateway, ask("hello is anybody there").to_vec());
+    assert_sound(&first);
+    assert_sound(&second);
+    gateway.event("WS_STOP", 1);
+    assert_eq!(gateway.metric("voxgate_spans_total{result=\"exported\"}"), 0.0);
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    // Two seconds for the last spans, and not the five that a request may take.
+    let end = gateway.event("DRAIN_END", 0);
+    assert!(end["seconds"].as_u64().unwrap() < 5, "{end}");
+    drop(held);
 }
