@@ -289,7 +289,8 @@ impl Talk {
                 }
             }
             Ok(Message::Clear) => return self.relay.clear(now),
-            Ok(message) => self.observer.unknown(&format!("from the bot: {message:?}")),
+            Ok(Message::Unknown { event }) => self.observer.unknown(&event),
+            Ok(_) => self.observer.unknown("of the carrier's, but from the bot"),
             Err(malformed) => {
                 self.observer.dropped("bot_malformed", &format!("from the bot: {malformed} (31951)"));
             }

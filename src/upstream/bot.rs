@@ -15,9 +15,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use super::Unusable;
-use super::answer::{quote, seconds};
+use super::answer::seconds;
 use super::http::in_trace;
 use super::owner::Owner;
+use super::quote::quote;
 use crate::call::{Failure, FailureKind, Trace};
 use crate::config::Endpoint;
 

@@ -28,6 +28,7 @@ mod observed;
 mod openai;
 mod outlet;
 mod owner;
+mod quote;
 mod realtime;
 #[cfg(test)]
 mod stand_in;
@@ -50,6 +51,7 @@ pub use self::call::CallServices;
 pub use self::carrier::Carrier;
 pub use self::http::Unusable;
 pub use self::observed::{Notice, Observation, Watch};
+pub use self::quote::{quote, tell_words};
 pub use self::realtime::{Limit, Model, ModelLink, ModelReader, Read};
 pub use self::stream::Recogniser;
 pub use self::trial::{Trial, try_all};

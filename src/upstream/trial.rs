@@ -12,10 +12,11 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::agent::Agent;
-use super::answer::{quote, seconds};
+use super::answer::seconds;
 use super::http::Unusable;
 use super::observed::{Notice, Tell, Watch};
 use super::outlet::Outlet;
+use super::quote::words;
 use super::stream::Streaming;
 use super::stt::Stt;
 use super::tts::Tts;
@@ -161,7 +162,7 @@ async fn hear(mut trying: Trying, stt: &config::Stt) -> Trial {
 fn heard(text: &str) -> String {
     match text {
         "" => "understood nothing of \"Sorry, something\"".to_owned(),
-        text => format!("understood {:?}", quote(text.as_bytes())),
+        text => format!("understood {:?}", words(text.as_bytes())),
     }
 }
 
@@ -210,7 +211,7 @@ async fn reply(mut inputs: Receiver<Input<'static>>) -> String {
     }
     let text = match &*text {
         "" => "said nothing".to_owned(),
-        text => format!("said {:?}", quote(text.as_bytes())),
+        text => format!("said {:?}", words(text.as_bytes())),
     };
     match does {
         Action::None => text,

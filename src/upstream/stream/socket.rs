@@ -16,9 +16,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use super::super::answer::{quote, seconds};
+use super::super::answer::seconds;
 use super::super::http::in_trace;
 use super::super::owner::Owner;
+use super::super::quote::quote;
 use super::{Server, Target};
 use crate::call::{Failure, FailureKind, Trace};
 

@@ -10,9 +10,10 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use super::super::super::answer::{quote, seconds};
+use super::super::super::answer::seconds;
 use super::super::super::http::in_trace;
 use super::super::super::owner::Owner;
+use super::super::super::quote::quote;
 use super::Relay;
 use crate::call::{Failure, FailureKind, Trace};
 
