@@ -96,7 +96,9 @@ impl Bot {
     ) -> Result<WebSocketStream<BotStream>, Failure> {
         let upstream = &self.endpoint.upstream;
         let within = upstream.connect_timeout * 2;
-        let url = request.uri().clone();
+        // Without the query, where operators put keys.
+        let url = request.uri().to_string();
+        let url = url.split('?').next().unwrap_or_default().to_owned();
         let dialled = connect_async_with_config(request, Some(config), true);
         let (kind, owner, why) = match timeout(within, dialled).await {
             Ok(Ok((socket, _))) => return Ok(socket),
@@ -156,5 +158,23 @@ fn refused(error: Error) -> (FailureKind, &'static str, String) {
         }
         Error::Tls(error) => (FailureKind::Connect, "your bot", format!("no TLS: {error}")),
         other => (FailureKind::Protocol, "your bot", format!("no WebSocket handshake: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::dialogue;
+    use super::*;
+    use crate::config::Mode;
+
+    #[tokio::test]
+    async fn a_failure_does_not_show_the_query() {
+        let Mode::Dialogue { agent, .. } = dialogue(&["127.0.0.1:9".to_owned()]).mode else {
+            panic!("a dialogue");
+        };
+        let endpoint = Endpoint { path: "/media?key=s3cret".to_owned(), ..agent.endpoint().clone() };
+        let bot = Bot::new(&endpoint, None).unwrap();
+        let failure = bot.connect(WebSocketConfig::default(), None).await.unwrap_err();
+        assert!(failure.why.contains("GET ws://127.0.0.1:9/media: "), "{}", failure.why);
     }
 }
