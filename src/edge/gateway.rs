@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::addresses::Addresses;
 use super::admission::Resident;
 use super::calls::Calls;
+use super::door::Newcomers;
 use super::farewell::Farewell;
 use super::handover::Handovers;
 use super::numbers::Numbers;
@@ -53,6 +54,8 @@ pub(super) struct Gateway {
     draining: Arc<AtomicBool>,
     /// Requests and tunnels under way.
     pub(super) requests: Arc<AtomicUsize>,
+    /// Connections whose first request has not come.
+    pub(super) newcomers: Newcomers,
     /// Turns true when the last callers are to be told goodbye.
     goodbye: watch::Sender<bool>,
     /// Turns true when the last calls must go.
@@ -89,6 +92,7 @@ impl Gateway {
             services,
             draining: Arc::default(),
             requests: Arc::default(),
+            newcomers: Newcomers::default(),
             goodbye: watch::Sender::new(false),
             hang_up: watch::Sender::new(false),
             request_ids: Arc::new(RequestIds::new()),
@@ -133,6 +137,7 @@ impl Gateway {
             services,
             draining: self.draining.clone(),
             requests: self.requests.clone(),
+            newcomers: self.newcomers.clone(),
             goodbye: self.goodbye.clone(),
             hang_up: self.hang_up.clone(),
             request_ids: self.request_ids.clone(),

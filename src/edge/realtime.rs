@@ -338,7 +338,7 @@ impl Talk {
         match request {
             Request::Dial => {
                 let config = websocket::config_for_model();
-                self.line = Line::Dialling(Box::pin(self.model.connect(config)));
+                self.line = Line::Dialling(Box::pin(self.model.connect(config, self.ids.trace.clone())));
             }
             Request::Function { turn, call, deadline } => {
                 let id = call.id.clone();

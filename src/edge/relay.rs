@@ -35,10 +35,10 @@ pub(super) async fn relay(
     gateway: Arc<Gateway>,
     bot: Bot,
 ) -> (Socket, u16) {
-    let (observer, _) = gateway.observer(&opened.start);
+    let (observer, trace) = gateway.observer(&opened.start);
     observer.started(subprotocol.as_deref(), &opened.start.account_sid, "relay");
     let started = Instant::now();
-    let connected = bot.connect(websocket::config_for_bot()).await;
+    let connected = bot.connect(websocket::config_for_bot(), trace.as_ref()).await;
     let mut talk = Talk {
         socket,
         bot: None,
@@ -288,7 +288,8 @@ impl Talk {
                 }
             }
             Ok(Message::Clear) => return self.relay.clear(now),
-            Ok(message) => self.observer.unknown(&format!("from the bot: {message:?}")),
+            Ok(Message::Unknown { event }) => self.observer.unknown(&event),
+            Ok(_) => self.observer.unknown("of the carrier's, but from the bot"),
             Err(malformed) => {
                 self.observer.dropped("bot_malformed", &format!("from the bot: {malformed} (31951)"));
             }

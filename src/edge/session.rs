@@ -257,7 +257,7 @@ impl Session {
                 (gateway.services.for_call(ids.clone(), answers.clone()), answers, inbox)
             }
         };
-        let recogniser = gateway.services.recognise(&ids.call_sid, answers.clone());
+        let recogniser = gateway.services.recognise(&ids, answers.clone());
         Session {
             socket,
             mode,

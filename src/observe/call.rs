@@ -148,7 +148,8 @@ impl CallObserver {
 
     pub fn unknown(&self, event: &str) {
         let CallLabels { call_sid, stream_sid } = &self.labels;
-        debug!(call_sid, stream_sid, event, "UNKNOWN_EVENT");
+        let (bytes, event) = (event.len(), if self.transcripts { event } else { "" });
+        debug!(call_sid, stream_sid, event, bytes, "UNKNOWN_EVENT");
     }
 
     /// A limit of the operator's account with a vendor is used up.

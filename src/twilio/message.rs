@@ -116,7 +116,7 @@ impl Reader {
     }
 
     fn read_any<'a>(&'a mut self, text: &'a str) -> Result<Message<'a>, Malformed> {
-        let wire: Wire<'a> = serde_json::from_str(text).map_err(|e| Malformed::Json(e.to_string()))?;
+        let wire: Wire<'a> = serde_json::from_str(text).map_err(|e| Malformed::Json(json_fault(&e)))?;
         match wire.event.as_ref() {
             "media" => self.media(wire.media.ok_or(missing("media", "media"))?),
             "mark" => match wire.mark {
@@ -206,6 +206,16 @@ fn plain(value: serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text,
         other => other.to_string(),
+    }
+}
+
+/// What is wrong with a text that was to be JSON of some kind, and where. Where it is JSON, but not of that
+/// kind, the library's own words repeat what is there, which may be about the caller.
+pub fn json_fault(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    match error.is_data() {
+        true => format!("another kind of value than expected at line {line} column {column}"),
+        false => error.to_string(),
     }
 }
 
