@@ -52,6 +52,11 @@ impl Timeline {
         dispatcher::with_default(&self.lines, || observe(&mut self.observer));
     }
 
+    /// Something that is not in the log, because it passes through here as it is.
+    pub fn passed(&mut self, now: CallTime, what: &str, name: &str) {
+        self.at(now, |_| tracing::info!(name, "{what}"));
+    }
+
     /// For what is only counted: no line comes of it.
     pub fn counts(&mut self) -> &mut CallObserver {
         &mut self.observer

@@ -18,6 +18,7 @@ use super::entry::Entry;
 use super::folder;
 use super::header::Header;
 use super::reel::{append, begin};
+use crate::call::realtime::Request;
 use crate::call::{Input, Output};
 use crate::time::CallTime;
 use crate::turn::Measured;
@@ -154,13 +155,24 @@ impl Recorder {
     }
 
     pub fn input(&mut self, input: &Input<'_>, now: CallTime) {
+        self.told(&Entry::of_input(input), now);
+    }
+
+    /// What a call is told, whoever conducts it.
+    pub fn told(&mut self, entry: &Entry<'_>, now: CallTime) {
         self.now = now;
-        self.write(&Entry::of_input(input));
+        self.write(entry);
     }
 
     pub fn tick(&mut self, now: CallTime) {
-        self.now = now;
-        self.write(&Entry::Tick);
+        self.told(&Entry::Tick, now);
+    }
+
+    /// What a call asks of the model that conducts it.
+    pub fn request(&mut self, request: &Request) {
+        if let Some(entry) = Entry::of_request(request) {
+            self.write(&entry);
+        }
     }
 
     pub fn output(&mut self, output: &Output) {
