@@ -57,9 +57,14 @@ impl Timeline {
         self.at(now, |_| tracing::info!(name, "{what}"));
     }
 
-    /// For what is only counted: no line comes of it.
-    pub fn counts(&mut self) -> &mut CallObserver {
-        &mut self.observer
+    /// Audio of the caller came. It is only counted: no line comes of it.
+    pub fn heard(&mut self, bytes: usize) {
+        self.observer.heard_then(bytes);
+    }
+
+    /// A frame was sent.
+    pub fn sent(&mut self) {
+        self.observer.sent_then();
     }
 
     /// The last line, and all of them.

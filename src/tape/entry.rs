@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::model::{AnswerWord, ToldWord};
+use super::model::{AnswerWord, SpokenWord, ToldWord};
 use crate::call::{
     Action, Control, Destination, Failure, FailureKind, FinishOn, Gather, Input, Job, Keys, Output,
     StopReason,
@@ -121,15 +121,7 @@ pub enum Entry<'a> {
     /// There is no line to the model or the bot, or no more.
     Unlinked(Box<FailureWord>),
     /// Audio of the model's, as it came.
-    Spoken {
-        #[serde(borrow)]
-        response: Cow<'a, str>,
-        #[serde(borrow)]
-        item: Cow<'a, str>,
-        content: u64,
-        #[serde(borrow, with = "serde_bytes")]
-        audio: Cow<'a, [u8]>,
-    },
+    Spoken(#[serde(borrow)] Box<SpokenWord<'a>>),
     /// What else the model said.
     Told(Box<ToldWord>),
     FunctionAnswered {

@@ -9,7 +9,19 @@ use serde::{Deserialize, Serialize};
 use super::entry::{ActionWord, Entry, FailureWord, stop_reason};
 use crate::call::realtime::{About, FunctionCall, Input, Meaning, Request, ResponseEnd, Role, Told};
 
-/// [`Told`], for the tape, without the audio.
+/// [`Told::Audio`], for the tape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpokenWord<'a> {
+    #[serde(borrow)]
+    response: Cow<'a, str>,
+    #[serde(borrow)]
+    item: Cow<'a, str>,
+    content: u64,
+    #[serde(borrow, with = "serde_bytes")]
+    audio: Cow<'a, [u8]>,
+}
+
+/// The rest of [`Told`], for the tape.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToldWord {
     Ready { audio: Option<String> },
@@ -92,12 +104,12 @@ impl<'a> Entry<'a> {
             Entry::Mark(name) => Input::Mark(name.as_ref()),
             Entry::Linked => Input::Linked,
             Entry::Unlinked(failure) => Input::Unlinked(failure.as_ref().into()),
-            Entry::Spoken { response, item, content, audio } => Input::Told(Told::Audio {
-                response: response.clone().into_owned(),
-                item: item.clone().into_owned(),
-                content: *content,
-                audio: Bytes::copy_from_slice(audio),
-            }),
+            Entry::Spoken(spoken) => {
+                let SpokenWord { response, item, content, audio } = spoken.as_ref().clone();
+                let (response, item) = (response.into_owned(), item.into_owned());
+                let audio = Bytes::from(audio.into_owned());
+                Input::Told(Told::Audio { response, item, content, audio })
+            }
             Entry::Told(told) => Input::Told(told_again(told.as_ref().clone())),
             Entry::FunctionAnswered { call, answer } => {
                 let answer = match answer.as_ref() {
@@ -146,12 +158,12 @@ impl<'a> Entry<'a> {
 fn of_told(told: &Told) -> Entry<'_> {
     let word = match told {
         Told::Audio { response, item, content, audio } => {
-            return Entry::Spoken {
+            return Entry::Spoken(Box::new(SpokenWord {
                 response: Cow::Borrowed(response),
                 item: Cow::Borrowed(item),
                 content: *content,
                 audio: Cow::Borrowed(audio),
-            };
+            }));
         }
         Told::Ready { audio } => ToldWord::Ready { audio: audio.clone() },
         Told::SpeechStarted => ToldWord::SpeechStarted,

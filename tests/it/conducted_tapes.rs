@@ -126,7 +126,7 @@ fn a_models_call_by_our_ear_is_run_again_until_it_would_go_another_way() {
     let tape = Tape::read(&bytes).unwrap();
     let measured = |entry: &Entry<'_>| matches!(entry, Entry::Heard { frames, .. } if frames.len() == 21);
     assert_eq!(count(&tape, measured), report.frames_out);
-    assert!(count(&tape, |entry| matches!(entry, Entry::Spoken { .. })) > 0);
+    assert!(count(&tape, |entry| matches!(entry, Entry::Spoken(_))) > 0);
 
     let (text, json) = otherwise(&folder, AS_IT_WAS);
     assert!(text.contains("  the call goes as recorded"), "{text}");

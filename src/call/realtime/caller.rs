@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::event::{Event, TurnResult};
 use super::model::{Request, Role};
 use super::reply::Reply;
-use super::{Action, Ears, Line, Realtime};
+use super::{Action, Ears, Realtime};
 use crate::audio::{Frame, level};
 use crate::time::{CallTime, FRAME};
 use crate::turn::{Ended, Heard, Measured, State, Why, decibels};
@@ -22,11 +22,13 @@ impl Realtime {
         if let Some(after) = self.line.alive(now) {
             self.tell(Event::MediaResumed { after });
         }
-        // The line is taken out while it hands its frames to the rest of the call.
-        let mut line = std::mem::replace(&mut self.line, Line::new(now));
         let mut before = before.iter().copied();
-        let lost = line.media(payload, timestamp_ms, |frame| self.frame(frame, before.next(), now));
-        self.line = line;
+        let (lost, fill) = self.line.takes(payload, timestamp_ms);
+        for mut audio in [fill, payload] {
+            while let Some(frame) = self.line.next(&mut audio) {
+                self.frame(&frame, before.next(), now);
+            }
+        }
         if let Some(ms) = lost {
             self.tell(Event::MediaGap { ms });
         }

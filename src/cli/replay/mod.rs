@@ -26,7 +26,7 @@ mod tapes;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use clap::Args;
 use serde::Serialize;
@@ -207,8 +207,8 @@ fn one(
             figures.note(at, &step);
             match step {
                 Step::Told(entry) => {
-                    if let Some((audio, timestamp_ms)) = entry.audio() {
-                        timeline.counts().heard(audio.len(), timestamp_ms, at);
+                    if let Some((audio, _)) = entry.audio() {
+                        timeline.heard(audio.len());
                     }
                     match entry {
                         Entry::BotMark(name) => timeline.passed(at, "BOT_MARK", name),
@@ -220,7 +220,7 @@ fn one(
                         _ => {}
                     }
                 }
-                Step::Did(Output::Play { due, .. }) => timeline.counts().sent(at.since(*due)),
+                Step::Did(Output::Play { .. }) => timeline.sent(),
                 Step::Did(Output::Event(event)) => timeline.at(at, |observer| observer.event(event.clone())),
                 Step::Heard { .. } | Step::Level { .. } | Step::Did(_) => {}
             }
@@ -271,6 +271,7 @@ pub(super) fn measured(tape: &Tape<'_>, recorded: &Settings, settings: Settings)
 }
 
 /// What a configuration that says nothing means to a call: for what a tape does not say.
-pub(super) fn usual() -> Settings {
-    edge::settings(&Config::default())
+pub(super) fn usual() -> &'static Settings {
+    static USUAL: LazyLock<Settings> = LazyLock::new(|| edge::settings(&Config::default()));
+    &USUAL
 }

@@ -273,7 +273,7 @@ mod tests {
 
     fn drawn(events: &[(u64, Event)]) -> Picture {
         let settings = super::super::super::replay::usual();
-        let mut probe = Probe::new(&settings);
+        let mut probe = Probe::new(settings);
         for (at, event) in events {
             probe.note(CallTime::from_millis(*at), &Step::Did(&Output::Event(event.clone())));
         }
@@ -329,7 +329,7 @@ mod tests {
             (450, 0, "end: max_utterance 30000 ms"),
         ] {
             let settings = super::super::super::replay::usual();
-            let mut probe = Probe::new(&settings);
+            let mut probe = Probe::new(settings);
             let frame = Measured::default();
             probe.note(CallTime::from_millis(20), &Step::Heard { frame, pause: None, wait: Some(ms(wait)) });
             let ended = Event::UtteranceEnded { speech: ms(900), endpoint: ms(endpoint) };
