@@ -53,7 +53,7 @@ impl Timeline {
     }
 
     /// Something that is not in the log, because it passes through here as it is.
-    pub fn passed(&mut self, now: CallTime, what: &str, name: &str) {
+    pub fn passed(&mut self, now: CallTime, what: &str, name: Option<&str>) {
         self.at(now, |_| tracing::info!(name, "{what}"));
     }
 

@@ -23,10 +23,11 @@ use crate::call::{Input, Output};
 use crate::time::CallTime;
 use crate::turn::Measured;
 
-/// A block goes to the writer at this size, or at this age.
+/// A block goes to the writer at this size, or at this age. Bots and models send what they say in bursts:
+/// the more blocks wait, the longer the next one becomes, so that a burst alone does not fill the queue.
 const BLOCK: usize = 8 * 1024;
 const FLUSH: Duration = Duration::from_millis(500);
-/// Blocks of one call that wait for the disk: some 16 s.
+/// Blocks of one call that wait for the disk: some 16 s, or 4 MiB of a burst.
 const BLOCKS: usize = 32;
 /// Bytes of all calls that wait for the disk.
 const MOST_WAITING: usize = 128 * 1024 * 1024;
@@ -182,15 +183,14 @@ impl Recorder {
     }
 
     fn write(&mut self, entry: &Entry<'_>) {
-        if self.to.is_none() {
-            return;
-        }
+        let Some(to) = &self.to else { return };
+        let most = BLOCK * (1 + BLOCKS - to.capacity());
         if self.block.is_empty() {
             self.since = self.now;
         }
         let now = self.now;
         append(&mut self.block, now, entry);
-        if self.block.len() >= BLOCK || now.since(self.since) >= FLUSH {
+        if self.block.len() >= most || now.since(self.since) >= FLUSH {
             self.flush();
         }
     }
@@ -359,6 +359,20 @@ mod tests {
         let tape = Tape::read(&written).unwrap();
         assert!(tape.missing().unwrap().contains("the disk does not keep up"), "{:?}", tape.missing());
         assert!(tape.entries.len() > 500, "{} entries", tape.entries.len());
+    }
+
+    #[tokio::test]
+    async fn a_minute_that_is_said_at_once_cuts_no_tape() {
+        let (tapes, _) = tapes();
+        let (mut recorder, mut writer, mut blocks) = start(&tapes);
+        for _ in 0..3_000 {
+            recorder.told(&Entry::BotAudio((&[0x90; 160][..]).into()), CallTime::from_millis(20));
+        }
+        drop(recorder);
+        let mut written = Vec::new();
+        writer.pump(&mut written, &mut blocks).await.unwrap();
+        let tape = Tape::read(&written).unwrap();
+        assert_eq!((tape.missing(), tape.entries.len()), (None, 3_001));
     }
 
     #[tokio::test]

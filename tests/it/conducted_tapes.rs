@@ -32,7 +32,10 @@ fn assert_as_it_was(folder: &Folder, gateway: &Gateway, report: &CallReport) -> 
     let bytes = written(folder, gateway);
     let tape = Tape::read(&bytes).unwrap();
     assert_eq!(tape.missing(), None);
-    assert_eq!(count(&tape, |entry| entry.audio().is_some()), report.frames_out);
+    let heard = count(&tape, |entry| entry.audio().is_some());
+    // What came when the call had been ended here was not heard any more.
+    let by_caller = tape.entries.iter().any(|(_, entry)| *entry == Entry::Stop("caller_hangup".into()));
+    assert!(heard == report.frames_out || (heard < report.frames_out && !by_caller), "{heard}: {report:?}");
     assert_eq!(count(&tape, |entry| matches!(entry, Entry::Play(_))), report.frames_in);
     let log: Vec<String> = of_call(gateway.log(), report).iter().filter_map(told).collect();
     let shown = answer(&["replay", &path(folder)]);

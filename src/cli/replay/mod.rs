@@ -211,11 +211,11 @@ fn one(
                         timeline.heard(audio.len());
                     }
                     match entry {
-                        Entry::BotMark(name) => timeline.passed(at, "BOT_MARK", name),
-                        Entry::BotClear => timeline.passed(at, "BOT_CLEAR", ""),
+                        Entry::BotMark(name) => timeline.passed(at, "BOT_MARK", Some(name)),
+                        Entry::BotClear => timeline.passed(at, "BOT_CLEAR", None),
                         Entry::BotGone(code) => timeline.at(at, |observer| observer.bot_gone(*code)),
                         Entry::Mark(name) if header.conductor == Conductor::Bot => {
-                            timeline.passed(at, "MARK_PLAYED", name);
+                            timeline.passed(at, "MARK_PLAYED", Some(name));
                         }
                         _ => {}
                     }
