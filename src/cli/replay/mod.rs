@@ -211,11 +211,11 @@ fn one(
                         timeline.heard(audio.len());
                     }
                     match entry {
-                        Entry::BotMark(name) => timeline.passed(at, "BOT_MARK", Some(name)),
+                        Entry::BotMark(name) => timeline.passed(at, "BOT_MARK", Some(name.as_ref())),
                         Entry::BotClear => timeline.passed(at, "BOT_CLEAR", None),
                         Entry::BotGone(code) => timeline.at(at, |observer| observer.bot_gone(*code)),
                         Entry::Mark(name) if header.conductor == Conductor::Bot => {
-                            timeline.passed(at, "MARK_PLAYED", Some(name));
+                            timeline.passed(at, "MARK_PLAYED", Some(name.as_ref()));
                         }
                         _ => {}
                     }
