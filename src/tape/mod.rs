@@ -39,6 +39,7 @@ mod tests;
 pub use entry::{ActionWord, Entry, FailureWord, JobWord};
 pub use folder::{Swept, sweep};
 pub use header::{CallIds, Conductor, Header};
+pub use model::{AboutWord, AnswerWord, EndWord, MeaningWord, SpokenWord, ToldWord};
 pub use record::Damage;
 pub use recorder::{Done, Recorder, Tapes};
 pub use reel::{Tape, Unreadable, append, begin};
