@@ -127,7 +127,7 @@ fn a_models_call_by_our_ear_is_run_again_until_it_would_go_another_way() {
     assert!(shown.contains(": realtime, ") && shown.contains("barge-ins 1"), "{shown}");
     let bytes = written(&folder, &gateway);
     let tape = Tape::read(&bytes).unwrap();
-    let measured = |entry: &Entry<'_>| matches!(entry, Entry::Heard { frames, .. } if frames.len() == 21);
+    let measured = |entry: &Entry<'_>| matches!(entry, Entry::Heard { frames, .. } if !frames.is_empty());
     assert_eq!(count(&tape, measured), report.frames_out);
     assert!(count(&tape, |entry| matches!(entry, Entry::Spoken(_))) > 0);
 
@@ -152,7 +152,8 @@ fn a_models_call_by_our_ear_is_run_again_until_it_would_go_another_way() {
 fn a_models_call_by_its_own_ear_is_on_tape() {
     let server = Server::start("realtime_server");
     let folder = Folder::new("of-a-models-ear");
-    let gateway = realtime::gateway(server.port, 100, &folder.config());
+    let keys = format!("transcription = {{ model = \"whisper-1\" }}\n{}", folder.config());
+    let gateway = realtime::gateway(server.port, 100, &keys);
     let report = realtime::call(&gateway, realtime::says(realtime::HOURS).to_vec());
     let shown = assert_as_it_was(&folder, &gateway, &report);
     assert!(shown.contains("turns 1 (1 answered"), "{shown}");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::super::*;
 use super::world::{Answer, Marks, World, settings};
 use crate::audio::{APOLOGY, mulaw};
-use crate::turn::Vad;
+use crate::turn::{Endpointing, Vad};
 
 const LONG: &str = "We are open from nine to five on every day but Sunday.";
 
@@ -173,8 +173,10 @@ fn a_reply_gives_way_to_a_caller_who_goes_on() {
 
 #[test]
 fn an_utterance_that_ended_before_it_was_understood_is_answered() {
-    let world = spoken_to(streams(), 260, &[(4_740, "Tuesday")]);
-    assert_eq!(outcome(&world)[..2], ["4100 held", "4740 barge-in"], "{}", world.told());
+    let eou = std::time::Duration::from_millis(400);
+    let endpointing = Endpointing { eou, ..settings().endpointing };
+    let world = spoken_to(Settings { endpointing, ..streams() }, 260, &[(4_670, "Tuesday")]);
+    assert_eq!(outcome(&world)[..2], ["4100 held", "4670 barge-in"], "{}", world.told());
     assert_eq!(world.questions.len(), 2, "{}", world.told());
     assert!(world.questions[1].interrupted);
 }
