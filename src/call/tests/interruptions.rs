@@ -176,7 +176,7 @@ fn an_utterance_that_ended_before_it_was_understood_is_answered() {
     let eou = std::time::Duration::from_millis(400);
     let endpointing = Endpointing { eou, ..settings().endpointing };
     let world = spoken_to(Settings { endpointing, ..streams() }, 260, &[(4_670, "Tuesday")]);
-    assert_eq!(outcome(&world)[..2], ["4100 held", "4670 barge-in"], "{}", world.told());
+    assert_eq!(outcome(&world)[..2], ["4100 held", "4680 barge-in"], "{}", world.told());
     assert_eq!(world.questions.len(), 2, "{}", world.told());
     assert!(world.questions[1].interrupted);
 }
