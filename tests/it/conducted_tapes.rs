@@ -99,14 +99,14 @@ fn a_bots_call_is_on_tape_with_what_the_bot_sent_and_what_was_made_of_it() {
 #[test]
 fn what_a_bot_takes_back_and_how_it_breaks_off_is_on_tape() {
     let bot = Server::start("relay_bot");
-    for (manner, lines) in [
-        ("/clear", &["BOT_CLEAR", "reason=\"caller_hangup\""][..]),
-        ("/goodbye", &["BOT_GONE code=1000", "reason=\"bot_end\""]),
-        ("/dies", &["UPSTREAM_FAILED", "your bot: it broke off", "reason=\"error\""]),
+    for (manner, ms, lines) in [
+        ("/clear", 2_500, &["BOT_CLEAR", "reason=\"caller_hangup\""][..]),
+        ("/goodbye", 20_000, &["BOT_GONE code=1000", "reason=\"bot_end\""]),
+        ("/dies", 20_000, &["UPSTREAM_FAILED", "your bot: it broke off", "reason=\"error\""]),
     ] {
         let folder = Folder::new(&format!("of-a-bot{}", manner.replace('/', "-")));
         let gateway = Gateway::start(&(relay::config(&bot, manner) + &folder.config()));
-        let shown = assert_as_it_was(&folder, &gateway, &relay::call(&gateway, 2_500));
+        let shown = assert_as_it_was(&folder, &gateway, &relay::call(&gateway, ms));
         for line in lines {
             assert!(shown.contains(line), "{manner}: {line} is missing: {shown}");
         }
@@ -128,7 +128,8 @@ fn a_models_call_by_our_ear_is_run_again_until_it_would_go_another_way() {
     let bytes = written(&folder, &gateway);
     let tape = Tape::read(&bytes).unwrap();
     let measured = |entry: &Entry<'_>| matches!(entry, Entry::Heard { frames, .. } if !frames.is_empty());
-    assert_eq!(count(&tape, measured), report.frames_out);
+    // What is shorter than a frame makes none whole.
+    assert!((0..=1).contains(&(report.frames_out - count(&tape, measured))), "{report:?}");
     assert!(count(&tape, |entry| matches!(entry, Entry::Spoken(_))) > 0);
 
     let (text, json) = otherwise(&folder, AS_IT_WAS);
