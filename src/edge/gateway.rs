@@ -87,7 +87,7 @@ impl Gateway {
             tokens: Arc::new(Tokens::new(&config.twilio, metrics.clone())),
             phrases: Arc::new(Phrases::new(&config)?),
             words: Arc::new(words(&config)),
-            tapes: tapes::open(&config.recording, &config.dialogue.mode, &metrics),
+            tapes: tapes::open(&config.recording, &metrics),
             traces,
             services,
             draining: Arc::default(),

@@ -14,9 +14,11 @@ use tokio::time::{Instant, sleep_until};
 use super::carrier::Carrier;
 use super::gateway::Gateway;
 use super::session::{Opened, ending_of};
+use super::tapes::recorder;
 use super::websocket::{self, Close, MODEL_MESSAGE, Received, Socket};
 use crate::call::realtime::{Answered, Input, Manner, Realtime, Request};
 use crate::call::{Event, Failure, FailureKind, Output, StopReason};
+use crate::tape::{Conductor, TapedRealtime};
 use crate::time::CallTime;
 use crate::twilio::{Malformed, Message, Reader, Start};
 use crate::upstream::{BotStream, CallIds, Model, ModelLink, ModelReader, Watch};
@@ -40,11 +42,12 @@ pub(super) async fn realtime(
     let carrier = Carrier::new(socket, &opened.start, subprotocol.as_deref(), &gateway, "realtime");
     let call_sid = opened.start.known_as().to_owned();
     let settings = Arc::new(gateway.call_settings(&call_sid));
+    let recorder = recorder(&gateway, &opened.start, &settings, Conductor::Model(manner.clone()));
     let Start { stream_sid, account_sid, parameters, .. } = opened.start;
     let trace = carrier.trace.clone();
     let talk = Talk {
         carrier,
-        call: Realtime::new(settings, manner, CallTime::ZERO),
+        call: TapedRealtime::new(Realtime::new(settings, manner, CallTime::ZERO), recorder),
         from_carrier: Reader::default(),
         line: Line::Down,
         functions: JoinSet::new(),
@@ -59,7 +62,7 @@ pub(super) async fn realtime(
 
 struct Talk {
     carrier: Carrier,
-    call: Realtime,
+    call: TapedRealtime,
     from_carrier: Reader,
     line: Line,
     /// What the app was asked for; all of it ends with the call.

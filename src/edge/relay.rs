@@ -11,9 +11,11 @@ use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
 use super::session::{Opened, TOO_LONG_A_CALL, ending_of};
+use super::tapes::recorder;
 use super::websocket::{self, Close, Received, Socket};
 use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReason};
 use crate::observe::{CallObserver, Ending};
+use crate::tape::{Conductor, Entry, TapedRelay};
 use crate::time::CallTime;
 use crate::twilio::{Message, Outbound, Reader};
 use crate::upstream::{Bot, BotStream};
@@ -37,6 +39,9 @@ pub(super) async fn relay(
 ) -> (Socket, u16) {
     let (observer, trace) = gateway.observer(&opened.start);
     observer.started(subprotocol.as_deref(), &opened.start.account_sid, "relay");
+    let settings = gateway.call_settings(opened.start.known_as());
+    let recorder = recorder(&gateway, &opened.start, &settings, Conductor::Bot);
+    let relay = Relay::new(settings.lead, settings.media_timeout);
     let started = Instant::now();
     let connected = bot.connect(websocket::config_for_bot(), trace.as_ref()).await;
     let mut talk = Talk {
@@ -46,7 +51,7 @@ pub(super) async fn relay(
         bot_answered: connected.is_ok().then(|| started.elapsed().as_secs_f64()),
         bot_result: "ok",
         upstream: bot,
-        relay: Relay::new(gateway.config.playout.lead, gateway.config.limits.media_timeout),
+        relay: TapedRelay::new(relay, recorder),
         from_carrier: Reader::default(),
         from_bot: Reader::of_any_track(),
         outbound: Outbound::new(&opened.start.stream_sid),
@@ -74,7 +79,7 @@ struct Talk {
     bot_answered: Option<f64>,
     bot_result: &'static str,
     upstream: Bot,
-    relay: Relay,
+    relay: TapedRelay,
     from_carrier: Reader,
     from_bot: Reader,
     outbound: Outbound,
@@ -103,15 +108,16 @@ impl Talk {
         }
         self.bot = Some(bot);
         // The caller was not listened to while the bot was dialled.
-        self.relay.heard(self.now());
+        self.relay.linked(self.now());
     }
 
     /// The bot has let the call down: the caller hears an apology, and the call ends.
     fn failed(&mut self, failure: Failure) {
         self.bot = None;
         self.bot_result = failure.kind.as_str();
-        self.observer.event(Event::UpstreamFailed { service: Service::Agent, failure });
         let now = self.now();
+        self.relay.failed(&failure, now);
+        self.observer.event(Event::UpstreamFailed { service: Service::Agent, failure });
         if self.relay.is_quiet(now) {
             self.relay.finish(now);
         } else {
@@ -150,7 +156,8 @@ impl Talk {
             }
             self.last_words_heard();
         }
-        let Talk { socket, bot, mut observer, started, end, gateway, upstream, .. } = self;
+        let now = self.now();
+        let Talk { socket, bot, mut relay, mut observer, started, end, gateway, upstream, .. } = self;
         gateway.metrics.upstream_done(
             upstream.upstream(),
             Service::Agent,
@@ -161,6 +168,7 @@ impl Talk {
             tokio::spawn(bot.close(NORMAL));
         }
         let (reason, ending) = end.unwrap_or((StopReason::Error, Ending::default()));
+        relay.stop(reason, now);
         observer.event(Event::Ended { reason });
         observer.stopped(started.elapsed(), &ending);
         (socket, ending.close_code.unwrap_or(NORMAL))
@@ -245,7 +253,15 @@ impl Talk {
                 if self.observer.heard(payload.len(), timestamp_ms, now) {
                     self.observer.waits(self.relay.queued());
                 }
-                self.relay.heard(now);
+                self.relay.heard(payload, timestamp_ms, now);
+                false
+            }
+            Ok(Message::Dtmf { digit }) => {
+                self.relay.told(&Entry::Dtmf(digit), Clock(self.started).now());
+                false
+            }
+            Ok(Message::Mark { name }) => {
+                self.relay.told(&Entry::Mark(name), Clock(self.started).now());
                 false
             }
             Ok(message) => message == Message::Stop,
@@ -302,7 +318,9 @@ impl Talk {
             Close::ByPeer(code @ (NORMAL | GOING_AWAY | NO_CODE)) => {
                 self.observer.bot_gone(code);
                 self.bot = None;
-                self.relay.finish(self.now());
+                let now = self.now();
+                self.relay.told(&Entry::BotGone(code), now);
+                self.relay.finish(now);
                 let until = Instant::now() + LAST_WORDS;
                 self.last_words = Some((until, StopReason::BotEnd, NORMAL));
                 return;

@@ -19,12 +19,13 @@ use super::numbers::Counted;
 use super::pulse::Pulse;
 use super::realtime::realtime;
 use super::relay::relay;
+use super::tapes::recorder;
 use super::websocket::{Close, Full, Received, Socket, Transport};
 use crate::call::{
-    Action, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
+    Action, Call, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
 };
 use crate::observe::{Busy, CallObserver, Ending};
-use crate::tape::Taped;
+use crate::tape::{Conductor, Taped};
 use crate::time::CallTime;
 use crate::turn::State;
 use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start, caller};
@@ -243,7 +244,8 @@ impl Session {
         } else {
             settings.memory = gateway.calls.memory(&call_sid);
         }
-        let call = super::tapes::taped(&gateway, &start, settings);
+        let recorder = recorder(&gateway, &start, &settings, Conductor::Ours);
+        let call = Taped::new(Call::new(Arc::new(settings), CallTime::ZERO), recorder);
         let started = Instant::now();
         let outbound = Outbound::new(&start.stream_sid);
         let Start { stream_sid, account_sid, parameters, .. } = start;
