@@ -553,7 +553,13 @@ impl Call {
                     self.fill();
                 }
             }
-            State::Speaking if self.hold.is_held() => self.judge_hold(now),
+            State::Speaking if self.hold.is_held() => {
+                self.judge_hold(now);
+                // The reply may have been waited for all the while.
+                if !self.hold.is_held() && self.state_deadline().is_some_and(|at| at <= now) {
+                    self.state_overdue(now);
+                }
+            }
             State::Speaking if self.speaking_since + LONGEST_REPLY <= now => self.cut_reply(now),
             State::Speaking if self.reply.as_ref().is_none_or(|reply| reply.end_sent) => {
                 self.marks_lost = true;
