@@ -13,8 +13,10 @@ pub mod relay;
 pub mod twiml;
 pub mod wire;
 
-/// All targets, by the names of their corpora.
-pub const ALL: [(&str, fn(&[u8])); 9] = [
+/// By the name of its corpus.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const ALL: [Target; 9] = [
     ("answers", answers::run),
     ("audio", audio::run),
     ("call", call::run),
