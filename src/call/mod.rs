@@ -300,8 +300,11 @@ impl Call {
             Some(LineFault::Dead) => self.hang_up(StopReason::Timeout),
             None => {}
         }
-        if self.state_deadline().is_some_and(|at| at <= now) {
-            self.state_overdue(now);
+        // Once more, for a reply that fell due while the bot was held.
+        for _ in 0..2 {
+            if self.state_deadline().is_some_and(|at| at <= now) {
+                self.state_overdue(now);
+            }
         }
         self.take_digits(now);
         self.idle_overdue(now);
@@ -344,11 +347,13 @@ impl Call {
         if let Some(after) = self.line.alive(now) {
             self.tell(Event::MediaResumed { after });
         }
-        // The line is taken out while it hands its frames to the rest of the call.
-        let mut line = std::mem::replace(&mut self.line, Line::new(now));
         let mut measured = measured.iter().copied();
-        let lost = line.media(payload, timestamp_ms, |frame| self.frame(frame, measured.next(), now));
-        self.line = line;
+        let (lost, fill) = self.line.takes(payload, timestamp_ms);
+        for mut audio in [fill, payload] {
+            while let Some(frame) = self.line.next(&mut audio) {
+                self.frame(&frame, measured.next(), now);
+            }
+        }
         if let Some(ms) = lost {
             self.tell(Event::MediaGap { ms });
         }
@@ -553,13 +558,7 @@ impl Call {
                     self.fill();
                 }
             }
-            State::Speaking if self.hold.is_held() => {
-                self.judge_hold(now);
-                // The reply may have been waited for all the while.
-                if !self.hold.is_held() && self.state_deadline().is_some_and(|at| at <= now) {
-                    self.state_overdue(now);
-                }
-            }
+            State::Speaking if self.hold.is_held() => self.judge_hold(now),
             State::Speaking if self.speaking_since + LONGEST_REPLY <= now => self.cut_reply(now),
             State::Speaking if self.reply.as_ref().is_none_or(|reply| reply.end_sent) => {
                 self.marks_lost = true;

@@ -10,6 +10,7 @@ mod app_faults;
 mod audio_quality;
 mod check;
 mod child;
+mod conducted_tapes;
 mod control;
 mod conversation;
 mod deploy;
