@@ -300,8 +300,11 @@ impl Call {
             Some(LineFault::Dead) => self.hang_up(StopReason::Timeout),
             None => {}
         }
-        if self.state_deadline().is_some_and(|at| at <= now) {
-            self.state_overdue(now);
+        // Once more, for a reply that fell due while the bot was held.
+        for _ in 0..2 {
+            if self.state_deadline().is_some_and(|at| at <= now) {
+                self.state_overdue(now);
+            }
         }
         self.take_digits(now);
         self.idle_overdue(now);

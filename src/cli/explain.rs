@@ -20,6 +20,11 @@ pub(super) fn print(source: &Source, problems: &Problems) {
     eprintln!("voxgate: {}: {count} problem{}", source.name(), if count == 1 { "" } else { "s" });
 }
 
+/// As it is printed where there is no terminal.
+pub fn explained(problem: &Problem, text: &str) -> String {
+    one(problem, text, &Renderer::plain())
+}
+
 fn one(problem: &Problem, text: &str, renderer: &Renderer) -> String {
     let title = Level::ERROR.primary_title(problem.why.as_str());
     let help = Level::HELP.message(problem.help.as_str());

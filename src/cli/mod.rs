@@ -17,6 +17,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+#[doc(hidden)]
+pub use self::explain::explained;
+
 use self::child::{Child, Recipe};
 use crate::config::{self, Config, Place, Problem, Problems, Source};
 use crate::{edge, observe};

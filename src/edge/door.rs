@@ -144,7 +144,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
 }
 
 /// Whose connection it is; `None` where the proxy speaks for itself. Not a byte more is read.
-async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, String> {
+pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, String> {
     let mut header = Vec::with_capacity(128);
     let is_binary = loop {
         let length = header.len();

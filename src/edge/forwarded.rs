@@ -25,7 +25,7 @@ pub(super) fn client(session: &Session, gateway: &Gateway) -> Option<IpAddr> {
 }
 
 /// From the client to the peer. What stands before the client is its own word, and left out.
-fn way(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Vec<IpAddr> {
+pub fn way(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Vec<IpAddr> {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     let mut way = vec![peer];
     let values = headers.get_all(&FORWARDED_FOR).iter().rev();

@@ -42,6 +42,10 @@ mod upgrade;
 mod voice;
 mod websocket;
 
+// Of use without a listener to the fuzz targets only.
+#[doc(hidden)]
+pub use {door::read_header, forwarded::way, spelling::Spelling};
+
 pub use gateway::settings;
 pub use serve::{StartError, serve};
 pub use tls::Certificate;

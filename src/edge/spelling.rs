@@ -6,10 +6,10 @@ const MOST_TIMES: usize = 3;
 
 /// A path's segments as such a server has them.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Spelling(Vec<String>);
+pub struct Spelling(Vec<String>);
 
 impl Spelling {
-    pub(super) fn of(path: &str) -> Spelling {
+    pub fn of(path: &str) -> Spelling {
         let mut path = path.to_owned();
         for _ in 0..MOST_TIMES {
             if !path.contains('%') {
@@ -30,12 +30,12 @@ impl Spelling {
     }
 
     /// Whether it is a way to write the path `own`.
-    pub(super) fn means(&self, own: &str) -> bool {
+    pub fn means(&self, own: &str) -> bool {
         *self == Spelling::of(own)
     }
 
     /// Whether it is `own` with one more segment.
-    pub(super) fn is_below(&self, own: &str) -> bool {
+    pub fn is_below(&self, own: &str) -> bool {
         self.0.split_last().is_some_and(|(_, above)| *above == Spelling::of(own).0)
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::owner::{Owner, Vendor};
@@ -49,6 +49,21 @@ impl Answer {
     ) -> Self {
         let (upstream, stall) = (limits.name.clone(), limits.stall_timeout);
         Self { response, upstream, request, stall, received: 0, vendor, _slot: slot }
+    }
+
+    /// One that nobody was asked for: its body, in the pieces in which it comes.
+    pub(super) fn canned(content_type: &str, pieces: Vec<Bytes>) -> Result<Self, Box<dyn Error>> {
+        let pieces = futures_util::stream::iter(pieces.into_iter().map(Ok::<_, io::Error>));
+        let head = http::Response::builder().header(CONTENT_TYPE, content_type);
+        Ok(Self {
+            response: Response::from(head.body(reqwest::Body::wrap_stream(pieces))?),
+            upstream: "canned".to_owned(),
+            request: "POST canned".into(),
+            stall: Duration::from_secs(1),
+            received: 0,
+            vendor: None,
+            _slot: Arc::new(Semaphore::new(1)).try_acquire_owned()?,
+        })
     }
 
     /// This answer, if it says that all is well.

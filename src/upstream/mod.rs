@@ -45,6 +45,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
+#[doc(hidden)]
+pub use self::agent::{Canned, Replied};
 pub(crate) use self::answer::root_cause;
 pub use self::bot::{Bot, BotStream};
 pub use self::call::CallServices;

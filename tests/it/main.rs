@@ -19,6 +19,7 @@ mod doctor;
 mod drain;
 mod events;
 mod forwarded;
+mod fuzz;
 mod grafana;
 mod handshake;
 mod hostile;

@@ -17,6 +17,8 @@ pub const LONGEST_TWIML: usize = 64 * 1024;
 /// Name and value of a `<Parameter>`, in characters.
 pub(super) const LONGEST_PARAMETER: usize = 500;
 
+const MARK: char = '\u{feff}';
+
 /// What the TwiML should point to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Site<'a> {
@@ -111,12 +113,18 @@ impl Looking<'_> {
 
     /// Fails where Twilio's parser would.
     fn walk(&mut self, text: &str) -> Result<(), String> {
-        let mut reader = Reader::from_str(text);
+        // The reader would pass over a byte order mark, and not count it.
+        let unmarked = text.strip_prefix(MARK).unwrap_or(text);
+        if unmarked.starts_with(MARK) {
+            return Err("text outside of <Response>".into());
+        }
+        let mark = text.len() - unmarked.len();
+        let mut reader = Reader::from_str(unmarked);
         let mut roots = 0;
         loop {
-            let from = position(&reader);
+            let from = mark + position(&reader);
             let event = reader.read_event().map_err(|error| error.to_string())?;
-            let to = position(&reader);
+            let to = mark + position(&reader);
             match event {
                 Event::Start(tag) => {
                     roots += usize::from(self.stack.is_empty());

@@ -46,6 +46,14 @@ fn sound_twiml_is_left_alone() {
 }
 
 #[test]
+fn a_byte_order_mark_moves_nothing() {
+    let told = SOUND.replace("wss://bot", "ws://bot").replace("  <Hangup/>\n", "");
+    let mended = |twiml: &str| lint(twiml.as_bytes(), &SITE).mended.expect("something to mend");
+    assert_eq!(mended(&format!("\u{feff}{told}")), format!("\u{feff}{}", mended(&told)));
+    assert_eq!(rules("\u{feff}\u{feff}<Response/>"), [Rule::NotXml]);
+}
+
+#[test]
 fn each_fault_is_found_and_the_safe_ones_are_mended() {
     let sound = |from: &str, to: &str| {
         assert!(SOUND.contains(from), "{from}");

@@ -172,6 +172,17 @@ impl Chat {
     }
 }
 
+/// Sends a reply as it comes; the calls in it.
+pub(super) async fn read(
+    answer: &mut Answer,
+    history: &SharedHistory,
+    turn: u64,
+    to: &Outlet<'_>,
+) -> Result<Calls, Ended> {
+    let mut reply = Reply { history, to, turn, said: 0, action: Action::None };
+    reply.read(answer).await
+}
+
 fn headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

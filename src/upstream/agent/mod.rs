@@ -2,6 +2,7 @@
 //! socket, is that call's [`Conversation`] with it.
 
 mod actions;
+mod canned;
 mod chat;
 mod history;
 mod relay;
@@ -11,6 +12,8 @@ pub(super) mod webhook;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::Sender;
+
+pub use self::canned::{Canned, Replied};
 
 use self::chat::Chat;
 use self::history::SharedHistory;

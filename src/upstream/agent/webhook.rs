@@ -127,16 +127,26 @@ impl Webhook {
         let body = serde_json::to_vec(&turn).unwrap_or_default();
         let answer = self.wire.post(headers, Bytes::from(body), watch).await?;
         let turn = question.turn;
-        let any_json = function.is_some();
-        let mut reply = Reply { answer, to, turn, any_json, said: 0, action: Action::None };
-        if !reply.answer.has_no_content() {
-            reply.read().await?;
-        }
+        let (answer, action) = read(answer, turn, function.is_some(), to).await?;
         watch.ok();
-        to.tell(Input::ReplyEnd { turn, action: reply.action }).await?;
-        reply.answer.let_end().await;
+        to.tell(Input::ReplyEnd { turn, action }).await?;
+        answer.let_end().await;
         Ok(())
     }
+}
+
+/// Sends a reply as it comes, without its end; what is to be done then.
+pub(super) async fn read(
+    answer: Answer,
+    turn: u64,
+    any_json: bool,
+    to: &Outlet<'_>,
+) -> Result<(Answer, Action), Ended> {
+    let mut reply = Reply { answer, to, turn, any_json, said: 0, action: Action::None };
+    if !reply.answer.has_no_content() {
+        reply.read().await?;
+    }
+    Ok((reply.answer, reply.action))
 }
 
 /// A reply as it comes in.
