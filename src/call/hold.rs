@@ -176,6 +176,14 @@ impl Call {
         }
     }
 
+    pub(super) fn hold_overdue(&mut self, now: CallTime) {
+        self.judge_hold(now);
+        // The reply may have been waited for all the while.
+        if !self.hold.is_held() && self.state_deadline().is_some_and(|at| at <= now) {
+            self.state_overdue(now);
+        }
+    }
+
     fn interrupted(&mut self, now: CallTime) {
         let Some(held) = &mut self.hold.held else { return };
         let (reaction, ended) = (held.at.since(held.began), held.ended.take());

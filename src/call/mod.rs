@@ -300,11 +300,8 @@ impl Call {
             Some(LineFault::Dead) => self.hang_up(StopReason::Timeout),
             None => {}
         }
-        // Once more, for a reply that fell due while the bot was held.
-        for _ in 0..2 {
-            if self.state_deadline().is_some_and(|at| at <= now) {
-                self.state_overdue(now);
-            }
+        if self.state_deadline().is_some_and(|at| at <= now) {
+            self.state_overdue(now);
         }
         self.take_digits(now);
         self.idle_overdue(now);
@@ -558,7 +555,7 @@ impl Call {
                     self.fill();
                 }
             }
-            State::Speaking if self.hold.is_held() => self.judge_hold(now),
+            State::Speaking if self.hold.is_held() => self.hold_overdue(now),
             State::Speaking if self.speaking_since + LONGEST_REPLY <= now => self.cut_reply(now),
             State::Speaking if self.reply.as_ref().is_none_or(|reply| reply.end_sent) => {
                 self.marks_lost = true;

@@ -3,7 +3,7 @@
 //! and stops as soon as that is done, or when the time for it is over. After an upgrade the same is
 //! done behind closed listeners: the successor has them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,7 +33,12 @@ const NEWCOMERS: Duration = Duration::from_secs(1);
 pub(super) fn run(server: Server, live: Arc<Live>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut phases = server.watch_execution_phase();
-    let watch = Drain(live.clone());
+    // Before anybody can come in: a signal that nobody has asked for ends the process where it stands.
+    let (signals, quit, _reload) = runtime.block_on(async {
+        let (quit, reload) = (signal(SignalKind::quit())?, signal(SignalKind::hangup())?);
+        Ok::<_, std::io::Error>((Signals::new()?, quit, reload))
+    })?;
+    let watch = Watch { drain: Drain(live.clone()), signals: Mutex::new(Some((signals, quit))) };
     let server = std::thread::Builder::new()
         .name("server".into())
         .spawn(move || server.run(RunArgs { shutdown_signal: Box::new(watch) }))?;
@@ -59,21 +64,25 @@ pub(super) fn run(server: Server, live: Arc<Live>) -> std::io::Result<()> {
 
 struct Drain(Arc<Live>);
 
+/// Whom Pingora asks, once, when to stop.
+struct Watch {
+    drain: Drain,
+    signals: Mutex<Option<(Signals, Signal)>>,
+}
+
 #[async_trait]
-impl ShutdownSignalWatch for Drain {
+impl ShutdownSignalWatch for Watch {
     async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut signals), Ok(mut quit)) = (Signals::new(), signal(SignalKind::quit())) else {
-            warn!("signals cannot be received: only SIGKILL stops this process");
-            return std::future::pending().await;
-        };
+        let signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((mut signals, mut quit)) = signals else { return std::future::pending().await };
         // A successor is the service's main process from now on.
         tell_systemd(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
-        let upgrade = self.0.gateway().upgrade.clone();
+        let upgrade = self.drain.0.gateway().upgrade.clone();
         loop {
             tokio::select! {
                 () = signals.stop() => {
                     tell_systemd(&[NotifyState::Stopping]);
-                    self.drain(&mut signals).await;
+                    self.drain.drain(&mut signals).await;
                     return ShutdownSignal::FastShutdown;
                 }
                 () = upgrade.handed_over() => return ShutdownSignal::GracefulUpgrade,
