@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use bytes::Bytes;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use voxgate::audio::{FRAME_BYTES, Frame, mulaw};
 use voxgate::call::{Call, Collecting, Hearing, Input, Memory, Mode, Output, Phrase, Settings, Silence};
 use voxgate::cli::call::sound;
@@ -64,6 +64,29 @@ fn media(frame: &[u8], chunk: u64) -> String {
     )
 }
 
+/// 20 s of these frames, as the carrier sends them.
+fn messages(frames: &[[u8; FRAME_BYTES]]) -> Vec<String> {
+    (0..1_000).map(|i| media(&frames[i as usize % frames.len()], i)).collect()
+}
+
+/// Time to take in that many messages.
+fn hear(vad: Vad, texts: &[String], frames: u64) -> Duration {
+    let mut reader = Reader::default();
+    let mut call = Call::new(settings(vad), CallTime::ZERO);
+    let started = Instant::now();
+    for i in 0..frames {
+        // The carrier's clock starts anew each 20 s; that is no gap.
+        let text = black_box(&texts[i as usize % texts.len()]);
+        if let Ok(Message::Media { payload, timestamp_ms, .. }) = reader.read(text) {
+            call.handle(Input::Media { payload, timestamp_ms }, CallTime::from_millis(i * 20));
+        }
+        while let Some(output) = call.poll_output() {
+            black_box(output);
+        }
+    }
+    started.elapsed()
+}
+
 fn inbound(c: &mut Criterion) {
     let mut group = c.benchmark_group("frame in");
     group.throughput(Throughput::Elements(1));
@@ -73,25 +96,8 @@ fn inbound(c: &mut Criterion) {
         ("quiet line, rms", Vad::Rms, quiet_line()),
         ("speech, rms", Vad::Rms, speech()),
     ] {
-        let texts: Vec<String> = (0..1_000).map(|i| media(&frames[i as usize % frames.len()], i)).collect();
-        group.bench_function(name, |b| {
-            b.iter_custom(|iterations| {
-                let mut reader = Reader::default();
-                let mut call = Call::new(settings(vad), CallTime::ZERO);
-                let started = Instant::now();
-                for i in 0..iterations {
-                    // The carrier's clock starts anew each 20 s; that is no gap.
-                    let text = black_box(&texts[i as usize % texts.len()]);
-                    if let Ok(Message::Media { payload, timestamp_ms, .. }) = reader.read(text) {
-                        call.handle(Input::Media { payload, timestamp_ms }, CallTime::from_millis(i * 20));
-                    }
-                    while let Some(output) = call.poll_output() {
-                        black_box(output);
-                    }
-                }
-                started.elapsed()
-            });
-        });
+        let texts = messages(&frames);
+        group.bench_function(name, |b| b.iter_custom(|frames| hear(vad, &texts, frames)));
     }
     group.finish();
 }
@@ -205,4 +211,22 @@ fn reply_of(frames: u64) -> Duration {
 }
 
 criterion_group!(benches, inbound, front_end, counted, outbound);
-criterion_main!(benches);
+
+/// `frame --only KIND N` does nothing but N frames of a kind, for `tests/bench/instructions.sh` to count.
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [only, kind, frames] = args.as_slice() else { return measure() };
+    let ("--only", Ok(frames)) = (only.as_str(), frames.parse()) else { return measure() };
+    match kind.as_str() {
+        "quiet" => hear(Vad::Neural, &messages(&quiet_line()), frames),
+        "speech" => hear(Vad::Neural, &messages(&speech()), frames),
+        "rms" => hear(Vad::Rms, &messages(&speech()), frames),
+        "out" => reply_of(frames),
+        other => panic!("no such kind of frame: {other}"),
+    };
+}
+
+fn measure() {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

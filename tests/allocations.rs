@@ -96,3 +96,25 @@ fn a_frame_out_costs_no_allocation() {
     assert!(played >= COUNTED - 1, "{played} frames");
     assert_eq!(counted.count_total, 0, "{counted:?}");
 }
+
+/// The socket's buffers, and what the session keeps, come on top.
+#[test]
+fn a_call_on_a_quiet_line_keeps_little_memory() {
+    // The network is asked about a sound that is none of a voice, and forgotten.
+    let sound: [u8; FRAME_BYTES] = std::array::from_fn(|i| if i % 2 == 0 { 0x20 } else { 0xA0 });
+    let [sound, silence] = [[sound], [[0xFF; FRAME_BYTES]]].map(|frames| messages(&frames));
+    let mut line = None;
+    let kept = allocation_counter::measure(|| {
+        let mut reader = Reader::default();
+        let mut call = Call::new(settings(Mode::Dialogue, Vad::Neural).into(), CallTime::ZERO);
+        for (i, text) in sound[..2].iter().chain(&silence).enumerate() {
+            let Ok(Message::Media { payload, .. }) = reader.read(text) else { panic!("no media") };
+            call.handle(Input::Media { payload, timestamp_ms: None }, CallTime::from_millis(i as u64 * 20));
+            while call.poll_output().is_some() {}
+        }
+        line = Some((reader, call));
+    });
+    let bytes = size_of_val(&line) as i64 + kept.bytes_current;
+    assert!(kept.bytes_max > bytes as u64, "the network was never there: {kept:?}");
+    assert!(bytes <= 9 * 1024, "{bytes} bytes: {kept:?}");
+}

@@ -42,19 +42,24 @@ impl Cutter {
         self.len
     }
 
-    /// Takes a chunk and hands out every frame that it completes.
-    pub fn push(&mut self, mut chunk: &[u8], mut each: impl FnMut(&Frame)) {
-        while !chunk.is_empty() {
-            let take = chunk.len().min(FRAME_BYTES - self.len);
-            let (now, later) = chunk.split_at(take);
-            self.held[self.len..self.len + take].copy_from_slice(now);
-            self.len += take;
-            chunk = later;
-            if self.len == FRAME_BYTES {
-                self.len = 0;
-                each(&Frame(self.held));
-            }
+    /// The next frame that the chunk completes, which goes from the front of it; `None` once the rest of
+    /// it is held.
+    pub fn next(&mut self, chunk: &mut &[u8]) -> Option<Frame> {
+        if self.len == 0
+            && let Some((frame, rest)) = chunk.split_first_chunk()
+        {
+            *chunk = rest;
+            return Some(Frame(*frame));
         }
+        let take = chunk.len().min(FRAME_BYTES - self.len);
+        let (now, later) = chunk.split_at(take);
+        self.held[self.len..self.len + take].copy_from_slice(now);
+        self.len += take;
+        *chunk = later;
+        (self.len == FRAME_BYTES).then(|| {
+            self.len = 0;
+            Frame(self.held)
+        })
     }
 
     /// The last, incomplete frame, padded with silence; `None` if nothing is held.
@@ -87,8 +92,11 @@ mod tests {
             let mut rest = &bytes[..];
             for cut in cuts.iter().cycle() {
                 if rest.is_empty() { break; }
-                let (now, later) = rest.split_at((*cut).min(rest.len()));
-                cutter.push(now, |f| out.extend_from_slice(&f.0));
+                let (mut now, later) = rest.split_at((*cut).min(rest.len()));
+                while let Some(frame) = cutter.next(&mut now) {
+                    out.extend_from_slice(&frame.0);
+                }
+                prop_assert!(now.is_empty());
                 rest = later;
             }
             if let Some(tail) = cutter.flush() {

@@ -10,8 +10,9 @@ use crate::audio::BYTES_PER_MS;
 use crate::time::CallTime;
 use crate::turn::{Ended, Evidence, Measured, Said, State, are_own, decibels};
 
-/// Frames without speech after which the caller has nothing to say: 500 ms.
-const QUIET_FRAMES: u32 = 25;
+/// Frames without speech after which the caller has nothing to say: 440 ms. A noise that is just too
+/// short to interrupt lasts some 300 ms longer than the hold, and the bot is to go on within 700.
+const QUIET_FRAMES: u32 = 22;
 /// Less will do where the words are known, and only say "go on": 200 ms.
 const GO_ON_FRAMES: u32 = 10;
 /// A voice whose words a recogniser should have told by now: 400 ms after it, or so long after the hold.

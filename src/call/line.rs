@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use crate::audio::{BYTES_PER_MS, Cutter, Frame, SILENCE};
+use crate::audio::{BYTES_PER_MS, Cutter, FRAME_BYTES, Frame, SILENCE};
 use crate::time::{CallTime, FRAME};
 
 /// Audio comes every 20 ms, silence included: this long without any is a fault on the way.
 const STALL: Duration = Duration::from_secs(2);
 /// Lost audio is replaced by silence up to this much: a loss alone must not end an utterance.
 const LONGEST_FILL_MS: u64 = 200;
+static FILL: [u8; LONGEST_FILL_MS as usize * BYTES_PER_MS] =
+    [SILENCE; LONGEST_FILL_MS as usize * BYTES_PER_MS];
 
 #[derive(Debug)]
 pub(super) struct Line {
@@ -32,22 +34,22 @@ impl Line {
         Line { cutter: Cutter::default(), last_media: now, stalled: false, next_timestamp: None }
     }
 
-    /// Takes a payload and hands out frames. Returns how many ms the carrier had lost before it.
-    pub(super) fn media(
+    /// A payload comes: how many ms the carrier had lost before it, and the silence in their place, which
+    /// is to be cut first.
+    pub(super) fn takes(
         &mut self,
         payload: &[u8],
         timestamp_ms: Option<u64>,
-        mut each: impl FnMut(&Frame),
-    ) -> Option<u64> {
+    ) -> (Option<u64>, &'static [u8]) {
         let lost = self.lost_before(timestamp_ms);
-        if let Some(lost) = lost {
-            for _ in 0..lost.min(LONGEST_FILL_MS) / FRAME.as_millis() as u64 {
-                self.cutter.push(&[SILENCE; 20 * BYTES_PER_MS], &mut each);
-            }
-        }
         self.next_timestamp = timestamp_ms.map(|t| t.saturating_add((payload.len() / BYTES_PER_MS) as u64));
-        self.cutter.push(payload, each);
-        lost
+        let frames = lost.unwrap_or(0).min(LONGEST_FILL_MS) / FRAME.as_millis() as u64;
+        (lost, &FILL[..frames as usize * FRAME_BYTES])
+    }
+
+    /// The next frame of what came, which goes from the front of it.
+    pub(super) fn next(&mut self, audio: &mut &[u8]) -> Option<Frame> {
+        self.cutter.next(audio)
     }
 
     fn lost_before(&self, timestamp_ms: Option<u64>) -> Option<u64> {
@@ -84,8 +86,13 @@ mod tests {
     use super::*;
 
     fn feed(line: &mut Line, bytes: usize, timestamp: Option<u64>) -> (usize, Option<u64>) {
-        let mut frames = 0;
-        let lost = line.media(&vec![0x10; bytes], timestamp, |_| frames += 1);
+        let (mut frames, payload) = (0, vec![0x10; bytes]);
+        let (lost, fill) = line.takes(&payload, timestamp);
+        for mut audio in [fill, &payload] {
+            while line.next(&mut audio).is_some() {
+                frames += 1;
+            }
+        }
         (frames, lost)
     }
 

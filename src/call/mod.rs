@@ -344,11 +344,13 @@ impl Call {
         if let Some(after) = self.line.alive(now) {
             self.tell(Event::MediaResumed { after });
         }
-        // The line is taken out while it hands its frames to the rest of the call.
-        let mut line = std::mem::replace(&mut self.line, Line::new(now));
         let mut measured = measured.iter().copied();
-        let lost = line.media(payload, timestamp_ms, |frame| self.frame(frame, measured.next(), now));
-        self.line = line;
+        let (lost, fill) = self.line.takes(payload, timestamp_ms);
+        for mut audio in [fill, payload] {
+            while let Some(frame) = self.line.next(&mut audio) {
+                self.frame(&frame, measured.next(), now);
+            }
+        }
         if let Some(ms) = lost {
             self.tell(Event::MediaGap { ms });
         }

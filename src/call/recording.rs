@@ -5,6 +5,8 @@ use crate::audio::{BYTES_PER_MS, Frame};
 
 /// Audio kept from before speech is noticed: 300 ms.
 const PREROLL: usize = 300 * BYTES_PER_MS;
+/// So much more before what is over is moved out of the way: 60 ms, and a frame.
+const SLACK: usize = 80 * BYTES_PER_MS;
 
 #[derive(Debug)]
 pub(super) struct Recording {
@@ -24,7 +26,8 @@ pub(super) struct Recording {
 
 impl Recording {
     pub(super) fn new(longest: usize) -> Recording {
-        Recording { audio: Vec::new(), over: 0, open: false, utterance: 0, queued: Vec::new(), longest }
+        let audio = Vec::with_capacity(PREROLL + SLACK);
+        Recording { audio, over: 0, open: false, utterance: 0, queued: Vec::new(), longest }
     }
 
     pub(super) fn push(&mut self, frame: &Frame) {
@@ -32,7 +35,8 @@ impl Recording {
         let more = (self.turn().len() + frame.0.len()).saturating_sub(limit);
         self.over = (self.over + more).min(self.audio.len());
         self.utterance = self.utterance.saturating_sub(more);
-        if self.over >= PREROLL {
+        // Of a long turn there is more to move.
+        if self.over + frame.0.len() >= if self.open { PREROLL } else { SLACK } {
             self.drop_over();
         }
         self.audio.extend_from_slice(&frame.0);
@@ -61,7 +65,7 @@ impl Recording {
         self.utterance = 0;
         self.open = speaking;
         if !speaking {
-            self.audio.shrink_to(2 * PREROLL);
+            self.audio.shrink_to(PREROLL + SLACK);
         }
     }
 

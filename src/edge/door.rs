@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,13 +33,38 @@ const LONGEST_LINE: usize = 107;
 const V1_PREFIX: &[u8] = b"PROXY ";
 
 tokio::task_local! {
-    /// Whether no request has come yet on the connection that this task serves.
-    static IS_FRESH: Cell<bool>;
+    /// There while no request has come yet on the connection that this task serves.
+    static NEWCOMER: Cell<Option<Newcomer>>;
 }
 
-/// Whether this is the first request of its connection, as far as one can tell: asked once.
-pub(super) fn is_first() -> bool {
-    IS_FRESH.try_with(|fresh| fresh.replace(false)).unwrap_or(false)
+/// Connections whose first request is awaited: who stops has them in mind. Behind TLS, not before its
+/// handshake is done; one of HTTP/2, whose requests have tasks of their own, for as long as it is there.
+#[derive(Clone, Default)]
+pub(super) struct Newcomers(Arc<AtomicUsize>);
+
+/// One of them, until this is dropped.
+pub(super) struct Newcomer(Newcomers);
+
+impl Newcomers {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn enter(&self) -> Newcomer {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Newcomer(self.clone())
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// If this is the first request of its connection, as far as one can tell: asked once.
+pub(super) fn first() -> Option<Newcomer> {
+    NEWCOMER.try_with(Cell::take).unwrap_or_default()
 }
 
 /// Reads the PROXY protocol's header from those who are trusted to send one; from nobody else.
@@ -93,6 +119,7 @@ pub(super) struct Door<A> {
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let newcomer = self.greeting.live.gateway().newcomers.enter();
         // Behind TLS it has been read before.
         let plain = stream.get_ssl_digest().is_none();
         if plain && self.greeting.is_due(peer(stream.as_ref())) {
@@ -108,7 +135,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
                 }
             }
         }
-        IS_FRESH.scope(Cell::new(true), self.app.process_new(stream, shutdown)).await
+        NEWCOMER.scope(Cell::new(Some(newcomer)), self.app.process_new(stream, shutdown)).await
     }
 
     async fn cleanup(&self) {

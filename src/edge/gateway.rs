@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use super::addresses::Addresses;
 use super::admission::Resident;
 use super::calls::Calls;
+use super::door::Newcomers;
+use super::farewell::Farewell;
 use super::handover::Handovers;
 use super::numbers::Numbers;
 use super::phrases::Phrases;
@@ -52,6 +54,8 @@ pub(super) struct Gateway {
     draining: Arc<AtomicBool>,
     /// Requests and tunnels under way.
     pub(super) requests: Arc<AtomicUsize>,
+    /// Connections whose first request has not come.
+    pub(super) newcomers: Newcomers,
     /// Turns true when the last callers are to be told goodbye.
     goodbye: watch::Sender<bool>,
     /// Turns true when the last calls must go.
@@ -83,11 +87,12 @@ impl Gateway {
             tokens: Arc::new(Tokens::new(&config.twilio, metrics.clone())),
             phrases: Arc::new(Phrases::new(&config)?),
             words: Arc::new(words(&config)),
-            tapes: tapes::open(&config.recording, &config.dialogue.mode, &metrics),
+            tapes: tapes::open(&config.recording, &metrics),
             traces,
             services,
             draining: Arc::default(),
             requests: Arc::default(),
+            newcomers: Newcomers::default(),
             goodbye: watch::Sender::new(false),
             hang_up: watch::Sender::new(false),
             request_ids: Arc::new(RequestIds::new()),
@@ -132,6 +137,7 @@ impl Gateway {
             services,
             draining: self.draining.clone(),
             requests: self.requests.clone(),
+            newcomers: self.newcomers.clone(),
             goodbye: self.goodbye.clone(),
             hang_up: self.hang_up.clone(),
             request_ids: self.request_ids.clone(),
@@ -191,16 +197,17 @@ impl Gateway {
         self.goodbye.send_replace(true);
     }
 
-    pub(super) fn goodbye(&self) -> watch::Receiver<bool> {
-        self.goodbye.subscribe()
-    }
-
     pub(super) fn hang_up_all(&self) {
         self.hang_up.send_replace(true);
     }
 
     pub(super) fn hang_up(&self) -> watch::Receiver<bool> {
         self.hang_up.subscribe()
+    }
+
+    /// What a call is told of both.
+    pub(super) fn farewell(&self) -> Farewell {
+        Farewell::new(self.goodbye.subscribe(), self.hang_up.subscribe())
     }
 
     pub(super) fn request_id(&self) -> String {

@@ -10,6 +10,7 @@ mod calls;
 mod carrier;
 mod clock;
 mod door;
+mod farewell;
 mod forwarded;
 mod gateway;
 mod handover;

@@ -20,9 +20,9 @@ struct Known {
     hasher: RandomState,
     /// By number: calls under way, and expected.
     calls: HashMap<u64, usize>,
-    /// By call: whose it is.
-    expected: HashMap<u64, u64>,
-    /// Until when, and which call.
+    /// By call: whose it is, and until when its stream is expected.
+    expected: HashMap<u64, (u64, Instant)>,
+    /// Until when, and which call; also those whose stream has come meanwhile.
     order: VecDeque<(Instant, u64)>,
 }
 
@@ -48,8 +48,9 @@ impl Numbers {
         if known.order.len() >= MOST {
             known.forget_first();
         }
-        known.expected.insert(call, number);
-        known.order.push_back((now + UNTIL_START, call));
+        let until = now + UNTIL_START;
+        known.expected.insert(call, (number, until));
+        known.order.push_back((until, call));
         *known.calls.entry(number).or_default() += 1;
         true
     }
@@ -67,7 +68,7 @@ impl Numbers {
         known.forget(now);
         let call = known.hasher.hash_one(call_sid);
         let number = match (known.expected.remove(&call), number) {
-            (Some(number), _) => number,
+            (Some((number, _)), _) => number,
             (None, None) => return Ok(None),
             (None, Some(number)) => {
                 let number = known.hasher.hash_one(number);
@@ -95,8 +96,10 @@ impl Known {
     }
 
     fn forget_first(&mut self) {
-        let first = self.order.pop_front();
-        if let Some(number) = first.and_then(|(_, call)| self.expected.remove(&call)) {
+        let Some((until, call)) = self.order.pop_front() else { return };
+        // A call whose stream came and went may have asked again since: it is expected for longer.
+        if let Some((number, _)) = self.expected.get(&call).copied().filter(|(_, latest)| *latest == until) {
+            self.expected.remove(&call);
             self.ended(number);
         }
     }
@@ -134,6 +137,19 @@ mod tests {
         assert!(numbers.expect("CA3", "+1", 2, later) && !numbers.expect("CA5", "+1", 2, later));
         drop(first);
         assert!(numbers.expect("CA5", "+1", 2, later));
+    }
+
+    #[test]
+    fn a_call_that_asks_again_after_its_stream_is_expected_from_then_on() {
+        let (numbers, now) = (Numbers::default(), Instant::now());
+        let after = |part: u32| now + UNTIL_START * part / 4;
+        assert!(numbers.expect("CA1", "+1", 1, now));
+        drop(numbers.enter("CA1", None, 1, after(1)).unwrap());
+        assert!(numbers.expect("CA1", "+1", 1, after(2)));
+        assert!(!numbers.expect("CA2", "+1", 1, after(5)), "its first minute is over, not its second");
+        assert!(numbers.expect("CA2", "+1", 1, after(6)));
+        drop(numbers.enter("CA2", None, 1, after(7)).unwrap());
+        assert!(numbers.lock().calls.is_empty() && numbers.lock().expected.is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use pingora::server::ShutdownWatch;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::door::is_first;
+use super::door::first;
 
 tokio::task_local! {
     /// Told when the head of the request that this task serves has been read.
@@ -53,14 +53,16 @@ where
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let limits = (self.limits)();
-        let limit = if is_first() { limits.head } else { limits.keepalive + limits.head };
+        let newcomer = first();
+        let limit = if newcomer.is_some() { limits.head } else { limits.keepalive + limits.head };
         let head_read = Arc::new(Notify::new());
         let served = HEAD_READ.scope(head_read.clone(), self.app.process_new_http(session, shutdown));
         tokio::pin!(served);
         tokio::select! {
             biased;
             done = &mut served => return done,
-            () = head_read.notified() => {}
+            // It counts as a request by now.
+            () = head_read.notified() => drop(newcomer),
             () = sleep(limit) => return None,
         }
         served.await

@@ -33,6 +33,7 @@ use super::voice::{self, Passing};
 use crate::config::HttpLimits;
 use crate::observe::{Route, TwimlFallback};
 use crate::twilio::{StreamStatus, codes};
+use crate::upstream::quote;
 
 /// A body may be slow for so long.
 const SLOW_START: Duration = Duration::from_secs(20);
@@ -98,9 +99,12 @@ impl Proxy {
     async fn stream_status(&self, session: &mut Session) -> Result<()> {
         let status = StreamStatus::read(&read_form(session).await?);
         let known = ["stream-started", "stream-stopped", "stream-error"];
-        let event = known.into_iter().find(|known| *known == status.event).unwrap_or("other");
+        let known = known.into_iter().find(|known| *known == status.event);
+        let event = known.unwrap_or("other");
         self.gateway.metrics.stream_status.with_label_values(&[event]).inc();
-        let StreamStatus { call_sid, stream_sid, event, error } = &status;
+        let StreamStatus { call_sid, stream_sid, .. } = &status;
+        let event = known.map_or_else(|| quote(status.event.as_bytes()), str::to_owned);
+        let error = quote(status.error.as_bytes());
         match status.code().and_then(codes::explain) {
             Some(known) => {
                 let (code, meaning, look_at) = (known.code, known.meaning, known.look_at);

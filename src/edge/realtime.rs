@@ -13,10 +13,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::carrier::Carrier;
 use super::gateway::Gateway;
-use super::session::{Opened, ending_of, told_to_hang_up};
+use super::session::{Opened, ending_of};
+use super::tapes::recorder;
 use super::websocket::{self, Close, MODEL_MESSAGE, Received, Socket};
 use crate::call::realtime::{Answered, Input, Manner, Realtime, Request};
 use crate::call::{Event, Failure, FailureKind, Output, StopReason};
+use crate::tape::{Conductor, TapedRealtime};
 use crate::time::CallTime;
 use crate::twilio::{Malformed, Message, Reader, Start};
 use crate::upstream::{BotStream, CallIds, Model, ModelLink, ModelReader, Watch};
@@ -40,11 +42,12 @@ pub(super) async fn realtime(
     let carrier = Carrier::new(socket, &opened.start, subprotocol.as_deref(), &gateway, "realtime");
     let call_sid = opened.start.known_as().to_owned();
     let settings = Arc::new(gateway.call_settings(&opened.start));
+    let recorder = recorder(&gateway, &opened.start, &settings, Conductor::Model(manner.clone()));
     let Start { stream_sid, account_sid, parameters, .. } = opened.start;
     let trace = carrier.trace.clone();
     let talk = Talk {
         carrier,
-        call: Realtime::new(settings, manner, CallTime::ZERO),
+        call: TapedRealtime::new(Realtime::new(settings, manner, CallTime::ZERO), recorder),
         from_carrier: Reader::default(),
         line: Line::Down,
         functions: JoinSet::new(),
@@ -59,7 +62,7 @@ pub(super) async fn realtime(
 
 struct Talk {
     carrier: Carrier,
-    call: Realtime,
+    call: TapedRealtime,
     from_carrier: Reader,
     line: Line,
     /// What the app was asked for; all of it ends with the call.
@@ -104,7 +107,7 @@ enum Woken {
 
 impl Talk {
     async fn run(mut self) -> (Socket, u16) {
-        let (mut hang_up, mut goodbye) = (self.gateway.hang_up(), self.gateway.goodbye());
+        let mut farewell = self.gateway.farewell();
         let timer = sleep_until(self.carrier.started);
         tokio::pin!(timer);
         loop {
@@ -121,8 +124,7 @@ impl Talk {
             }
             let woken = tokio::select! {
                 biased;
-                () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
-                () = told_to_hang_up(&mut goodbye) => Woken::HangUp,
+                _ = farewell.told() => Woken::HangUp,
                 received = self.carrier.socket.next() => Woken::Carrier(received),
                 said = self.line.next() => Woken::Model(said),
                 Some(done) = self.functions.join_next() => match done {
@@ -339,7 +341,7 @@ impl Talk {
         match request {
             Request::Dial => {
                 let config = websocket::config_for_model();
-                self.line = Line::Dialling(Box::pin(self.model.connect(config)));
+                self.line = Line::Dialling(Box::pin(self.model.connect(config, self.ids.trace.clone())));
             }
             Request::Function { turn, call, deadline } => {
                 let id = call.id.clone();

@@ -10,10 +10,12 @@ use tokio::time::{Instant, sleep_until};
 use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
-use super::session::{Opened, TOO_LONG_A_CALL, ending_of, told_to_hang_up};
+use super::session::{Opened, TOO_LONG_A_CALL, ending_of};
+use super::tapes::recorder;
 use super::websocket::{self, Close, Received, Socket};
 use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReason};
 use crate::observe::{CallObserver, Ending};
+use crate::tape::{Conductor, Entry, TapedRelay};
 use crate::time::CallTime;
 use crate::twilio::{Message, Outbound, Reader};
 use crate::upstream::{Bot, BotStream};
@@ -35,10 +37,13 @@ pub(super) async fn relay(
     gateway: Arc<Gateway>,
     bot: Bot,
 ) -> (Socket, u16) {
-    let (observer, _) = gateway.observer(&opened.start);
+    let (observer, trace) = gateway.observer(&opened.start);
     observer.started(subprotocol.as_deref(), &opened.start.account_sid, "relay");
+    let settings = gateway.call_settings(opened.start.known_as());
+    let recorder = recorder(&gateway, &opened.start, &settings, Conductor::Bot);
+    let relay = Relay::new(settings.lead, settings.media_timeout);
     let started = Instant::now();
-    let connected = bot.connect(websocket::config_for_bot()).await;
+    let connected = bot.connect(websocket::config_for_bot(), trace.as_ref()).await;
     let mut talk = Talk {
         socket,
         bot: None,
@@ -46,7 +51,7 @@ pub(super) async fn relay(
         bot_answered: connected.is_ok().then(|| started.elapsed().as_secs_f64()),
         bot_result: "ok",
         upstream: bot,
-        relay: Relay::new(gateway.config.playout.lead, gateway.config.limits.media_timeout),
+        relay: TapedRelay::new(relay, recorder),
         from_carrier: Reader::default(),
         from_bot: Reader::of_any_track(),
         outbound: Outbound::new(&opened.start.stream_sid),
@@ -74,7 +79,7 @@ struct Talk {
     bot_answered: Option<f64>,
     bot_result: &'static str,
     upstream: Bot,
-    relay: Relay,
+    relay: TapedRelay,
     from_carrier: Reader,
     from_bot: Reader,
     outbound: Outbound,
@@ -103,15 +108,16 @@ impl Talk {
         }
         self.bot = Some(bot);
         // The caller was not listened to while the bot was dialled.
-        self.relay.heard(self.now());
+        self.relay.linked(self.now());
     }
 
     /// The bot has let the call down: the caller hears an apology, and the call ends.
     fn failed(&mut self, failure: Failure) {
         self.bot = None;
         self.bot_result = failure.kind.as_str();
-        self.observer.event(Event::UpstreamFailed { service: Service::Agent, failure });
         let now = self.now();
+        self.relay.failed(&failure, now);
+        self.observer.event(Event::UpstreamFailed { service: Service::Agent, failure });
         if self.relay.is_quiet(now) {
             self.relay.finish(now);
         } else {
@@ -122,7 +128,7 @@ impl Talk {
     }
 
     async fn run(mut self) -> (Socket, u16) {
-        let (mut hang_up, mut goodbye) = (self.gateway.hang_up(), self.gateway.goodbye());
+        let mut farewell = self.gateway.farewell();
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -135,8 +141,7 @@ impl Talk {
                 timer.as_mut().reset(deadline);
             }
             let woken = tokio::select! {
-                () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
-                () = told_to_hang_up(&mut goodbye) => Woken::HangUp,
+                _ = farewell.told() => Woken::HangUp,
                 received = self.socket.next() => Woken::Carrier(received),
                 received = next_of(&mut self.bot) => Woken::Bot(received),
                 () = &mut timer => Woken::Time,
@@ -151,7 +156,8 @@ impl Talk {
             }
             self.last_words_heard();
         }
-        let Talk { socket, bot, mut observer, started, end, gateway, upstream, .. } = self;
+        let now = self.now();
+        let Talk { socket, bot, mut relay, mut observer, started, end, gateway, upstream, .. } = self;
         gateway.metrics.upstream_done(
             upstream.upstream(),
             Service::Agent,
@@ -162,6 +168,7 @@ impl Talk {
             tokio::spawn(bot.close(NORMAL));
         }
         let (reason, ending) = end.unwrap_or((StopReason::Error, Ending::default()));
+        relay.stop(reason, now);
         observer.event(Event::Ended { reason });
         observer.stopped(started.elapsed(), &ending);
         (socket, ending.close_code.unwrap_or(NORMAL))
@@ -246,7 +253,15 @@ impl Talk {
                 if self.observer.heard(payload.len(), timestamp_ms, now) {
                     self.observer.waits(self.relay.queued());
                 }
-                self.relay.heard(now);
+                self.relay.heard(payload, timestamp_ms, now);
+                false
+            }
+            Ok(Message::Dtmf { digit }) => {
+                self.relay.told(&Entry::Dtmf(digit), Clock(self.started).now());
+                false
+            }
+            Ok(Message::Mark { name }) => {
+                self.relay.told(&Entry::Mark(name), Clock(self.started).now());
                 false
             }
             Ok(message) => message == Message::Stop,
@@ -289,7 +304,8 @@ impl Talk {
                 }
             }
             Ok(Message::Clear) => return self.relay.clear(now),
-            Ok(message) => self.observer.unknown(&format!("from the bot: {message:?}")),
+            Ok(Message::Unknown { event }) => self.observer.unknown(&event),
+            Ok(_) => self.observer.unknown("of the carrier's, but from the bot"),
             Err(malformed) => {
                 self.observer.dropped("bot_malformed", &format!("from the bot: {malformed} (31951)"));
             }
@@ -302,7 +318,9 @@ impl Talk {
             Close::ByPeer(code @ (NORMAL | GOING_AWAY | NO_CODE)) => {
                 self.observer.bot_gone(code);
                 self.bot = None;
-                self.relay.finish(self.now());
+                let now = self.now();
+                self.relay.told(&Entry::BotGone(code), now);
+                self.relay.finish(now);
                 let until = Instant::now() + LAST_WORDS;
                 self.last_words = Some((until, StopReason::BotEnd, NORMAL));
                 return;

@@ -20,7 +20,7 @@ use super::phrases::{Phrases, render};
 use super::proxy::Proxy;
 use super::serve::{StartError, services};
 use crate::config::{self, Config, Source};
-use crate::upstream::Services;
+use crate::upstream::{Services, tell_words};
 
 /// How often the file is looked at. A change counts when two looks have seen the same.
 const LOOK: Duration = Duration::from_secs(1);
@@ -73,6 +73,7 @@ impl Live {
         match self.next(&gateway) {
             Ok((proxy, restart)) => {
                 proxy.gateway.takes_over();
+                tell_words(proxy.gateway.config.log.transcripts);
                 self.proxy.store(Arc::new(proxy));
                 self.render(&mut reloading);
                 self.probe(&mut reloading);

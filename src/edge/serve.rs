@@ -30,7 +30,7 @@ use super::{shutdown, stall, tls};
 use crate::call::Service as SpeechService;
 use crate::config::{Config, Fallbacks, Mode, Source};
 use crate::observe::{Exporter, Metrics, Traces};
-use crate::upstream::{Carrier, Notice, Services, Unusable};
+use crate::upstream::{Carrier, Notice, Services, Unusable, tell_words};
 
 /// The listener's own buffers, for each connection: a call needs no more, and larger reads and
 /// writes go past them.
@@ -70,6 +70,7 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     if let Some(acme) = &config.server.acme {
         can_listen("[server.acme] listen", acme.listen)?;
     }
+    tell_words(config.log.transcripts);
     let metrics = Arc::new(Metrics::new()?);
     let services = Arc::new(services(&config, &metrics)?);
     let threads = match config.server.threads {

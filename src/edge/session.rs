@@ -5,25 +5,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::calls::Place;
 use super::clock::Clock;
+use super::farewell::Told;
 use super::gateway::Gateway;
 use super::handover::Handover;
 use super::numbers::Counted;
 use super::pulse::Pulse;
 use super::realtime::realtime;
 use super::relay::relay;
+use super::tapes::recorder;
 use super::websocket::{Close, Full, Received, Socket, Transport};
 use crate::call::{
-    Action, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
+    Action, Call, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
 };
 use crate::observe::{Busy, CallObserver, Ending};
-use crate::tape::Taped;
+use crate::tape::{Conductor, Taped};
 use crate::time::CallTime;
 use crate::turn::State;
 use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start, caller};
@@ -67,11 +69,16 @@ pub(super) async fn serve_call(
             let model = gateway.services.model().cloned();
             let model = model.zip(gateway.manner(&opened.start));
             let (socket, code) = match (gateway.bot.clone(), model) {
-                (Some(bot), _) => relay(socket, opened, subprotocol, gateway, bot).await,
+                (Some(bot), _) => Box::pin(relay(socket, opened, subprotocol, gateway, bot)).await,
                 (None, Some((model, manner))) => {
-                    realtime(socket, opened, subprotocol, gateway, model, manner).await
+                    Box::pin(realtime(socket, opened, subprotocol, gateway, model, manner)).await
                 }
-                (None, None) => Session::new(socket, opened.start, subprotocol, gateway).run().await,
+                (None, None) => {
+                    // Its text holds the buffer that it was read into.
+                    let Opened { start, text } = opened;
+                    drop(text);
+                    Box::new(Session::new(socket, start, subprotocol, gateway)).run().await
+                }
             };
             socket.close(code).await;
         }
@@ -121,12 +128,11 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Opened
     let deadline = Instant::now() + limit;
     let dropped = |reason: &str| gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
     let mut reader = Reader::default();
-    let (mut hang_up, mut goodbye) = (gateway.hang_up(), gateway.goodbye());
+    let mut farewell = gateway.farewell();
     loop {
         let received = tokio::select! {
             received = timeout_at(deadline, socket.next()) => received,
-            () = told_to_hang_up(&mut hang_up) => return Err(refused(GOING_AWAY, "the gateway is going down")),
-            () = told_to_hang_up(&mut goodbye) => return Err(refused(GOING_AWAY, "the gateway is going down")),
+            _ = farewell.told() => return Err(refused(GOING_AWAY, "the gateway is going down")),
         };
         // A peer that never pauses does not stop the clock.
         let (Ok(received), true) = (received, Instant::now() < deadline) else {
@@ -175,11 +181,6 @@ pub(super) fn ending_of(close: &Close) -> (u16, String) {
     }
 }
 
-pub(super) async fn told_to_hang_up(hang_up: &mut watch::Receiver<bool>) {
-    // The sender lives as long as the gateway.
-    let _ = hang_up.wait_for(|told| *told).await;
-}
-
 /// A request to a service; it ends when this is dropped.
 struct Request {
     job: Job,
@@ -222,8 +223,7 @@ enum Woken {
     Received(Received),
     Answered(Input<'static>),
     Time,
-    Goodbye,
-    HangUp,
+    Told(Told),
 }
 
 impl Session {
@@ -245,7 +245,8 @@ impl Session {
         if before.is_some() || start.resumed() > 0 {
             observer.resumed(settings.memory.turns());
         }
-        let call = super::tapes::taped(&gateway, &start, settings);
+        let recorder = recorder(&gateway, &start, &settings, Conductor::Ours);
+        let call = Taped::new(Call::new(Arc::new(settings), CallTime::ZERO), recorder);
         let started = Instant::now();
         let outbound = Outbound::new(&start.stream_sid);
         let Start { stream_sid, account_sid, parameters, .. } = start;
@@ -259,7 +260,7 @@ impl Session {
                 (gateway.services.for_call(ids.clone(), answers.clone()), answers, inbox)
             }
         };
-        let recogniser = gateway.services.recognise(&ids.call_sid, answers.clone());
+        let recogniser = gateway.services.recognise(&ids, answers.clone());
         Session {
             socket,
             mode,
@@ -283,9 +284,8 @@ impl Session {
     }
 
     /// Runs the call to its end; the socket is still to be closed, with this code.
-    async fn run(mut self) -> (Socket, u16) {
-        let mut hang_up = self.gateway.hang_up();
-        let (mut goodbye, mut saying_goodbye) = (self.gateway.goodbye(), false);
+    async fn run(mut self: Box<Self>) -> (Socket, u16) {
+        let mut farewell = self.gateway.farewell();
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -299,8 +299,7 @@ impl Session {
             }
             let woken = tokio::select! {
                 biased;
-                () = told_to_hang_up(&mut hang_up) => Woken::HangUp,
-                () = told_to_hang_up(&mut goodbye), if !saying_goodbye => Woken::Goodbye,
+                told = farewell.told() => Woken::Told(told),
                 received = self.socket.next() => Woken::Received(received),
                 Some(input) = self.inbox.recv(), if self.call.has_room() => Woken::Answered(input),
                 () = &mut timer => Woken::Time,
@@ -316,20 +315,19 @@ impl Session {
                 }
                 Woken::Answered(input) => self.call.handle(input, now),
                 Woken::Time => self.time_passed(now),
-                Woken::Goodbye => {
-                    saying_goodbye = true;
-                    self.say_goodbye(now);
+                Woken::Told(Told::Goodbye) => self.say_goodbye(now),
+                Woken::Told(Told::HangUp) => {
+                    self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down");
                 }
-                Woken::HangUp => self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down"),
             }
         }
         let Session { socket, call, observer, started, ending, requests, recogniser, gateway, ids, .. } =
-            self;
+            *self;
         drop(requests);
         gateway.calls.remember(&ids.call_sid, call.memory());
         if let Some(reason) = observer.reason() {
             gateway.calls.ended(&ids.call_sid, reason);
-            let Session { services, answers, inbox, .. } = self;
+            let Session { services, answers, inbox, .. } = *self;
             let handover = Handover { services, inbox, answers, memory: call.memory() };
             gateway.handovers.keep(&ids.call_sid, reason, gateway.config.twilio.resume, handover);
         }

@@ -25,6 +25,9 @@ const CLOSING: Duration = Duration::from_secs(3);
 /// A connection that was accepted last has its request still under way to us, perhaps behind a TLS
 /// handshake over a slow line.
 pub(super) const LAST_REQUESTS: Duration = Duration::from_secs(3);
+/// For the same where nothing is under way and whoever stops us wants to see us gone: who has sent no
+/// request by then is taken for a client that keeps a connection in reserve.
+const NEWCOMERS: Duration = Duration::from_secs(1);
 
 /// Runs the server to its end.
 pub(super) fn run(server: Server, live: Arc<Live>) -> std::io::Result<()> {
@@ -100,8 +103,18 @@ impl Drain {
         let allowed = gateway.config.server.drain;
         gateway.drain();
         info!(under_way = gateway.under_way(), seconds = allowed.as_secs(), "DRAIN_START");
+        // Who had just come in when the signal did is let in and heard.
+        sleep(LOOK).await;
         let done = async {
-            while gateway.under_way() > 0 {
+            let mut busy = Instant::now();
+            loop {
+                // In this order: a newcomer that is none any more is under way.
+                let awaited = gateway.newcomers.count() > 0 && busy.elapsed() < NEWCOMERS;
+                if gateway.under_way() > 0 {
+                    busy = Instant::now();
+                } else if !awaited {
+                    break;
+                }
                 sleep(LOOK).await;
             }
         };

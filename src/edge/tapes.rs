@@ -10,23 +10,18 @@ use pingora::services::background::BackgroundService;
 use tracing::{info, warn};
 
 use super::gateway::Gateway;
-use crate::call::{Call, Settings};
-use crate::config::{Mode, Recording};
+use crate::call::Settings;
+use crate::config::Recording;
 use crate::observe::Metrics;
-use crate::tape::{CallIds, Done, Header, Taped, Tapes, sweep};
-use crate::time::CallTime;
+use crate::tape::{CallIds, Conductor, Done, Header, Recorder, Tapes, sweep};
 use crate::twilio::Start;
 
 /// How often old tapes are looked for.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// `None` where calls are not recorded.
-pub(super) fn open(recording: &Recording, mode: &Mode, metrics: &Arc<Metrics>) -> Option<Tapes> {
+pub(super) fn open(recording: &Recording, metrics: &Arc<Metrics>) -> Option<Tapes> {
     let metrics = metrics.clone();
-    if recording.folder.is_some() && matches!(mode, Mode::Relay { .. } | Mode::Realtime(_)) {
-        let detail = "calls of this mode are not recorded: who conducts them is not here";
-        warn!(mode = mode.as_str(), detail, "NO_TAPES");
-    }
     let tapes = Tapes::new(recording.folder.as_deref()?, move |done| tell(&metrics, &done));
     if let Err(error) = tapes.prepare() {
         let folder = tapes.folder().display();
@@ -53,19 +48,22 @@ fn tell(metrics: &Metrics, done: &Done) {
     }
 }
 
-/// A call that begins now, with a tape running where there shall be one.
-pub(super) fn taped(gateway: &Gateway, start: &Start, settings: Settings) -> Taped {
-    let recorder = gateway.tapes.as_ref().map(|tapes| {
-        let now = SystemTime::now();
-        let ids = CallIds {
-            call_sid: start.known_as().to_owned(),
-            stream_sid: start.stream_sid.clone(),
-            account_sid: start.account_sid.clone(),
-            parameters: start.parameters.clone(),
-        };
-        tapes.start(Header::new(ids, &settings, now), now)
-    });
-    Taped::new(Call::new(Arc::new(settings), CallTime::ZERO), recorder)
+/// A tape for a call that begins now, where there shall be one.
+pub(super) fn recorder(
+    gateway: &Gateway,
+    start: &Start,
+    settings: &Settings,
+    conductor: Conductor,
+) -> Option<Recorder> {
+    let tapes = gateway.tapes.as_ref()?;
+    let now = SystemTime::now();
+    let ids = CallIds {
+        call_sid: start.known_as().to_owned(),
+        stream_sid: start.stream_sid.clone(),
+        account_sid: start.account_sid.clone(),
+        parameters: start.parameters.clone(),
+    };
+    Some(tapes.start(Header::new(ids, settings, now).conducted_by(conductor), now))
 }
 
 /// Deletes old tapes in the background.

@@ -16,8 +16,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-/// Small buffers: a message is 400 bytes, and the defaults cost 100 KiB a connection.
-const READ_BUFFER: usize = 4 * 1024;
+/// Small buffers: a message is 400 bytes, and the defaults cost 100 KiB a connection. Before each read
+/// tungstenite fills what is free of it with zeros.
+const READ_BUFFER: usize = 1024;
 const WRITE_BUFFER: usize = 2 * 1024;
 /// Audio that waits to be written at most: about four seconds.
 const MAX_WRITE_BUFFER: usize = 64 * 1024;

@@ -121,6 +121,15 @@ impl CallObserver {
         self.pace.heard(frames, Duration::from_micros(bytes as u64 * 125), timestamp_ms, at)
     }
 
+    /// The same of a call that does not happen now: its pace is nobody's any more.
+    pub fn heard_then(&mut self, bytes: usize) {
+        self.frames_in += bytes as u64;
+    }
+
+    pub fn sent_then(&mut self) {
+        self.frames_out += 1;
+    }
+
     /// How long the call took over one frame of the caller's.
     pub fn took(&self, one_frame: Duration) {
         self.pace.took(one_frame);
@@ -148,7 +157,8 @@ impl CallObserver {
 
     pub fn unknown(&self, event: &str) {
         let CallLabels { call_sid, stream_sid } = &self.labels;
-        debug!(call_sid, stream_sid, event, "UNKNOWN_EVENT");
+        let (bytes, event) = (event.len(), if self.transcripts { event } else { "" });
+        debug!(call_sid, stream_sid, event, bytes, "UNKNOWN_EVENT");
     }
 
     /// A limit of the operator's account with a vendor is used up.

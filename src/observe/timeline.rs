@@ -52,9 +52,19 @@ impl Timeline {
         dispatcher::with_default(&self.lines, || observe(&mut self.observer));
     }
 
-    /// For what is only counted: no line comes of it.
-    pub fn counts(&mut self) -> &mut CallObserver {
-        &mut self.observer
+    /// Something that is not in the log, because it passes through here as it is.
+    pub fn passed(&mut self, now: CallTime, what: &str, name: Option<&str>) {
+        self.at(now, |_| tracing::info!(name, "{what}"));
+    }
+
+    /// Audio of the caller came. It is only counted: no line comes of it.
+    pub fn heard(&mut self, bytes: usize) {
+        self.observer.heard_then(bytes);
+    }
+
+    /// A frame was sent.
+    pub fn sent(&mut self) {
+        self.observer.sent_then();
     }
 
     /// The last line, and all of them.

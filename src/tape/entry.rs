@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::model::{AnswerWord, SpokenWord, ToldWord};
 use crate::call::{
     Action, Control, Destination, Failure, FailureKind, FinishOn, Gather, Input, Job, Keys, Output,
     StopReason,
@@ -113,6 +114,32 @@ pub enum Entry<'a> {
         #[serde(borrow, with = "serde_bytes")]
         frames: &'a [u8],
     },
+
+    // Since calls are on tape that a model or a bot conducts.
+    /// The line to the model or the bot is there.
+    Linked,
+    /// There is no line to the model or the bot, or no more.
+    Unlinked(Box<FailureWord>),
+    /// Audio of the model's, as it came.
+    Spoken(#[serde(borrow)] Box<SpokenWord<'a>>),
+    /// What else the model said.
+    Told(Box<ToldWord>),
+    FunctionAnswered {
+        #[serde(borrow)]
+        call: Cow<'a, str>,
+        answer: Box<AnswerWord>,
+    },
+    /// What the call asked of the model, and of the app behind it, in these words.
+    Request(#[serde(borrow)] Cow<'a, str>),
+    /// Audio of the bot's, as it came; or what was played in its place.
+    BotAudio(#[serde(borrow, with = "serde_bytes")] Cow<'a, [u8]>),
+    BotMark(#[serde(borrow)] Cow<'a, str>),
+    /// What was not played is taken back.
+    BotClear,
+    /// No more of its audio comes.
+    BotFinished,
+    /// It closed its socket, with this code.
+    BotGone(u16),
 }
 
 /// One frame of [`Entry::Heard`]: all that was measured, as it was to the last bit.
@@ -148,6 +175,20 @@ pub struct FailureWord {
     upstream: String,
     kind: String,
     why: String,
+}
+
+impl From<&Failure> for FailureWord {
+    fn from(failure: &Failure) -> FailureWord {
+        let Failure { upstream, kind, why } = failure.clone();
+        FailureWord { upstream, kind: kind.as_str().to_owned(), why }
+    }
+}
+
+impl From<&FailureWord> for Failure {
+    fn from(word: &FailureWord) -> Failure {
+        let FailureWord { upstream, kind, why } = word.clone();
+        Failure { upstream, kind: failure_kind(&kind), why }
+    }
 }
 
 /// [`Job`], for the tape.
@@ -262,14 +303,9 @@ impl<'a> Entry<'a> {
             }
             Input::SpeechEnd { segment } => Entry::SpeechEnd { segment: *segment },
             Input::Controlled { number } => Entry::Controlled { number: *number },
-            Input::Failed { job, failure } => Entry::Failed {
-                job: (*job).into(),
-                failure: Box::new(FailureWord {
-                    upstream: failure.upstream.clone(),
-                    kind: failure.kind.as_str().to_owned(),
-                    why: failure.why.clone(),
-                }),
-            },
+            Input::Failed { job, failure } => {
+                Entry::Failed { job: (*job).into(), failure: Box::new(failure.into()) }
+            }
             Input::Stop(reason) => Entry::Stop(Cow::Borrowed(reason.as_str())),
         }
     }
@@ -319,9 +355,7 @@ impl<'a> Entry<'a> {
             Entry::SpeechEnd { segment } => Input::SpeechEnd { segment: *segment },
             Entry::Controlled { number } => Input::Controlled { number: *number },
             Entry::Failed { job, failure } => {
-                let FailureWord { upstream, kind, why } = failure.as_ref().clone();
-                let failure = Failure { upstream, kind: failure_kind(&kind), why };
-                Input::Failed { job: (*job).into(), failure }
+                Input::Failed { job: (*job).into(), failure: failure.as_ref().into() }
             }
             _ => return None,
         })
@@ -395,12 +429,13 @@ impl<'a> Entry<'a> {
                 | Entry::Control { .. }
                 | Entry::Cancel(_)
                 | Entry::Hangup(_)
+                | Entry::Request(_)
         )
     }
 }
 
 /// A word that this version does not know is an error of the line.
-fn stop_reason(word: &str) -> StopReason {
+pub(super) fn stop_reason(word: &str) -> StopReason {
     StopReason::ALL.into_iter().find(|reason| reason.as_str() == word).unwrap_or(StopReason::Error)
 }
 

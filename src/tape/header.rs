@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::call::Settings;
+use crate::call::realtime::Manner;
 
 /// Of the format. A reader refuses what is newer than itself. Since 2 the caller's audio stands beside
-/// what was measured of it.
-pub(super) const VERSION: u32 = 2;
+/// what was measured of it; since 3 others than this side may have conducted the call.
+pub(super) const VERSION: u32 = 3;
 
 /// JSON, so that it can be read with nothing but `strings`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,8 +26,23 @@ pub struct Header {
     pub account_sid: String,
     /// The `<Parameter>`s of the TwiML, without what looks like a secret.
     pub parameters: BTreeMap<String, String>,
+    /// Whose decisions stand on the tape.
+    #[serde(default)]
+    pub conductor: Conductor,
     /// [`Settings`], as they were then.
     settings: Value,
+}
+
+/// Who conducts a call.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Conductor {
+    /// This side: an echo, or a dialogue with services that answer.
+    #[default]
+    Ours,
+    /// A model that hears and speaks; what this side does about it.
+    Model(Manner),
+    /// A bot of the operator's own.
+    Bot,
 }
 
 /// The ids of a call, as its carrier told them.
@@ -52,8 +68,13 @@ impl Header {
             stream_sid: ids.stream_sid,
             account_sid: ids.account_sid,
             parameters: parameters.collect(),
+            conductor: Conductor::Ours,
             settings: serde_json::to_value(settings).unwrap_or(Value::Null),
         }
+    }
+
+    pub fn conducted_by(self, conductor: Conductor) -> Header {
+        Header { conductor, ..self }
     }
 
     /// The settings of the call. What an older version did not know yet is as in `otherwise`.

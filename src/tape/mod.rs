@@ -9,17 +9,25 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `record` | the frame around each record: what survives `kill -9` |
-//! | `entry`, `header` | what is in a record |
+//! | `entry`, `model`, `header` | what is in a record; `model`: of what a model said |
 //! | `taped`, `recorder` | a call with a tape running, and the way to the disk |
 //! | `folder` | names, and how long tapes are kept |
 //! | `reel` | a tape that has been read |
 //! | `replay`, `answers`, `carrier` | the same call once more, with its settings or with others |
+//! | `conducted` | once more a call that a model or a bot conducted |
+//!
+//! Who conducts a call decides what can be said of it later. A dialogue is this side's own: other settings
+//! make another call of it, with answers that are moved or made up. A model that hears and speaks
+//! is asked nothing twice: a replay goes on until this side would do something else, and ends there. And
+//! what a relayed bot said is said again, whatever the settings.
 
 mod answers;
 mod carrier;
+mod conducted;
 mod entry;
 mod folder;
 mod header;
+mod model;
 mod record;
 mod recorder;
 mod reel;
@@ -30,12 +38,13 @@ mod tests;
 
 pub use entry::{ActionWord, Entry, FailureWord, JobWord};
 pub use folder::{Swept, sweep};
-pub use header::{CallIds, Header};
+pub use header::{CallIds, Conductor, Header};
+pub use model::{AboutWord, AnswerWord, EndWord, MeaningWord, SpokenWord, ToldWord};
 pub use record::Damage;
 pub use recorder::{Done, Recorder, Tapes};
 pub use reel::{Tape, Unreadable, append, begin};
 pub use replay::{Origins, Outcome, Step, replay, simulate};
-pub use taped::Taped;
+pub use taped::{Taped, TapedRealtime, TapedRelay};
 
 /// How the file begins, for people and for `file`.
 const MAGIC: &[u8] = b"voxgate tape 1\n";

@@ -18,14 +18,16 @@ use super::entry::Entry;
 use super::folder;
 use super::header::Header;
 use super::reel::{append, begin};
+use crate::call::realtime::Request;
 use crate::call::{Input, Output};
 use crate::time::CallTime;
 use crate::turn::Measured;
 
-/// A block goes to the writer at this size, or at this age.
+/// A block goes to the writer at this size, or at this age. Bots and models send what they say in bursts:
+/// the more blocks wait, the longer the next one becomes, so that a burst alone does not fill the queue.
 const BLOCK: usize = 8 * 1024;
 const FLUSH: Duration = Duration::from_millis(500);
-/// Blocks of one call that wait for the disk: some 16 s.
+/// Blocks of one call that wait for the disk: some 16 s, or 4 MiB of a burst.
 const BLOCKS: usize = 32;
 /// Bytes of all calls that wait for the disk.
 const MOST_WAITING: usize = 128 * 1024 * 1024;
@@ -154,13 +156,24 @@ impl Recorder {
     }
 
     pub fn input(&mut self, input: &Input<'_>, now: CallTime) {
+        self.told(&Entry::of_input(input), now);
+    }
+
+    /// What a call is told, whoever conducts it.
+    pub fn told(&mut self, entry: &Entry<'_>, now: CallTime) {
         self.now = now;
-        self.write(&Entry::of_input(input));
+        self.write(entry);
     }
 
     pub fn tick(&mut self, now: CallTime) {
-        self.now = now;
-        self.write(&Entry::Tick);
+        self.told(&Entry::Tick, now);
+    }
+
+    /// What a call asks of the model that conducts it.
+    pub fn request(&mut self, request: &Request) {
+        if let Some(entry) = Entry::of_request(request) {
+            self.write(&entry);
+        }
     }
 
     pub fn output(&mut self, output: &Output) {
@@ -170,15 +183,14 @@ impl Recorder {
     }
 
     fn write(&mut self, entry: &Entry<'_>) {
-        if self.to.is_none() {
-            return;
-        }
+        let Some(to) = &self.to else { return };
+        let most = BLOCK * (1 + BLOCKS - to.capacity());
         if self.block.is_empty() {
             self.since = self.now;
         }
         let now = self.now;
         append(&mut self.block, now, entry);
-        if self.block.len() >= BLOCK || now.since(self.since) >= FLUSH {
+        if self.block.len() >= most || now.since(self.since) >= FLUSH {
             self.flush();
         }
     }
@@ -347,6 +359,20 @@ mod tests {
         let tape = Tape::read(&written).unwrap();
         assert!(tape.missing().unwrap().contains("the disk does not keep up"), "{:?}", tape.missing());
         assert!(tape.entries.len() > 500, "{} entries", tape.entries.len());
+    }
+
+    #[tokio::test]
+    async fn a_minute_that_is_said_at_once_cuts_no_tape() {
+        let (tapes, _) = tapes();
+        let (mut recorder, mut writer, mut blocks) = start(&tapes);
+        for _ in 0..3_000 {
+            recorder.told(&Entry::BotAudio((&[0x90; 160][..]).into()), CallTime::from_millis(20));
+        }
+        drop(recorder);
+        let mut written = Vec::new();
+        writer.pump(&mut written, &mut blocks).await.unwrap();
+        let tape = Tape::read(&written).unwrap();
+        assert_eq!((tape.missing(), tape.entries.len()), (None, 3_001));
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use super::answers::Origins;
 use super::answers::{Answers, Question, Questions};
 use super::carrier::Carrier;
+use super::conducted;
 use super::entry::{JobWord, unpack};
 use super::{Entry, Tape};
 use crate::call::{Call, Input, Output, Settings};
@@ -27,7 +28,7 @@ use crate::time::CallTime;
 use crate::turn::{Measured, State, Vad, decibels};
 
 /// Outputs that a call had made when its tape was torn off may be missing for so long.
-const LOST_WITH_A_TAPE: Duration = Duration::from_secs(1);
+pub(super) const LOST_WITH_A_TAPE: Duration = Duration::from_secs(1);
 
 /// One thing that happens in a replay.
 #[derive(Debug)]
@@ -36,7 +37,10 @@ pub enum Step<'s> {
     Told(&'s Entry<'s>),
     /// What a frame of the caller's audio told that was just handed in; then the silence within the
     /// utterance so far, and how much of it would end it.
-    Heard { frame: Measured, pause: Option<Duration>, wait: Duration },
+    /// Neither is known where a model decides too.
+    Heard { frame: Measured, pause: Option<Duration>, wait: Option<Duration> },
+    /// How loud a frame of the caller's audio was, where nothing else was measured.
+    Level { level_db: f32 },
     /// The call did something.
     Did(&'s Output),
 }
@@ -57,7 +61,7 @@ pub struct Outcome {
 
 /// Where the measure of the caller's frames comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Measure {
+pub(super) enum Measure {
     AsTaped,
     /// The tape's levels, speech from this one on.
     ByLoudness(f32),
@@ -65,7 +69,7 @@ enum Measure {
 }
 
 impl Measure {
-    fn of(entries: &[(CallTime, Entry<'_>)], recorded: &Settings, settings: &Settings) -> Measure {
+    pub(super) fn of(entries: &[(CallTime, Entry<'_>)], recorded: &Settings, settings: &Settings) -> Measure {
         let first = entries.iter().find(|(_, entry)| entry.audio().is_some());
         let known = matches!(first, None | Some((_, Entry::Heard { .. })));
         let same = recorded.vad_rms.to_bits() == settings.vad_rms.to_bits();
@@ -78,13 +82,17 @@ impl Measure {
     }
 }
 
-/// Runs a tape with these settings and shows `each` step. `recorded` are the tape's own.
+/// Runs a tape with these settings and shows `each` step. `recorded` are the tape's own, and a call that
+/// a bot conducts knows no others.
 pub fn replay(
     tape: &Tape<'_>,
     settings: Arc<Settings>,
     recorded: &Settings,
-    each: impl FnMut(CallTime, Step<'_>),
+    mut each: impl FnMut(CallTime, Step<'_>),
 ) -> Outcome {
+    if let Some(outcome) = conducted::replay(tape, &settings, recorded, &mut each) {
+        return outcome;
+    }
     run(&tape.entries, settings, recorded, None, each)
 }
 
@@ -351,7 +359,7 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
         }
         for &frame in self.call.measured() {
             let (pause, wait) = self.call.pause(self.now);
-            (self.each)(self.now, Step::Heard { frame, pause, wait });
+            (self.each)(self.now, Step::Heard { frame, pause, wait: Some(wait) });
         }
     }
 

@@ -19,9 +19,12 @@ const QUIET_DB: f32 = 34.0;
 const ABOVE_FLOOR_DB: f32 = 2.0;
 /// Quiet frames after which the network is not asked any more: 320 ms.
 const HOLD_FRAMES: u32 = 16;
+/// Quiet frames after which it has nothing left to remember: 3 s.
+const FORGET_FRAMES: u32 = 150;
 
 pub(super) struct Neural {
-    detector: Box<Detector>,
+    /// Most of what a call takes of memory, so a line that is quiet has none.
+    detector: Option<Box<Detector>>,
     /// Sound that the network has not had yet: the warm-up, less than a hop, and a frame.
     samples: [i16; WARM_UP + HOP + FRAME_SAMPLES],
     len: usize,
@@ -35,7 +38,7 @@ pub(super) struct Neural {
 impl Neural {
     pub(super) fn new() -> Neural {
         Neural {
-            detector: Detector::default_boxed(),
+            detector: None,
             samples: [0; WARM_UP + HOP + FRAME_SAMPLES],
             len: 0,
             last: 0.0,
@@ -54,13 +57,17 @@ impl Neural {
             self.p = 0.0;
             let over = self.len.saturating_sub(WARM_UP);
             self.drop_first(over);
+            if self.quiet >= FORGET_FRAMES {
+                self.detector = None;
+            }
             return None;
         }
         // What lies before this frame only warms up.
         let before = self.len - FRAME_SAMPLES;
+        let detector = self.detector.get_or_insert_with(Detector::default_boxed);
         let mut at = 0;
         while at + HOP <= self.len {
-            let p = self.detector.predict_i16(&self.samples[at..at + HOP]);
+            let p = detector.predict_i16(&self.samples[at..at + HOP]);
             at += HOP;
             if at > before {
                 self.p = p;

@@ -13,11 +13,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::owner::{Owner, Vendor};
+use super::quote::{QUOTED, quote, words};
 use crate::call::{Failure, FailureKind};
 use crate::config::Upstream;
-
-/// How much of an unexpected answer is quoted, in characters.
-const QUOTED: usize = 120;
 
 /// How much of an error is read. What matters of a vendor's may stand at the end of its JSON.
 const ERROR_READ: usize = 4 * QUOTED;
@@ -79,7 +77,7 @@ impl Answer {
         // None was asked for, and a compressed body would pass for text or sound.
         let encoding = self.header(CONTENT_ENCODING.as_str());
         if !matches!(&*encoding, "" | "identity") {
-            return Err(self.wrong(format!("a compressed body ({})", quote(encoding.as_bytes()))));
+            return Err(self.wrong(format!("a compressed body ({})", words(encoding.as_bytes()))));
         }
         Ok(self)
     }
@@ -208,19 +206,6 @@ impl Answer {
     }
 }
 
-/// The beginning of what came, on one line and without control characters, fit for a log.
-pub(super) fn quote(bytes: &[u8]) -> String {
-    let beginning = &bytes[..bytes.len().min(16 * QUOTED)];
-    let text = String::from_utf8_lossy(beginning.strip_prefix("\u{feff}".as_bytes()).unwrap_or(beginning));
-    let mut quoted = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    quoted.retain(|c| !c.is_control());
-    if let Some((end, _)) = quoted.char_indices().nth(QUOTED) {
-        quoted.truncate(end);
-        quoted.push('…');
-    }
-    quoted
-}
-
 /// "5 s" or "150 ms".
 pub(super) fn seconds(duration: Duration) -> String {
     match duration.as_millis() {
@@ -248,16 +233,6 @@ pub(crate) fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_quotation_is_one_short_line() {
-        assert_eq!(quote(b" <h1>Oops</h1>\r\n\t<p>a\x1b[31mb\0</p>\n"), "<h1>Oops</h1> <p>a[31mb</p>");
-        assert_eq!(quote(b""), "");
-        assert_eq!(quote(&[0xff, b'a']), "\u{fffd}a");
-        assert_eq!(quote("ü".repeat(QUOTED).as_bytes()), "ü".repeat(QUOTED));
-        let long = quote("ü".repeat(9999).as_bytes());
-        assert_eq!(long, "ü".repeat(QUOTED) + "…");
-    }
 
     #[test]
     fn durations_are_said_as_an_operator_wrote_them() {

@@ -15,9 +15,11 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use super::Unusable;
-use super::answer::{quote, seconds};
+use super::answer::seconds;
+use super::http::in_trace;
 use super::owner::Owner;
-use crate::call::{Failure, FailureKind};
+use super::quote::quote;
+use crate::call::{Failure, FailureKind, Trace};
 use crate::config::Endpoint;
 
 /// The transport under a bot's WebSocket.
@@ -64,16 +66,21 @@ impl Bot {
     }
 
     /// Dials the bot: the server whose turn it is, or the next that can be reached.
-    pub async fn connect(&self, config: WebSocketConfig) -> Result<WebSocketStream<BotStream>, Failure> {
+    pub async fn connect(
+        &self,
+        config: WebSocketConfig,
+        trace: Option<&Trace>,
+    ) -> Result<WebSocketStream<BotStream>, Failure> {
         let servers = self.requests.len();
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut tried = 1;
         loop {
-            let failed =
-                match self.dial(&self.requests[first.wrapping_add(tried - 1) % servers], config).await {
-                    Ok(socket) => return Ok(socket),
-                    Err(failed) => failed,
-                };
+            let mut request = self.requests[first.wrapping_add(tried - 1) % servers].clone();
+            in_trace(request.headers_mut(), trace);
+            let failed = match self.dial(request, config).await {
+                Ok(socket) => return Ok(socket),
+                Err(failed) => failed,
+            };
             let all_alike = matches!(failed.kind, FailureKind::Http4xx | FailureKind::Protocol);
             if all_alike || tried == servers {
                 return Err(failed);
@@ -84,18 +91,20 @@ impl Bot {
 
     async fn dial(
         &self,
-        request: &Request,
+        request: Request,
         config: WebSocketConfig,
     ) -> Result<WebSocketStream<BotStream>, Failure> {
         let upstream = &self.endpoint.upstream;
         let within = upstream.connect_timeout * 2;
-        let dialled = connect_async_with_config(request.clone(), Some(config), true);
+        // Without the query, where operators put keys.
+        let url = request.uri().to_string();
+        let url = url.split('?').next().unwrap_or_default().to_owned();
+        let dialled = connect_async_with_config(request, Some(config), true);
         let (kind, owner, why) = match timeout(within, dialled).await {
             Ok(Ok((socket, _))) => return Ok(socket),
             Ok(Err(error)) => refused(error),
             Err(_) => (FailureKind::Timeout, "your bot", format!("no answer within {}", seconds(within))),
         };
-        let url = request.uri();
         Err(Failure { upstream: upstream.name.clone(), kind, why: format!("{owner}: GET {url}: {why}") })
     }
 }
@@ -149,5 +158,23 @@ fn refused(error: Error) -> (FailureKind, &'static str, String) {
         }
         Error::Tls(error) => (FailureKind::Connect, "your bot", format!("no TLS: {error}")),
         other => (FailureKind::Protocol, "your bot", format!("no WebSocket handshake: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::dialogue;
+    use super::*;
+    use crate::config::Mode;
+
+    #[tokio::test]
+    async fn a_failure_does_not_show_the_query() {
+        let Mode::Dialogue { agent, .. } = dialogue(&["127.0.0.1:9".to_owned()]).mode else {
+            panic!("a dialogue");
+        };
+        let endpoint = Endpoint { path: "/media?key=s3cret".to_owned(), ..agent.endpoint().clone() };
+        let bot = Bot::new(&endpoint, None).unwrap();
+        let failure = bot.connect(WebSocketConfig::default(), None).await.unwrap_err();
+        assert!(failure.why.contains("GET ws://127.0.0.1:9/media: "), "{}", failure.why);
     }
 }

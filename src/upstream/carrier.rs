@@ -9,10 +9,11 @@ use reqwest::{Client, Response, redirect};
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
-use super::answer::{quote, root_cause, seconds};
+use super::answer::{root_cause, seconds};
 use super::http::{Unusable, no_connection};
 use super::observed::{Notice, Tell, Watch};
 use super::owner::Owner;
+use super::quote::quote;
 use super::{CallIds, tell};
 use crate::call::{Control, Destination, Failure, FailureKind, Input, Job, Service};
 use crate::config::{CarrierApi, Config, Credentials, Upstream};

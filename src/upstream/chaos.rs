@@ -257,7 +257,7 @@ fn dialogue_with(kind: Kind, server: &str, tls: bool) -> Dialogue {
 async fn inputs(kind: Kind, services: &Services) -> Vec<Input<'static>> {
     let (to, mut inputs) = channel(8);
     let call = services.for_call(ids(), to.clone());
-    let mut recogniser = services.recognise("CA1", to.clone());
+    let mut recogniser = services.recognise(&ids(), to.clone());
     let job = match kind {
         K::DeepgramStt | K::Vosk => {
             let recogniser = recogniser.as_mut().expect("a recogniser");
@@ -308,7 +308,7 @@ async fn failure(kind: Kind, server: &str, tls: bool) -> Failure {
     if kind == K::Bot {
         let Mode::Dialogue { agent, .. } = &dialogue.mode else { panic!() };
         let bot = Bot::new(agent.endpoint(), None).unwrap();
-        return bot.connect(WebSocketConfig::default()).await.unwrap_err();
+        return bot.connect(WebSocketConfig::default(), None).await.unwrap_err();
     }
     let services = Services::new(&dialogue, |_| {}).unwrap();
     let told = inputs(kind, &services).await;

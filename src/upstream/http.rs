@@ -21,7 +21,7 @@ use super::answer::{Answer, root_cause, seconds};
 use super::health::{Health, Ticket};
 use super::observed::Watch;
 use super::owner::{Owner, Vendor};
-use crate::call::{Failure, FailureKind};
+use crate::call::{Failure, FailureKind, Trace};
 use crate::config::{Endpoint, Upstream};
 
 /// Something in the configuration that no request could be made with.
@@ -180,9 +180,7 @@ impl Wire {
         let busy = |why| failure(FailureKind::Busy, Owner::Config("max_in_flight"), why);
         let mut server = self.asked_next(self.pool.health.turn()?, watch);
         let slot = self.pool.slot().await.map_err(busy)?;
-        if let Some(trace) = watch.trace() {
-            headers.insert("traceparent", header(&trace.parent()));
-        }
+        in_trace(&mut headers, watch.trace());
         let mut deadline = Instant::now() + limits.first_byte_timeout;
         let (mut client, mut other_tried, mut fresh_tried) = (&self.pool.client, false, false);
         loop {
@@ -231,6 +229,13 @@ impl Wire {
         let server = ticket.server();
         watch.asks(ticket);
         server
+    }
+}
+
+/// Tells a service which trace what it does belongs to, unless the operator has it told otherwise.
+pub(super) fn in_trace(headers: &mut HeaderMap, trace: Option<&Trace>) {
+    if let Some(trace) = trace {
+        headers.entry("traceparent").or_insert_with(|| header(&trace.parent()));
     }
 }
 

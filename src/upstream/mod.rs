@@ -28,6 +28,7 @@ mod observed;
 mod openai;
 mod outlet;
 mod owner;
+mod quote;
 mod realtime;
 #[cfg(test)]
 mod stand_in;
@@ -50,6 +51,7 @@ pub use self::call::CallServices;
 pub use self::carrier::Carrier;
 pub use self::http::Unusable;
 pub use self::observed::{Notice, Observation, Watch};
+pub use self::quote::{quote, tell_words};
 pub use self::realtime::{Limit, Model, ModelLink, ModelReader, Read};
 pub use self::stream::Recogniser;
 pub use self::trial::{Trial, try_all};
@@ -225,12 +227,10 @@ impl Services {
     /// Begins to listen to a call, if the recogniser is one that hears all of it: `Partial`s and
     /// `SpeechFinal`s as they come, and an answer to each `finalize`. Each connection is observed as
     /// one request, which is `ok` if it lasted until it was not needed any more.
-    pub fn recognise(&self, call_sid: &str, to: Sender<Input<'static>>) -> Option<Recogniser> {
+    pub fn recognise(&self, ids: &Arc<CallIds>, to: Sender<Input<'static>>) -> Option<Recogniser> {
         match &self.dialogue.as_deref()?.hearing {
             Hearing::Utterances(_) => None,
-            Hearing::Stream(streaming) => {
-                Some(Arc::clone(streaming).start(call_sid, to, Arc::clone(&self.tell)))
-            }
+            Hearing::Stream(streaming) => Some(Arc::clone(streaming).start(ids, to, Arc::clone(&self.tell))),
         }
     }
 

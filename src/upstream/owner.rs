@@ -7,7 +7,8 @@ use std::io;
 
 use serde_json::Value;
 
-use super::answer::{quote, root_cause};
+use super::answer::root_cause;
+use super::quote::{code, quote, words};
 use crate::config::Secret;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,20 +128,18 @@ impl Vendor {
     /// Whose an answer is that was no success, and what it says.
     pub(super) fn refusal(&self, status: u16, retry_after: &str, body: &[u8]) -> (Owner, String) {
         let told = serde_json::from_slice(body).map(|said| told(&said)).unwrap_or_default();
-        let mut said = match (&told.message, &told.code) {
-            (Some(message), Some(code)) if message != code => format!("{message} ({code})"),
-            (Some(message), _) => message.clone(),
-            (None, _) => String::from_utf8_lossy(body).into_owned(),
-        };
+        let mut said = told.message.clone().unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
         if let Some(key) = self.api_key() {
             said = said.replace(key, "***");
         }
         said = quote(said.as_bytes());
-        if said.is_empty() {
-            "(no body)".clone_into(&mut said);
+        match (&told.message, &told.code) {
+            (Some(message), Some(word)) if message != word => said += &format!(" ({})", code(word)),
+            _ if said.is_empty() => "(no body)".clone_into(&mut said),
+            _ => {}
         }
         if !retry_after.is_empty() {
-            let wait = quote(retry_after.as_bytes());
+            let wait = words(retry_after.as_bytes());
             let is_seconds = wait.bytes().all(|b| b.is_ascii_digit());
             said += &if is_seconds {
                 format!("; it asks to wait {wait} s")

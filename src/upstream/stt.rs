@@ -5,9 +5,10 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::{Map, Value};
 
-use super::answer::{Answer, quote};
+use super::answer::Answer;
 use super::http::{Wire, header};
 use super::observed::Watch;
+use super::quote::{quote, words};
 use super::{CallIds, Pools, Unusable, openai};
 use crate::audio::wav::wav_pcm16;
 use crate::call::Failure;
@@ -104,7 +105,7 @@ fn keys(object: &Map<String, Value>) -> String {
         Some(error) => format!("an error: {}", quote(error.to_string().as_bytes())),
         None => {
             let keys: Vec<&str> = object.keys().map(String::as_str).take(8).collect();
-            format!("JSON with the keys {}", quote(keys.join(", ").as_bytes()))
+            format!("JSON with the keys {}", words(keys.join(", ").as_bytes()))
         }
     };
     format!("{came}, where {{\"text\": \"…\"}} was expected")
@@ -114,7 +115,7 @@ fn keys(object: &Map<String, Value>) -> String {
 pub(super) fn told(content_type: &str, body: &[u8]) -> String {
     let content_type = if content_type.is_empty() { "no Content-Type" } else { content_type };
     let body = if body.is_empty() { "(no body)".to_owned() } else { quote(body) };
-    format!("{}: {body}", quote(content_type.as_bytes()))
+    format!("{}: {body}", words(content_type.as_bytes()))
 }
 
 #[cfg(test)]

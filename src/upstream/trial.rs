@@ -12,10 +12,11 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::agent::Agent;
-use super::answer::{quote, seconds};
+use super::answer::seconds;
 use super::http::Unusable;
 use super::observed::{Notice, Tell, Watch};
 use super::outlet::Outlet;
+use super::quote::words;
 use super::stream::Streaming;
 use super::stt::Stt;
 use super::tts::Tts;
@@ -143,7 +144,7 @@ async fn hear(mut trying: Trying, stt: &config::Stt) -> Trial {
     let tell = Arc::clone(&trying.tell);
     let answer = async move {
         let (to, mut inputs) = channel(8);
-        let mut recogniser = Arc::new(made?).start(CallIds::PROBE, to, tell);
+        let mut recogniser = Arc::new(made?).start(&ids(), to, tell);
         APOLOGY[..WORDS].chunks(160).for_each(|frame| recogniser.hear(frame));
         recogniser.finalize(1);
         while let Some(input) = inputs.recv().await {
@@ -161,7 +162,7 @@ async fn hear(mut trying: Trying, stt: &config::Stt) -> Trial {
 fn heard(text: &str) -> String {
     match text {
         "" => "understood nothing of \"Sorry, something\"".to_owned(),
-        text => format!("understood {:?}", quote(text.as_bytes())),
+        text => format!("understood {:?}", words(text.as_bytes())),
     }
 }
 
@@ -210,7 +211,7 @@ async fn reply(mut inputs: Receiver<Input<'static>>) -> String {
     }
     let text = match &*text {
         "" => "said nothing".to_owned(),
-        text => format!("said {:?}", quote(text.as_bytes())),
+        text => format!("said {:?}", words(text.as_bytes())),
     };
     match does {
         Action::None => text,
@@ -237,7 +238,7 @@ async fn relay(bot: &config::Endpoint, subprotocol: Option<&str>) -> Trial {
     let trying = Trying::new("bot".to_owned(), &bot.upstream);
     let made = Bot::new(bot, subprotocol).map_err(|unusable| trying.unusable(&unusable));
     let answer = async move {
-        let mut socket = made?.connect(WebSocketConfig::default()).await?;
+        let mut socket = made?.connect(WebSocketConfig::default(), None).await?;
         let _ = timeout(Duration::from_secs(1), socket.close(None)).await;
         Ok("opened the WebSocket".to_owned())
     };
@@ -250,7 +251,7 @@ async fn try_model(realtime: &config::Realtime) -> Trial {
     let tell = Arc::clone(&trying.tell);
     let made = Model::new(realtime, &mut trying.pools, tell).map_err(|unusable| trying.unusable(&unusable));
     let answer = async move {
-        let mut link = Arc::new(made?).connect(WebSocketConfig::default()).await?;
+        let mut link = Arc::new(made?).connect(WebSocketConfig::default(), None).await?;
         let _ = timeout(Duration::from_secs(1), link.ws.close(None)).await;
         link.watch.ok();
         Ok("opened the WebSocket".to_owned())

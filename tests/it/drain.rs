@@ -143,6 +143,20 @@ fn with_nothing_under_way_it_ends_at_once() {
 }
 
 #[test]
+fn who_has_just_come_in_is_heard_although_nothing_is_under_way() {
+    let mut gateway = Gateway::echo(free_port());
+    let mut late = Wire::to(gateway.port);
+    late.send("GET /healthz HTTP/1.1\r\n");
+    // Whoever came before is in by now.
+    Wire::ask(gateway.port, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stopping(&gateway, "TERM");
+    late.send("Host: x\r\nConnection: close\r\n\r\n");
+    let answer = late.answer();
+    assert_eq!((answer.status(), answer.text()), (200, "ok"));
+    ends_well(&mut gateway, Instant::now());
+}
+
+#[test]
 fn after_the_deadline_the_rest_is_hung_up() {
     let mut gateway = Gateway::start_with("", "drain = \"1s\"", &[]);
     let caller = call(&gateway, 0);

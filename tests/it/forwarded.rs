@@ -1,6 +1,10 @@
 //! Where a request came from: believed from `[server] trusted_proxies` only, by header or by the PROXY
 //! protocol; whatever a stranger claims does not reach the app.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::tls;
 use crate::world::{Gateway, TcpApp, Wire, header};
 
 fn gateway(app: &TcpApp, server_keys: &str) -> Gateway {
@@ -85,6 +89,37 @@ fn the_proxy_protocol_tells_whose_connection_it_is() {
     assert_eq!(wire.rest(), b"", "one of the proxies that does not speak it");
     gateway.event("CONNECTION_REFUSED", 0);
     assert_eq!(app.heads().len(), asked);
+}
+
+/// The header comes before the handshake, and is not encrypted.
+#[test]
+fn the_proxy_protocol_under_tls() {
+    let folder = tls::Folder::new("proxied");
+    let pair = folder.pair("v1", 2100);
+    let app = TcpApp::polite();
+    let config = format!("{}[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n", tls::table(&pair), app.port);
+    let gateway = Gateway::start_with(&config, &format!("{TRUSTED}\nproxy_protocol = true"), &[]);
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 6.6.6.6\r\nConnection: close\r\n\r\n";
+    for (told, client) in [
+        (b"PROXY TCP4 203.0.113.7 10.0.0.1 1 2\r\n".as_slice(), "203.0.113.7"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x08\x0a\0\0\x01\0\x01\0\x02", "203.0.113.8"),
+    ] {
+        let mut tcp = TcpStream::connect(("127.0.0.1", gateway.port)).unwrap();
+        tcp.write_all(told).unwrap();
+        let mut wire = tls::over(tcp, &pair, b"http/1.1");
+        wire.write_all(request).unwrap();
+        let mut answer = String::new();
+        // The app closes first, and not every server says goodbye in TLS.
+        let _ = wire.read_to_string(&mut answer);
+        assert!(answer.ends_with("from the app"), "{answer}");
+        let asked = app.heads().pop().unwrap();
+        assert_eq!(header(&asked, "X-Forwarded-For"), Some(client), "{asked}");
+        assert_eq!(header(&asked, "X-Forwarded-Proto"), Some("https"), "{asked}");
+    }
+    // Without it, there is no handshake with a proxy that ought to speak it.
+    let mut wire = tls::over(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), &pair, b"http/1.1");
+    assert!(wire.write_all(request).is_err() || wire.read(&mut [0; 16]).map_or(true, |read| read == 0));
+    assert_eq!(app.heads().len(), 2);
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! `[limits]`: whoever is one too many is told so before anything is spent on it, in the words that it
 //! understands (TwiML, a status, a close code), and counted; the others do not notice.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Error;
 
 use crate::world::hearing::assert_alike;
-use crate::world::{Answer, Bot, Gateway, Heard, MediaStream, TcpApp, Wire, until, voice};
+use crate::world::{Answer, Bot, Gateway, Heard, MediaStream, Server, TcpApp, Wire, until, voice};
 
 const SORRY: &str = "<Response><Say>Too many</Say><Hangup/></Response>";
 
@@ -160,6 +162,29 @@ fn a_call_that_lasts_too_long_is_ended() {
     assert_eq!(stop["detail"], "the call has lasted [limits] max_call");
 }
 
+/// Who conducts the call makes no difference.
+#[test]
+fn a_call_of_a_bot_or_a_model_is_ended_as_well() {
+    let (bot, model) = (Server::start("relay_bot"), Server::start("realtime_server"));
+    let relay = format!("mode = \"relay\"\n[dialogue.bot]\nurl = \"ws://127.0.0.1:{}/burst\"\n", bot.port);
+    let realtime = format!(
+        "mode = \"realtime\"\n[dialogue.realtime]\nurl = \"ws://127.0.0.1:{}/v1\"\napi_key = \"sk-test\"\n\
+         model = \"gpt-realtime\"\nvoice = \"marin\"\n",
+        model.port
+    );
+    for mode in [relay, realtime] {
+        let gateway = Gateway::start(&format!("[limits]\nmax_call = \"1s\"\n[dialogue]\n{mode}"));
+        assert_eq!(MediaStream::start(&gateway).closed(), 1000, "{mode}");
+        let stop = gateway.event("WS_STOP", 0);
+        let told = "the call has lasted [limits] max_call";
+        assert_eq!((&stop["reason"], &stop["detail"]), (&json!("timeout"), &json!(told)), "{stop}");
+        assert_eq!(gateway.metric("voxgate_calls_active"), 0.0);
+    }
+    // They were told as well.
+    until("the bot to know", || bot.log()[0]["events"].as_array()?.contains(&json!("start")).then_some(()));
+    until("the model to know", || (!model.log()[0]["closed"].is_null()).then_some(()));
+}
+
 #[test]
 fn and_in_a_dialogue_the_caller_is_told() {
     let goodbye = "We are open from nine to five.";
@@ -245,4 +270,21 @@ fn of_too_many_callers_the_first_are_served_and_the_others_refused_and_counted()
         assert!(crate::world::has(&stream.reply(), &said), "a live call is not served");
         stream.hang_up();
     }
+}
+
+/// Piece by piece, each in time, and together too slow: the app is not kept waiting for ever. A slow start
+/// of 20 s is nobody's fault, so this takes as long.
+#[test]
+fn a_body_that_trickles_is_given_up() {
+    let app = TcpApp::start(|_, wire| drop(wire.rest()));
+    let gateway = gateway(app.port, "[limits]\nmin_body_rate = 1000", "");
+    let mut wire = Wire::to(gateway.port);
+    wire.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+    let cut_off = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(200));
+        !wire.try_send("drop")
+    });
+    assert!(cut_off, "it was waited for");
+    assert_eq!(gateway.event("HTTP", 0)["status"], 408);
+    assert_eq!(gateway.metric("voxgate_http_inflight"), 0.0);
 }

@@ -11,6 +11,7 @@ mod audio_quality;
 mod chaos;
 mod check;
 mod child;
+mod conducted_tapes;
 mod control;
 mod conversation;
 mod deploy;

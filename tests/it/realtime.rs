@@ -10,17 +10,17 @@ use voxgate::cli::call::{CallOptions, CallReport, Step, run_call};
 use crate::world::hearing::{assert_alike, find, reply, sound};
 use crate::world::{Gateway, Server, app, block_on, free_port, of_call, run, say, stt, until};
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-const HOURS: &str = "what are your opening hours tomorrow";
-const TABLE: &str = "book a table for two people";
+pub(crate) const HOURS: &str = "what are your opening hours tomorrow";
+pub(crate) const TABLE: &str = "book a table for two people";
 const ANOTHER: &str = "wait i have another question";
 const CANCEL: &str = "please cancel my second order";
 const GOODBYE: &str = "thank you very much goodbye";
 
 /// A gateway before a model at that port, with these keys more. With a lead of two seconds what is heard
 /// is what was sent, byte for byte, however busy the machine; a test of interruptions wants less.
-fn gateway(port: u16, lead_ms: u32, keys: &str) -> Gateway {
+pub(crate) fn gateway(port: u16, lead_ms: u32, keys: &str) -> Gateway {
     let config = format!(
         "[turn]\nvad_rms = 300\n[playout]\nlead_ms = {lead_ms}\n[dialogue]\nmode = \"realtime\"\n[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n\
          [dialogue.realtime]\nurl = \"ws://127.0.0.1:{port}/v1\"\napi_key = \"env:KEY\"\n\
@@ -30,7 +30,7 @@ fn gateway(port: u16, lead_ms: u32, keys: &str) -> Gateway {
     Gateway::start_with(&config, "", &[("KEY", "sk-test")])
 }
 
-fn call(gateway: &Gateway, script: Vec<Step>) -> CallReport {
+pub(crate) fn call(gateway: &Gateway, script: Vec<Step>) -> CallReport {
     let report = block_on(run_call(CallOptions::new(gateway.media()), script)).unwrap();
     assert!(report.violations.is_empty(), "{:?}", report.violations);
     gateway.event("WS_STOP", 0);
@@ -38,12 +38,12 @@ fn call(gateway: &Gateway, script: Vec<Step>) -> CallReport {
     report
 }
 
-fn says(text: &str) -> [Step; 2] {
+pub(crate) fn says(text: &str) -> [Step; 2] {
     [Step::Say(say(text)), Step::wait_for_reply_end(TIMEOUT)]
 }
 
 /// Speaks `into` the reply once it has been heard for two seconds.
-fn interrupts(text: &str, into: &str) -> [Step; 3] {
+pub(crate) fn interrupts(text: &str, into: &str) -> [Step; 3] {
     let after = Duration::from_secs(2);
     [
         Step::Say(say(text)),

@@ -9,7 +9,7 @@ use voxgate::cli::call::{CallOptions, CallReport, Step, run_call};
 use crate::world::{Gateway, Heard, LegacyApp, MediaStream, Server, block_on, free_port, say, until};
 
 /// A call of that many ms to a bot in this manner; what the caller lived through.
-fn call(gateway: &Gateway, ms: u64) -> CallReport {
+pub(crate) fn call(gateway: &Gateway, ms: u64) -> CallReport {
     let script = vec![Step::Pause(Duration::from_millis(ms)), Step::Hangup];
     block_on(run_call(CallOptions::new(gateway.media()), script)).unwrap()
 }
@@ -22,10 +22,14 @@ fn asked(gateway: &Gateway, upstream: &str, result: &str) -> f64 {
 }
 
 fn gateway(bot: &Server, path: &str) -> Gateway {
+    Gateway::start(&config(bot, path))
+}
+
+pub(crate) fn config(bot: &Server, path: &str) -> String {
     let url = format!("ws://127.0.0.1:{}{path}", bot.port);
-    Gateway::start(&format!(
+    format!(
         "[dialogue]\nmode = \"relay\"\n[dialogue.bot]\nurl = \"{url}\"\nsubprotocol = \"audio.twilio.com\"\n"
-    ))
+    )
 }
 
 /// Milliseconds of what the caller heard that were loud.

@@ -14,20 +14,20 @@ use voxgate::tape::{Entry, Tape};
 use crate::world::{Bot, Gateway, Heard, MediaStream, block_on, call, of_call, project, say, tone, until};
 
 /// A folder that goes with the test.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Folder {
+    pub(crate) fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("voxgate-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         Folder(path)
     }
 
-    fn config(&self) -> String {
+    pub(crate) fn config(&self) -> String {
         format!("[recording]\nfolder = \"{}\"\n", self.0.display())
     }
 
-    fn tapes(&self) -> Vec<PathBuf> {
+    pub(crate) fn tapes(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.0).into_iter().flatten();
         let mut tapes: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
         tapes.retain(|path| path.extension().is_some_and(|ending| ending == "tape"));
@@ -46,19 +46,19 @@ fn voxgate(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_voxgate")).args(args).current_dir(project()).output().unwrap()
 }
 
-fn answer(args: &[&str]) -> String {
+pub(crate) fn answer(args: &[&str]) -> String {
     let output = voxgate(args);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {said}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// Event, and the fields of the log that a timeline has too.
-fn told(line: &Value) -> Option<String> {
+pub(crate) fn told(line: &Value) -> Option<String> {
     let name = line["message"].as_str()?;
     let fields: &[&str] = match name {
         "STATE" => &["from", "to", "why"],
@@ -73,7 +73,7 @@ fn told(line: &Value) -> Option<String> {
 }
 
 /// The same of a line of a timeline.
-fn replayed(line: &str, like: &[String]) -> Option<String> {
+pub(crate) fn replayed(line: &str, like: &[String]) -> Option<String> {
     let event = line.split_whitespace().nth(1)?;
     let like = like.iter().find(|told| told.starts_with(&format!("{event} ")))?;
     let names = like.split(' ').skip(1).filter_map(|field| field.split('=').next());

@@ -1,12 +1,18 @@
 //! TLS at voxgate itself: both protocols, a call over wss, and certificates that change under way.
 
 use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use reqwest::{Certificate, Client, Version};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::world::{Gateway, TcpApp, block_on, header, run};
+use crate::world::{Gateway, SOON, TcpApp, block_on, header, run};
 
 /// A folder with `cert.pem` and `key.pem` for 127.0.0.1, that goes with the test.
 pub struct Folder(PathBuf);
@@ -50,6 +56,20 @@ fn client(folder: &Path, http1: bool) -> Client {
     if http1 { client.http1_only() } else { client }.build().unwrap()
 }
 
+/// TLS over a connection, on which something may have been said before.
+pub fn over(tcp: TcpStream, folder: &Path, protocol: &[u8]) -> StreamOwned<ClientConnection, TcpStream> {
+    tcp.set_read_timeout(Some(SOON)).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), tcp)
+}
+
 fn get(client: &Client, gateway: &Gateway, path: &str) -> Result<(u16, Version, String), reqwest::Error> {
     let url = format!("https://127.0.0.1:{}{path}", gateway.port);
     block_on(async {
@@ -81,6 +101,43 @@ fn both_protocols_and_the_app_is_told_https() {
     }
     assert_eq!(gateway.metric(&series("bot.example.com")), 4_102_444_800.0, "2100-01-01");
     assert_eq!(gateway.noise(), Vec::<String>::new());
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// A client that has had its answer and asks for nothing more does not keep its connection for ever.
+#[test]
+fn an_idle_http2_connection_is_closed() {
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    let folder = Folder::new("idle");
+    let pair = folder.pair("v1", 2100);
+    let gateway = Gateway::start(&format!("[limits]\nkeepalive = \"1s\"\n{}", table(&pair)));
+    let mut client = over(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), &pair, b"h2");
+    // GET https /healthz of 127.0.0.1, in the table's own words or plain.
+    let head = [b"\x82\x87\x04\x08/healthz\x01\x09".as_slice(), b"127.0.0.1"].concat();
+    let hello = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(SETTINGS, 0, 0, b""),
+        frame(HEADERS, 5, 1, &head),
+    ];
+    client.write_all(&hello.concat()).unwrap();
+    let mut kinds = Vec::new();
+    let mut next = [0; 9];
+    let end = loop {
+        if let Err(end) = client.read_exact(&mut next) {
+            break end;
+        }
+        kinds.push(next[3]);
+        let length = u32::from_be_bytes([0, next[0], next[1], next[2]]) as usize;
+        client.read_exact(&mut vec![0; length]).unwrap();
+    };
+    assert!(kinds.contains(&HEADERS), "it was answered: {kinds:?}");
+    assert!(!matches!(end.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "it is still there: {end}");
 }
 
 fn series(name: &str) -> String {

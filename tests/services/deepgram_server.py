@@ -79,7 +79,8 @@ class Listening:
         self.ws, self.asked = ws, asked
         self.ears = Ears(model, asked["silence"])
         self.id = str(uuid.uuid4())
-        self.entry = {"query": urlsplit(ws.request.path).query, "bytes": 0, "messages": [], "finals": []}
+        self.entry = {"query": urlsplit(ws.request.path).query, "bytes": 0, "messages": [], "finals": [],
+                      "traceparent": ws.request.headers.get("traceparent")}
         self.told = 0  # the place up to which results have been given
         self.word_end = None  # of words whose utterance has no UtteranceEnd yet
 

@@ -387,7 +387,8 @@ async def main(port, manner=""):
 
     async def talk(ws):
         entry = {"number": len(log), "query": ws.asked, "beta": ws.beta, "events": [], "errors": [], "heard": [],
-                 "said": [], "outputs": [], "truncations": [], "committed_ms": [], "appended_ms": 0}  # fmt: skip
+                 "said": [], "outputs": [], "truncations": [], "committed_ms": [], "appended_ms": 0,
+                 "traceparent": ws.request.headers.get("traceparent")}  # fmt: skip
         log.append(entry)
         live.add(ws)
         session = Session(ws, ws.beta, model, manner, entry)

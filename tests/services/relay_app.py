@@ -120,7 +120,8 @@ async def serve_call(socket):
         if (message.get("type") == "setup") != first:
             fault = "setup comes first, and once"
         first = False
-        call.note(message, **({"wrong": fault} if fault else {}))
+        more = {"traceparent": socket.request.headers.get("traceparent")} if message.get("type") == "setup" else {}
+        call.note(message, **more, **({"wrong": fault} if fault else {}))
         if fault:
             return await socket.close(1003, fault)
         await call.told(message)

@@ -55,7 +55,8 @@ GARBAGE = [
 
 async def bot(ws):
     path = ws.request.path
-    told = {"path": path, "protocol": ws.subprotocol, "events": [], "marks": [], "start": None}
+    told = {"path": path, "protocol": ws.subprotocol, "events": [], "marks": [], "start": None,
+            "traceparent": ws.request.headers.get("traceparent")}
     LOG.append(told)
     stream, frames = None, 0
 

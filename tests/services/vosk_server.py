@@ -26,7 +26,8 @@ class Listening:
 
     def __init__(self, ws, model):
         self.ws, self.model = ws, model
-        self.entry = {"bytes": 0, "configs": [], "finals": [], "eof": False}
+        self.entry = {"bytes": 0, "configs": [], "finals": [], "eof": False,
+                      "traceparent": ws.request.headers.get("traceparent")}
         self.ears = None
 
     def configure(self, message):

@@ -6,32 +6,41 @@ use std::time::Duration;
 use super::super::event::{Event, TurnResult};
 use super::model::{Request, Role};
 use super::reply::Reply;
-use super::{Action, Ears, Line, Realtime};
+use super::{Action, Ears, Realtime};
 use crate::audio::{Frame, level};
 use crate::time::{CallTime, FRAME};
-use crate::turn::{Ended, Heard, State, Why, decibels};
+use crate::turn::{Ended, Heard, Measured, State, Why, decibels};
 
 impl Realtime {
-    pub(super) fn media(&mut self, payload: &[u8], timestamp_ms: Option<u64>, now: CallTime) {
+    pub(super) fn media(
+        &mut self,
+        payload: &[u8],
+        timestamp_ms: Option<u64>,
+        before: &[Measured],
+        now: CallTime,
+    ) {
         if let Some(after) = self.line.alive(now) {
             self.tell(Event::MediaResumed { after });
         }
-        // The line is taken out while it hands its frames to the rest of the call.
-        let mut line = std::mem::replace(&mut self.line, Line::new(now));
-        let lost = line.media(payload, timestamp_ms, |frame| self.frame(frame, now));
-        self.line = line;
+        let mut before = before.iter().copied();
+        let (lost, fill) = self.line.takes(payload, timestamp_ms);
+        for mut audio in [fill, payload] {
+            while let Some(frame) = self.line.next(&mut audio) {
+                self.frame(&frame, before.next(), now);
+            }
+        }
         if let Some(ms) = lost {
             self.tell(Event::MediaGap { ms });
         }
     }
 
-    fn frame(&mut self, frame: &Frame, now: CallTime) {
+    fn frame(&mut self, frame: &Frame, before: Option<Measured>, now: CallTime) {
         let loud = self.settings.vad_rms;
-        let (voiced, interrupts) = match &mut self.front {
-            Some(front) => {
-                let measured = front.hear(frame, self.levels.level_db(now));
-                (measured.is_turn(), measured.interrupts(decibels(loud)))
-            }
+        let front = self.front.as_mut();
+        let measured = before.or_else(|| Some(front?.hear(frame, self.levels.level_db(now))));
+        self.measured.extend(measured);
+        let (voiced, interrupts) = match measured {
+            Some(measured) => (measured.is_turn(), measured.interrupts(decibels(loud))),
             None => (level::rms(&frame.0) >= loud, false),
         };
         if voiced {

@@ -20,6 +20,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use self::link::{Backlog, History, Link};
 use self::playback::Playback;
 use self::reply::{Pending, Reply, Response};
@@ -34,7 +36,7 @@ use super::recording::Recording;
 use super::settings::Settings;
 use crate::audio::{FRAME_BYTES, Hint};
 use crate::time::{CallTime, FRAME};
-use crate::turn::{Ear, FrontEnd, Interruption, Machine, State, Transition};
+use crate::turn::{Ear, FrontEnd, Interruption, Machine, Measured, State, Transition};
 
 /// How long after the clock says that all is played the end mark is waited for.
 const MARK_SLACK: Duration = Duration::from_millis(500);
@@ -43,8 +45,8 @@ const LONGEST_REPLY: Duration = Duration::from_secs(300);
 /// A rate that the API has for PCM, and that servers send who do not heed what they are asked for.
 const PCM_RATE: u32 = 24_000;
 
-/// How a call is conducted, beside what [`Settings`] say of every call.
-#[derive(Clone, Debug)]
+/// How a call is conducted, beside what [`Settings`] say of every call. A tape of it keeps this too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manner {
     pub ears: Ears,
     /// The caller may interrupt the model.
@@ -54,7 +56,7 @@ pub struct Manner {
 }
 
 /// Who notices that the caller begins to speak, and has finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ears {
     /// The model: it also replies, and stops, by itself.
     Models,
@@ -69,8 +71,11 @@ pub struct Realtime {
     machine: Machine,
     // The caller.
     line: Line,
-    /// What our ear is told; `None` where the model's counts, and ours only measures.
+    /// What our ear is told; `None` where the model's counts and ours only measures, or where everything
+    /// was measured before.
     front: Option<FrontEnd>,
+    /// What our ear made of the audio that was handed in last.
+    measured: Vec<Measured>,
     /// What the caller hears of the bot: its echo is no speech.
     levels: Levels,
     ear: Ear,
@@ -127,10 +132,21 @@ pub struct Realtime {
 
 impl Realtime {
     pub fn new(settings: Arc<Settings>, manner: Manner, now: CallTime) -> Realtime {
+        let front = (manner.ears == Ears::Ours).then(|| FrontEnd::new(settings.vad, settings.vad_rms));
+        Realtime::with(settings, manner, front, now)
+    }
+
+    /// A call whose audio was measured before: it is told [`Input::Measured`], and never `Media`.
+    pub fn measured_before(settings: Arc<Settings>, manner: Manner, now: CallTime) -> Realtime {
+        Realtime::with(settings, manner, None, now)
+    }
+
+    fn with(settings: Arc<Settings>, manner: Manner, front: Option<FrontEnd>, now: CallTime) -> Realtime {
         let mut call = Realtime {
             machine: Machine::default(),
             line: Line::new(now),
-            front: (manner.ears == Ears::Ours).then(|| FrontEnd::new(settings.vad, settings.vad_rms)),
+            front,
+            measured: Vec::new(),
             levels: Levels::default(),
             ear: Ear::new(settings.endpointing),
             interruption: Interruption::default(),
@@ -176,13 +192,22 @@ impl Realtime {
         self.machine.state()
     }
 
+    /// What each frame told of the audio that was handed in last; nothing where the model's ear counts.
+    pub fn measured(&self) -> &[Measured] {
+        &self.measured
+    }
+
     /// Takes one input. Nothing happens once the call has ended.
     pub fn handle(&mut self, input: Input<'_>, now: CallTime) {
+        self.measured.clear();
         if self.state() == State::Ended {
             return;
         }
         match input {
-            Input::Media { payload, timestamp_ms } => self.media(payload, timestamp_ms, now),
+            Input::Media { payload, timestamp_ms } => self.media(payload, timestamp_ms, &[], now),
+            Input::Measured { payload, timestamp_ms, frames } => {
+                self.media(payload, timestamp_ms, frames, now);
+            }
             Input::Dtmf(key) => self.key(key, now),
             Input::Mark(name) => self.mark_returned(name, now),
             Input::Linked => self.linked(now),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::input::{Action, Failure, StopReason};
+use crate::turn::Measured;
 
 /// What an app makes of a function call: what the model is told, and what is to be done once the caller has
 /// heard the reply.
@@ -18,6 +19,12 @@ pub enum Input<'a> {
     Media {
         payload: &'a [u8],
         timestamp_ms: Option<u64>,
+    },
+    /// The same, of a tape: what our ear made of it when it came.
+    Measured {
+        payload: &'a [u8],
+        timestamp_ms: Option<u64>,
+        frames: &'a [Measured],
     },
     Dtmf(char),
     /// The carrier has played (or cleared) everything before this mark.

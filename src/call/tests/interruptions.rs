@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::super::*;
 use super::world::{Answer, Marks, World, settings};
 use crate::audio::{APOLOGY, mulaw};
-use crate::turn::Vad;
+use crate::turn::{Endpointing, Vad};
 
 const LONG: &str = "We are open from nine to five on every day but Sunday.";
 
@@ -46,9 +46,28 @@ fn heard_of_the_reply(world: &World) -> usize {
 #[test]
 fn a_short_noise_holds_the_bot_for_a_moment_and_no_word_is_lost() {
     let world = spoken_to(settings(), 200, &[]);
-    assert_eq!(outcome(&world), ["4100 held", "4680 goes on after 580 ms", "6520 turn 1 answered"]);
+    assert_eq!(outcome(&world), ["4100 held", "4620 goes on after 520 ms", "6460 turn 1 answered"]);
     assert_eq!(heard_of_the_reply(&world), 3_240 / 20, "every frame once");
     assert_eq!(world.questions.len(), 1, "it was no turn");
+}
+
+/// However long a noise is that is no interruption yet, with words to come or without.
+#[test]
+fn whoever_did_not_interrupt_is_hearing_the_bot_again_within_700_ms() {
+    for settings in [settings(), streams()] {
+        let mut gone_on = 0;
+        for ms in (100..=420).step_by(20) {
+            let world = spoken_to(settings.clone(), ms, &[]);
+            for line in outcome(&world) {
+                if let Some((_, after)) = line.split_once(" goes on after ") {
+                    gone_on += 1;
+                    let after: u64 = after.trim_end_matches(" ms").parse().unwrap();
+                    assert!(after <= 700, "a noise of {ms} ms: {line}");
+                }
+            }
+        }
+        assert!(gone_on >= 14, "{gone_on} noises held the bot");
+    }
 }
 
 #[test]
@@ -65,9 +84,9 @@ fn words_tell_an_interruption_from_a_backchannel() {
         (200, &[(4_250, "stop")], &["4100 held", "4250 barge-in"]),
         (300, &[(4_250, "on"), (4_300, "on Tuesday")], &["4100 held", "4300 barge-in"]),
         // One word that is neither: it counts when nothing follows.
-        (300, &[(4_250, "Tuesday")], &["4100 held", "4780 barge-in"]),
+        (300, &[(4_250, "Tuesday")], &["4100 held", "4720 barge-in"]),
         // The bot's own words, come back.
-        (300, &[(4_250, "open from nine to")], &["4100 held", "4780 goes on after 680 ms"]),
+        (300, &[(4_250, "open from nine to")], &["4100 held", "4720 goes on after 620 ms"]),
     ] {
         let world = spoken_to(streams(), ms, words);
         let told = outcome(&world);
@@ -154,8 +173,10 @@ fn a_reply_gives_way_to_a_caller_who_goes_on() {
 
 #[test]
 fn an_utterance_that_ended_before_it_was_understood_is_answered() {
-    let world = spoken_to(streams(), 260, &[(4_740, "Tuesday")]);
-    assert_eq!(outcome(&world)[..2], ["4100 held", "4740 barge-in"], "{}", world.told());
+    let eou = std::time::Duration::from_millis(400);
+    let endpointing = Endpointing { eou, ..settings().endpointing };
+    let world = spoken_to(Settings { endpointing, ..streams() }, 260, &[(4_670, "Tuesday")]);
+    assert_eq!(outcome(&world)[..2], ["4100 held", "4680 barge-in"], "{}", world.told());
     assert_eq!(world.questions.len(), 2, "{}", world.told());
     assert!(world.questions[1].interrupted);
 }

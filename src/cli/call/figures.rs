@@ -260,7 +260,7 @@ fn spread(histogram: &Histogram<u64>) -> Value {
     }
     json!({
         "count": histogram.len(), "p50": at(histogram, 0.5), "p90": at(histogram, 0.9),
-        "p99": at(histogram, 0.99), "max": at(histogram, 1.0),
+        "p99": at(histogram, 0.99), "p999": at(histogram, 0.999), "max": at(histogram, 1.0),
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Linux counts processor time for user space in hundredths of a second, whatever its own tick is.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Processor time used so far and memory resident now.
+/// Processor time used so far and memory resident now, without the pages of the program itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     pub(super) cpu: Duration,
@@ -25,7 +25,7 @@ fn parse(stat: &str, status: &str) -> Option<Usage> {
     // The second field is the program's name in parentheses and may hold anything, blanks included.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let rss = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     let rss_kib = rss.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(Usage { cpu: TICK * ticks, rss_kib })
 }
@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn proc_is_read_with_any_program_name() {
         let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 9 9 20 0 4 0 1 2 3";
-        let status = "Name:\ta\nVmPeak:\t   9999 kB\nVmRSS:\t    5678 kB\nThreads:\t4\n";
+        let status = "Name:\ta\nVmRSS:\t   9999 kB\nRssAnon:\t    5678 kB\nThreads:\t4\n";
         let expected = Usage { cpu: Duration::from_secs(3), rss_kib: 5_678 };
         assert_eq!(parse(stat, status), Some(expected));
         assert_eq!(parse("7 (a", status), None);

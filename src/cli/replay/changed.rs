@@ -64,10 +64,10 @@ mod tests {
 
     #[test]
     fn settings_have_names_and_units() {
-        let mut other = usual();
+        let mut other = usual().clone();
         other.endpointing.eou = Duration::from_millis(900);
         other.barge_in = false;
-        let told: Vec<String> = changes(&usual(), &other)
+        let told: Vec<String> = changes(usual(), &other)
             .iter()
             .map(|change| format!("{}: {} → {}", change.setting, change.from, change.to))
             .collect();

@@ -15,7 +15,9 @@
 //! this version makes the same call of it), `measured` (`tape`, or `anew` from the audio), `recorded`
 //! (figures), and `timeline` (lines), or with a configuration in its place `changed` (setting, from, to),
 //! `measured_now`, `forked_ms` (null: nothing was different), `answers` (`same`, `moved`, `made_up`: see
-//! `tape::answers`) and `now` (figures).
+//! `tape::answers`) and `now` (figures). What a model or a bot would have said nobody knows: of calls that
+//! one of them conducts there is `not_compared` (why) in the place of `answers` and `now`, of a
+//! bot's in the place of all, and they do not count in the sums.
 
 mod changed;
 mod figures;
@@ -24,7 +26,7 @@ mod tapes;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use clap::Args;
 use serde::Serialize;
@@ -38,7 +40,7 @@ use crate::call::{Mode, Output, Settings};
 use crate::config::Config;
 use crate::edge;
 use crate::observe::{CallLabels, Metrics, Timeline};
-use crate::tape::{Origins, Outcome, Step, Tape, replay};
+use crate::tape::{Conductor, Entry, Origins, Outcome, Step, Tape, replay};
 use crate::time::CallTime;
 
 pub(super) const EXAMPLE: &str = "With a configuration, a call is an estimate from its first difference on: the \
@@ -82,7 +84,12 @@ struct Replayed {
     timeline: Option<Vec<String>>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     otherwise: Option<Otherwise>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_compared: Option<&'static str>,
 }
+
+const OF_A_MODEL: &str = "what the model would have said to anything else is not on the tape";
+const OF_A_BOT: &str = "a bot of its own conducts this call: nothing in it is ours to decide";
 
 /// The same call with another configuration.
 #[derive(Debug, Serialize)]
@@ -91,6 +98,13 @@ struct Otherwise {
     #[serde(rename = "measured_now")]
     measured: Measured,
     forked_ms: Option<u64>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    estimate: Option<Estimate>,
+}
+
+/// What would have come of the call, as far as it can be known.
+#[derive(Debug, Serialize)]
+struct Estimate {
     answers: Answers,
     now: Figures,
 }
@@ -146,9 +160,14 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut recorded = Figures::default();
     let mut now = other.is_some().then(Figures::default);
     for tape in &tapes {
-        recorded.add(&tape.recorded);
-        if let (Some(now), Some(otherwise)) = (&mut now, &tape.otherwise) {
-            now.add(&otherwise.now);
+        let estimate = tape.otherwise.as_ref().and_then(|otherwise| otherwise.estimate.as_ref());
+        match (&mut now, estimate) {
+            (None, _) => recorded.add(&tape.recorded),
+            (Some(now), Some(estimate)) => {
+                recorded.add(&tape.recorded);
+                now.add(&estimate.now);
+            }
+            (Some(_), None) => {}
         }
     }
     let all = All { tapes, recorded, now };
@@ -169,9 +188,11 @@ fn one(
 ) -> Result<Replayed, serde_json::Error> {
     let recorded = under(tape, None)?;
     let header = &tape.header;
-    let mode = match recorded.mode {
-        Mode::Echo => "echo",
-        Mode::Dialogue => "dialogue",
+    let (mode, not_compared) = match (&header.conductor, recorded.mode) {
+        (Conductor::Ours, Mode::Echo) => ("echo", None),
+        (Conductor::Ours, Mode::Dialogue) => ("dialogue", None),
+        (Conductor::Model(_), _) => ("realtime", Some(OF_A_MODEL)),
+        (Conductor::Bot, _) => ("relay", Some(OF_A_BOT)),
     };
     let mut figures = Figures::default();
     let settings = Arc::new(recorded.clone());
@@ -186,13 +207,22 @@ fn one(
             figures.note(at, &step);
             match step {
                 Step::Told(entry) => {
-                    if let Some((audio, timestamp_ms)) = entry.audio() {
-                        timeline.counts().heard(audio.len(), timestamp_ms, at);
+                    if let Some((audio, _)) = entry.audio() {
+                        timeline.heard(audio.len());
+                    }
+                    match entry {
+                        Entry::BotMark(name) => timeline.passed(at, "BOT_MARK", Some(name.as_ref())),
+                        Entry::BotClear => timeline.passed(at, "BOT_CLEAR", None),
+                        Entry::BotGone(code) => timeline.at(at, |observer| observer.bot_gone(*code)),
+                        Entry::Mark(name) if header.conductor == Conductor::Bot => {
+                            timeline.passed(at, "MARK_PLAYED", Some(name.as_ref()));
+                        }
+                        _ => {}
                     }
                 }
-                Step::Did(Output::Play { due, .. }) => timeline.counts().sent(at.since(*due)),
+                Step::Did(Output::Play { .. }) => timeline.sent(),
                 Step::Did(Output::Event(event)) => timeline.at(at, |observer| observer.event(event.clone())),
-                Step::Heard { .. } | Step::Did(_) => {}
+                Step::Heard { .. } | Step::Level { .. } | Step::Did(_) => {}
             }
         });
         let lines = timeline.end(outcome.lasted).lines().map(str::to_owned).collect();
@@ -200,8 +230,10 @@ fn one(
     };
     figures.lasted(outcome.lasted);
     let otherwise = match other {
-        Some(config) => Some(otherwise(tape, &recorded, under(tape, Some(config))?)),
-        None => None,
+        Some(config) if header.conductor != Conductor::Bot => {
+            Some(otherwise(tape, &recorded, under(tape, Some(config))?))
+        }
+        Some(_) | None => None,
     };
     Ok(Replayed {
         tape: path.to_owned(),
@@ -214,6 +246,7 @@ fn one(
         recorded: figures,
         timeline,
         otherwise,
+        not_compared: not_compared.filter(|_| other.is_some()),
     })
 }
 
@@ -224,8 +257,8 @@ fn otherwise(tape: &Tape<'_>, recorded: &Settings, settings: Settings) -> Otherw
         changed,
         measured: Measured::of(&outcome),
         forked_ms: outcome.forked.map(CallTime::as_millis),
-        answers: outcome.origins.into(),
-        now,
+        estimate: (tape.header.conductor == Conductor::Ours)
+            .then(|| Estimate { answers: outcome.origins.into(), now }),
     }
 }
 
@@ -238,6 +271,7 @@ pub(super) fn measured(tape: &Tape<'_>, recorded: &Settings, settings: Settings)
 }
 
 /// What a configuration that says nothing means to a call: for what a tape does not say.
-pub(super) fn usual() -> Settings {
-    edge::settings(&Config::default())
+pub(super) fn usual() -> &'static Settings {
+    static USUAL: LazyLock<Settings> = LazyLock::new(|| edge::settings(&Config::default()));
+    &USUAL
 }

@@ -19,6 +19,7 @@ pub(super) fn text(all: &All) -> String {
                 writeln!(text, "  not as recorded from {at} s on: another version of voxgate made the tape");
         }
         match &tape.otherwise {
+            None if tape.not_compared.is_some() => {}
             None => {
                 if tape.measured == Measured::Anew {
                     let _ = writeln!(text, "  measured anew from the audio, not as the tape says");
@@ -28,9 +29,10 @@ pub(super) fn text(all: &All) -> String {
             }
             Some(otherwise) => {
                 text += &why(otherwise);
-                text += &table(recorded, &otherwise.now);
+                text += &otherwise.estimate.as_ref().map_or_else(String::new, |e| table(recorded, &e.now));
             }
         }
+        text += &tape.not_compared.map_or_else(String::new, |why| format!("  not compared: {why}\n"));
     }
     if all.tapes.len() > 1 {
         let _ = writeln!(text, "all {} tapes: {:.1} s", all.tapes.len(), all.recorded.seconds);
@@ -54,13 +56,12 @@ fn why(otherwise: &Otherwise) -> String {
     });
     let changed: Vec<String> = changed.collect();
     let changed = if changed.is_empty() { "no setting".to_owned() } else { changed.join(", ") };
-    let answers = &otherwise.answers;
-    let way = match otherwise.forked_ms {
-        None => "the call goes as recorded".to_owned(),
-        Some(ms) if answers.same + answers.moved + answers.made_up == 0 => {
-            format!("the call goes another way from {} s on", seconds(ms))
-        }
-        Some(ms) => format!(
+    let answers = otherwise.estimate.as_ref().map(|estimate| &estimate.answers);
+    let answers = answers.filter(|answers| answers.same + answers.moved + answers.made_up > 0);
+    let way = match (otherwise.forked_ms, answers) {
+        (None, _) => "the call goes as recorded".to_owned(),
+        (Some(ms), None) => format!("the call goes another way from {} s on", seconds(ms)),
+        (Some(ms), Some(answers)) => format!(
             "the call goes another way from {} s on; answers to the same questions {}, moved to others {}, made up {}",
             seconds(ms),
             answers.same,

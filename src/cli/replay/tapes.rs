@@ -68,7 +68,7 @@ pub(in crate::cli) fn each_tape<T: Send>(
 /// The settings of a tape, or those of a configuration for its call: what it was asked to do, and the
 /// phrases that have a voice, stay the tape's.
 pub(in crate::cli) fn under(tape: &Tape<'_>, config: Option<&Config>) -> Result<Settings, serde_json::Error> {
-    let recorded = tape.header.settings(&usual())?;
+    let recorded = tape.header.settings(usual())?;
     Ok(match config {
         None => recorded,
         Some(config) => {

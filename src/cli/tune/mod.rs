@@ -24,10 +24,11 @@ use clap::Args;
 use super::ConfigArgs;
 use super::replay::{Figures, changes, named, under};
 use crate::audio::{FRAME_BYTES, Hint, SAMPLE_RATE, SpeechDecoder};
+use crate::call::realtime::{Ears, Manner};
 use crate::call::{Hearing, Mode, Phrase, Settings};
 use crate::config::Config;
 use crate::edge;
-use crate::tape::{Entry, Tape, replay, simulate};
+use crate::tape::{Conductor, Entry, Tape, replay, simulate};
 use crate::time::{CallTime, FRAME};
 use probe::Probe;
 
@@ -85,12 +86,17 @@ fn draw(path: &Path, bytes: &[u8], config: Option<&Config>) -> anyhow::Result<St
     }
     let tape = Tape::read(bytes)?;
     let recorded = under(&tape, None)?;
-    let settings = under(&tape, config)?;
+    // What a bot of its own does does not follow from any configuration.
+    let settings = under(&tape, config.filter(|_| tape.header.conductor != Conductor::Bot))?;
     let (call_sid, started) = (&tape.header.call_sid, &tape.header.started);
     let mut title = vec![format!("{name} · {call_sid} · {started}")];
     title.extend(tape.missing().map(|missing| format!("The tape: {missing}.")));
+    title.extend(decides(&tape.header.conductor).map(str::to_owned));
     let settings = Arc::new(settings);
-    let mut probe = Probe::new(&settings);
+    let mut probe = match tape.header.conductor {
+        Conductor::Model(_) => Probe::new(&settings).of_a_model(),
+        Conductor::Ours | Conductor::Bot => Probe::new(&settings),
+    };
     let outcome = replay(&tape, settings.clone(), &recorded, |at, step| probe.note(at, &step));
     let changed: Vec<String> = changes(&recorded, &settings)
         .iter()
@@ -104,6 +110,22 @@ fn draw(path: &Path, bytes: &[u8], config: Option<&Config>) -> anyhow::Result<St
         title.push(format!("From {at:.3} s on the call goes another way than it did."));
     }
     Ok(page(title, probe, outcome.lasted, &settings))
+}
+
+/// Who decides, where this side does not, and what there is to see.
+fn decides(conductor: &Conductor) -> Option<&'static str> {
+    match conductor {
+        Conductor::Ours => None,
+        Conductor::Model(Manner { ears: Ears::Models, .. }) => {
+            Some("By the model's ear, which is not here: how loud the caller is, and what the bot says.")
+        }
+        Conductor::Model(Manner { ears: Ears::Ours, .. }) => Some(
+            "By this side's ear, and what a model makes of it: what it would have said otherwise nobody knows.",
+        ),
+        Conductor::Bot => Some(
+            "A bot of its own conducts this call: how loud the caller is, what the bot says, and when it takes that back.",
+        ),
+    }
 }
 
 /// What a caller says, echoed.

@@ -19,6 +19,8 @@ pub(super) struct Probe<'s> {
     heard_until: f64,
     /// What each frame told, and when it began.
     measured: Vec<(f64, Measured)>,
+    /// How loud each frame was, where nothing else was measured.
+    levels: Vec<(f64, f32)>,
     /// The pauses within utterances, and what would end them.
     pauses: Vec<(f64, f32)>,
     waits: Vec<(f64, f32)>,
@@ -26,6 +28,8 @@ pub(super) struct Probe<'s> {
     wait: Duration,
     /// Since when the bot holds its tongue.
     held: Option<f64>,
+    /// No hold comes before an interruption.
+    never_holds: bool,
     /// When a recogniser said something last.
     words_at: Option<f64>,
     /// The bot's frames, when they are played; and those that a `clear` took back.
@@ -43,10 +47,12 @@ impl<'s> Probe<'s> {
             figures: Figures::default(),
             heard_until: 0.0,
             measured: Vec::new(),
+            levels: Vec::new(),
             pauses: Vec::new(),
             waits: Vec::new(),
             wait: settings.endpointing.eou,
             held: None,
+            never_holds: false,
             words_at: None,
             bot: Vec::new(),
             unheard: Vec::new(),
@@ -56,20 +62,27 @@ impl<'s> Probe<'s> {
         }
     }
 
+    /// Of a call that a model conducts.
+    pub(super) fn of_a_model(self) -> Probe<'s> {
+        Probe { never_holds: true, ..self }
+    }
+
     pub(super) fn note(&mut self, now: CallTime, step: &Step<'_>) {
         self.figures.note(now, step);
         let at = seconds(now);
         match step {
             Step::Told(Entry::Dtmf(_)) => self.mark("key", "#7f7f7f", at, "key pressed".to_owned()),
             Step::Told(_) => {}
-            // A frame has come when it is over.
             Step::Heard { frame, pause, wait } => {
-                let start = (at - FRAME_S).max(self.heard_until);
+                let start = self.frame(at);
                 self.measured.push((start, *frame));
-                self.waits.push((start, wait.as_secs_f32()));
+                self.waits.extend(wait.map(|wait| (start, wait.as_secs_f32())));
                 self.pauses.extend(pause.map(|pause| (start, pause.as_secs_f32())));
-                self.wait = *wait;
-                self.heard_until = start + FRAME_S;
+                self.wait = wait.unwrap_or(self.wait);
+            }
+            Step::Level { level_db } => {
+                let start = self.frame(at);
+                self.levels.push((start, *level_db));
             }
             Step::Did(Output::Play { frame, .. }) => {
                 let start = self.played_until.max(at);
@@ -84,6 +97,13 @@ impl<'s> Probe<'s> {
             Step::Did(Output::Event(event)) => self.event(at, event),
             Step::Did(_) => {}
         }
+    }
+
+    /// When a frame began that has come now, when it is over.
+    fn frame(&mut self, at: f64) -> f64 {
+        let start = (at - FRAME_S).max(self.heard_until);
+        self.heard_until = start + FRAME_S;
+        start
     }
 
     fn mark(&mut self, name: &'static str, colour: &'static str, at: f64, text: String) {
@@ -134,6 +154,7 @@ impl<'s> Probe<'s> {
             }
             Event::BargeIn { cleared, .. } => {
                 let by = match self.held {
+                    None if self.never_holds => "voice".to_owned(),
                     None => "a key".to_owned(),
                     Some(_) if self.words_at == Some(at) => "words".to_owned(),
                     Some(held) => format!("voice, {:.0} ms after HOLD", (at - held) * 1e3),
@@ -197,14 +218,16 @@ impl<'s> Probe<'s> {
         let always = |value| vec![(0.0, value), (end, value)];
         let echo = each(|m| m.echo_db).into_iter().filter(|(_, db)| *db > 0.0).collect();
         let series = |name, lane, kind, colour, points| Series { name, lane, kind, colour, points };
-        let (floor, threshold) = (each(|m| m.floor_db), always(decibels(self.settings.vad_rms)));
+        let (floor, mut threshold) = (each(|m| m.floor_db), always(decibels(self.settings.vad_rms)));
+        threshold.retain(|_| self.levels.is_empty());
+        let levels = each(|m| m.level_db).into_iter().chain(self.levels).collect();
         let mut all = vec![
-            series("caller", Lane::Caller, Kind::Area, "#748ffc", each(|m| m.level_db)),
+            series("caller", Lane::Caller, Kind::Area, "#748ffc", levels),
             series("noise floor", Lane::Caller, Kind::Line, "#495057", floor),
             series("echo could be", Lane::Caller, Kind::Line, "#e8590c", echo),
             series("vad_rms", Lane::Caller, Kind::Dashes, "#c92a2a", threshold),
         ];
-        if self.settings.vad == Vad::Neural {
+        if self.settings.vad == Vad::Neural && !self.measured.is_empty() {
             all.push(series("speech, probably", Lane::Probability, Kind::Area, "#20c997", each(|m| m.p)));
         }
         if !self.pauses.is_empty() {
@@ -250,7 +273,7 @@ mod tests {
 
     fn drawn(events: &[(u64, Event)]) -> Picture {
         let settings = super::super::super::replay::usual();
-        let mut probe = Probe::new(&settings);
+        let mut probe = Probe::new(settings);
         for (at, event) in events {
             probe.note(CallTime::from_millis(*at), &Step::Did(&Output::Event(event.clone())));
         }
@@ -306,9 +329,9 @@ mod tests {
             (450, 0, "end: max_utterance 30000 ms"),
         ] {
             let settings = super::super::super::replay::usual();
-            let mut probe = Probe::new(&settings);
+            let mut probe = Probe::new(settings);
             let frame = Measured::default();
-            probe.note(CallTime::from_millis(20), &Step::Heard { frame, pause: None, wait: ms(wait) });
+            probe.note(CallTime::from_millis(20), &Step::Heard { frame, pause: None, wait: Some(ms(wait)) });
             let ended = Event::UtteranceEnded { speech: ms(900), endpoint: ms(endpoint) };
             probe.note(CallTime::from_millis(40), &Step::Did(&Output::Event(ended)));
             let picture = probe.finish(CallTime::from_millis(60)).0;

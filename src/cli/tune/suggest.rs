@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::super::replay::{Figures, each_tape, find, measured, under};
 use crate::call::{Hearing, Mode, Settings};
 use crate::config::Config;
+use crate::tape::Conductor;
 use crate::turn::Vad;
 
 /// What a mistake weighs, in ms of waiting for each turn. To cut somebody off costs a turn that was asked
@@ -24,6 +25,8 @@ const ENOUGH_TURNS: usize = 30;
 const ENOUGH_CALLS: usize = 3;
 /// What is better by less than this for each turn is not worth a change.
 const WORTH_MS: f64 = 15.0;
+
+const UNKNOWN: &str = "what it would have said otherwise is not on them";
 
 /// What there is in `[turn]` besides, and why it is not turned here.
 const NOT_TRIED: &str = "\
@@ -96,6 +99,9 @@ pub(super) fn suggest(folder: &Path, config: Option<&Config>) -> anyhow::Result<
     let values: Vec<(Knob, &str)> = each.collect();
     // Of each tape: as it is, and with each value.
     let tapes = each_tape(&paths, |_, tape| {
+        if tape.header.conductor != Conductor::Ours {
+            return Ok(None);
+        }
         let (recorded, base) = (under(tape, None)?, under(tape, config)?);
         let (now, _) = measured(tape, &recorded, base.clone());
         let tried = values.iter().map(|(knob, value)| {
@@ -108,8 +114,9 @@ pub(super) fn suggest(folder: &Path, config: Option<&Config>) -> anyhow::Result<
             (figures, changed)
         });
         let tried: Vec<(Figures, bool)> = tried.collect();
-        Ok((now, tried))
+        Ok(Some((now, tried)))
     })?;
+    let tapes: Vec<(Figures, Vec<(Figures, bool)>)> = tapes.into_iter().flatten().collect();
     let now = sum(tapes.iter().map(|(now, _)| now));
     let trials: Vec<Trial> = (0..)
         .zip(&values)
@@ -122,6 +129,9 @@ pub(super) fn suggest(folder: &Path, config: Option<&Config>) -> anyhow::Result<
     let found = better(&now, &trials);
     let all = if found.len() > 1 {
         let together = each_tape(&paths, |_, tape| {
+            if tape.header.conductor != Conductor::Ours {
+                return Ok(Figures::default());
+            }
             let (recorded, mut settings) = (under(tape, None)?, under(tape, config)?);
             for trial in &found {
                 (trial.knob.turn)(&mut settings, trial.value);
@@ -132,7 +142,13 @@ pub(super) fn suggest(folder: &Path, config: Option<&Config>) -> anyhow::Result<
     } else {
         None
     };
-    Ok(told(&now, &trials, &found, all.as_ref(), paths.len()))
+    let mut text = told(&now, &trials, &found, all.as_ref(), tapes.len());
+    let left_out = paths.len() - tapes.len();
+    if left_out > 0 {
+        let _ =
+            writeln!(text, "Left out: {left_out} tapes of calls that a model or a bot conducts; {UNKNOWN}.");
+    }
+    Ok(text)
 }
 
 fn same(a: &Settings, b: &Settings) -> bool {

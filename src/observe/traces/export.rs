@@ -168,3 +168,49 @@ struct Refused {
     /// Worth another try, by the protocol.
     again: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::super::{MOST_WAITING, Traces};
+    use super::*;
+    use crate::call::{Event, TurnResult};
+    use crate::observe::CallLabels;
+
+    fn spans(result: &str, metrics: &Metrics) -> u64 {
+        metrics.spans.with_label_values(&[result]).get()
+    }
+
+    /// A collector that accepts and never answers: its batches are lost, each after three tries, and what
+    /// comes meanwhile waits as far as there is room.
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_never_answers_costs_spans_which_are_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = config::Traces {
+            endpoint: format!("http://{}/v1/traces", listener.local_addr().unwrap()),
+            service_name: "voxgate".to_owned(),
+            headers: Vec::new(),
+        };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (traces, exporter) = Traces::new(&config, &metrics).unwrap();
+        let exporting = tokio::spawn(exporter.run());
+        let labels = CallLabels { call_sid: "CA1".to_owned(), stream_sid: "MZ1".to_owned() };
+        let mut call = traces.call(&traces.of_call("CA1"), &labels);
+        call.event(&Event::TurnEnded { turn: 0, result: TurnResult::Answered });
+        let (_held, _) = listener.accept().await.unwrap();
+        // Nobody reads meanwhile; telling waits for nothing.
+        let (told, more) = (Instant::now(), MOST_WAITING as u64 + 7);
+        for turn in 1..=more {
+            call.event(&Event::TurnEnded { turn, result: TurnResult::Answered });
+        }
+        assert_eq!((told.elapsed(), spans("dropped", &metrics)), (Duration::ZERO, 7));
+        // The end of the process waits a bounded time.
+        traces.flush().await;
+        assert!(told.elapsed() < super::super::FLUSH * 2, "{:?}", told.elapsed());
+        let second = Duration::from_secs(1);
+        sleep(REQUEST * 3 + PAUSES[0] + PAUSES[1] + second).await;
+        assert_eq!((spans("exported", &metrics), spans("dropped", &metrics)), (0, 8));
+        exporting.abort();
+    }
+}

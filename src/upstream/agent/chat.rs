@@ -11,11 +11,12 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValu
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::answer::{Answer, quote};
+use super::super::answer::Answer;
 use super::super::http::{Unusable, Wire};
 use super::super::lines::{Framing, LONGEST, Records};
 use super::super::observed::Watch;
 use super::super::outlet::Outlet;
+use super::super::quote::{code, quote};
 use super::super::stt::told;
 use super::super::vendor::Operation;
 use super::super::{Ended, Pools};
@@ -160,7 +161,7 @@ impl Chat {
                     told.to_owned()
                 }
                 Err(why) => {
-                    tracing::warn!(turn = reply.turn, name = %quote(call.name.as_bytes()), why, "AGENT_CALL_IGNORED");
+                    tracing::warn!(turn = reply.turn, name = code(&call.name), why, "AGENT_CALL_IGNORED");
                     again = true;
                     format!("Error: {why}.")
                 }

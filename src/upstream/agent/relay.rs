@@ -81,7 +81,7 @@ impl Relay {
 
     /// Opens a socket, only to close it.
     pub(in crate::upstream) async fn try_handshake(&self) -> Result<(), Failure> {
-        let (socket, _) = self.connect().await?;
+        let (socket, _) = self.connect(None).await?;
         socket.close(1000, "").await;
         Ok(())
     }

@@ -4,7 +4,6 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::answer::quote;
 use crate::call::{Action, Destination, Keys};
 use crate::config::Tool;
 
@@ -52,7 +51,7 @@ impl ToolCall {
     /// What is to be done, and what the model is told of it; or what is wrong with the call.
     pub(in crate::upstream) fn meaning(&self, offered: &[Tool]) -> Result<(Action, &'static str), String> {
         let Some(tool) = offered.iter().find(|tool| tool.name() == self.name) else {
-            return Err(format!("there is no function {}", quote(self.name.as_bytes())));
+            return Err("there is no function of that name".to_owned());
         };
         let arguments: Value = match self.arguments.trim() {
             "" => json!({}),
@@ -228,7 +227,7 @@ mod tests {
         let digits = Action::SendDigits { digits: Keys::parse("1w#").unwrap() };
         assert_eq!(meaning("send_digits", r#"{"digits":"1w#"}"#), Ok(digits));
         for (name, arguments, why) in [
-            ("dance", "{}", "there is no function dance"),
+            ("dance", "{}", "there is no function of that name"),
             ("transfer", "{}", "to is missing: a string"),
             ("transfer", r#"{"to":7}"#, "to is missing: a string"),
             ("transfer", r#"{"to":"#, "the arguments are not JSON"),
@@ -246,6 +245,6 @@ mod tests {
             assert_eq!(meaning(name, arguments), Err(why.to_owned()));
         }
         let hangup = ToolCall { name: "hangup".into(), ..ToolCall::default() };
-        assert_eq!(hangup.meaning(&[]), Err("there is no function hangup".to_owned()), "not offered");
+        assert_eq!(hangup.meaning(&[]), Err("there is no function of that name".to_owned()), "not offered");
     }
 }

@@ -12,11 +12,12 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::answer::{Answer, quote};
+use super::super::answer::Answer;
 use super::super::http::{Wire, header};
 use super::super::lines::{Framing, LONGEST, Records, Utf8};
 use super::super::observed::Watch;
 use super::super::outlet::Outlet;
+use super::super::quote::{quote, words};
 use super::super::stt::told;
 use super::super::{CallIds, Ended};
 use super::LONGEST_REPLY;
@@ -194,7 +195,7 @@ impl Reply<'_> {
         };
         let no_text = ["audio/", "image/", "video/", "multipart/"];
         if no_text.iter().any(|kind| media_type.starts_with(kind)) {
-            let what = format!("{} where text was expected", quote(media_type.as_bytes()));
+            let what = format!("{} where text was expected", words(media_type.as_bytes()));
             return Err(self.answer.wrong(what).into());
         }
         loop {
@@ -301,7 +302,7 @@ impl Reply<'_> {
             Ok(None) => {}
             Err(why) => {
                 let action = quote(action.to_string().as_bytes());
-                tracing::warn!(turn = self.turn, %action, "the agent's action is ignored: {why}");
+                tracing::warn!(turn = self.turn, %action, why, "AGENT_ACTION_IGNORED");
             }
         }
     }

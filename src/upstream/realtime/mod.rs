@@ -29,7 +29,7 @@ use super::owner::Vendor;
 use super::stream::Target;
 use super::{CallIds, Ended, Pools};
 use crate::call::realtime::{Answered, FunctionCall, Request};
-use crate::call::{Action, Failure, FailureKind, Input, Question, Service};
+use crate::call::{Action, Failure, FailureKind, Input, Question, Service, Trace};
 use crate::config::{Dialect, Realtime, Secret, Tool};
 
 /// The most of an app's answer that a model is given.
@@ -126,6 +126,7 @@ impl Model {
     pub fn connect(
         self: &Arc<Self>,
         config: WebSocketConfig,
+        trace: Option<Trace>,
     ) -> impl Future<Output = Result<Box<ModelLink>, Failure>> + Send + use<> + 'static {
         let model = Arc::clone(self);
         async move {
@@ -134,7 +135,7 @@ impl Model {
             let Some(server) = model.target.servers.get(turn) else {
                 return Err(model.failure(FailureKind::Connect, "your config: url", "no servers"));
             };
-            match model.target.open(server, config).await {
+            match model.target.open(server, config, trace.as_ref()).await {
                 Ok(ws) => {
                     watch.first_byte();
                     Ok(Box::new(ModelLink { ws, watch }))
@@ -181,7 +182,8 @@ impl Model {
                 app.wire.upstream(),
                 Service::Agent,
                 Duration::from_millis(deadline_ms) / 2,
-            );
+            )
+            .in_trace(ids.trace.as_ref());
             let done = ask(app, &ids, turn, &call, deadline_ms, &mut watch).await;
             done.map_err(|ended| {
                 let failure = match ended {

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::agent::tools::ToolCall;
-use super::super::answer::quote;
 use super::super::owner::Owner;
+use super::super::quote::code;
 use super::{Model, write};
 use crate::call::realtime::{About, FunctionCall, Meaning, ResponseEnd, Told};
 use crate::call::{Failure, FailureKind};
@@ -165,7 +165,7 @@ impl ModelReader {
             }
             "rate_limits.updated" => {
                 let used_up = event.rate_limits.into_iter().find(|limit| limit.remaining == Some(0.0));
-                read.limit = used_up.map(|l| Limit { name: l.name, reset_seconds: l.reset_seconds });
+                read.limit = used_up.map(|l| Limit { name: code(&l.name), reset_seconds: l.reset_seconds });
                 return Ok(read);
             }
             // The rest says again, or in more detail, what these say.
@@ -208,7 +208,7 @@ impl ModelReader {
                     "max_output_tokens" => (Owner::Config("max_output_tokens"), FailureKind::Http4xx),
                     _ => (Owner::Refusing, FailureKind::Protocol),
                 };
-                let why = format!("{owner}: the reply is not whole: {}", quote(reason.as_bytes()));
+                let why = format!("{owner}: the reply is not whole: {}", code(reason));
                 ResponseEnd::Broken(self.broken(kind, why))
             }
             _ => ResponseEnd::Completed,

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::super::answer::{quote, seconds};
+use super::super::answer::seconds;
+use super::super::quote::quote;
 use super::listener::{Listener, SLACK};
 use super::socket::{Event, Socket};
 use super::tape::{MESSAGE, Position};

@@ -16,6 +16,7 @@ use super::words::Words;
 use super::{Server, Source, Streaming, Target};
 use crate::audio::BYTES_PER_MS;
 use crate::call::{Failure, FailureKind, Input, Job, Service};
+use crate::upstream::CallIds;
 use crate::upstream::observed::{Notice, Tell, Watch};
 
 /// How long things may take.
@@ -72,7 +73,7 @@ pub(super) struct Listener {
     /// Who is asked.
     pub(super) source: Arc<Source>,
     pub(super) tape: Arc<Tape>,
-    call_sid: String,
+    ids: Arc<CallIds>,
     to: Sender<Input<'static>>,
     notices: Tell,
     pub(super) words: Words,
@@ -105,7 +106,7 @@ impl Listener {
         streaming: Arc<Streaming>,
         source: Arc<Source>,
         tape: Arc<Tape>,
-        call_sid: String,
+        ids: Arc<CallIds>,
         to: Sender<Input<'static>>,
         notices: Tell,
     ) -> Self {
@@ -113,7 +114,7 @@ impl Listener {
             streaming,
             source,
             tape,
-            call_sid,
+            ids,
             to,
             notices,
             words: Words::default(),
@@ -144,7 +145,7 @@ impl Listener {
             self.hopeless = next.is_none() && hopeless;
             if let Some(next) = next {
                 let Failure { upstream, kind, why } = &failure;
-                let (call_sid, service, kind) = (&self.call_sid, Service::Stt.as_str(), kind.as_str());
+                let (call_sid, service, kind) = (&self.ids.call_sid, Service::Stt.as_str(), kind.as_str());
                 tracing::warn!(
                     call_sid,
                     service,
@@ -174,6 +175,7 @@ impl Listener {
     async fn connection(&mut self, pause: &mut Duration) -> Result<Failure, Over> {
         let source = Arc::clone(&self.source);
         let (target, patience) = (&source.target, self.streaming.patience);
+        let ids = Arc::clone(&self.ids);
         loop {
             let mut watch = Watch::new(&self.notices, source.upstream(), Service::Stt, patience.longest);
             watch.again(self.vain >= self.streaming.sources.len());
@@ -186,10 +188,12 @@ impl Listener {
             let connecting = async {
                 let server = asked?;
                 let within = limit.unwrap_or(Duration::MAX);
-                timeout(within, Socket::connect(target, server)).await.unwrap_or_else(|_| {
-                    let why = format!("no WebSocket within fallback_after = {}", seconds(within));
-                    Err(target.failure(&server.shown, FailureKind::Timeout, "the vendor", &why))
-                })
+                timeout(within, Socket::connect(target, server, ids.trace.as_ref())).await.unwrap_or_else(
+                    |_| {
+                        let why = format!("no WebSocket within fallback_after = {}", seconds(within));
+                        Err(target.failure(&server.shown, FailureKind::Timeout, "the vendor", &why))
+                    },
+                )
             };
             let failure = match self.meanwhile(connecting).await? {
                 Err(failure) => failure,

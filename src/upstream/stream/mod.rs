@@ -24,10 +24,10 @@ use tokio_tungstenite::tungstenite::Message;
 
 use self::listener::{Listener, Patience};
 use self::tape::Tape;
-use super::Pools;
 use super::health::Health;
 use super::http::Unusable;
 use super::observed::Tell;
+use super::{CallIds, Pools};
 use crate::call::Input;
 use crate::config::{Endpoint, OpenAiStt, Secret, Stt, Upstream};
 
@@ -140,13 +140,13 @@ impl Streaming {
     /// Begins to listen to a call.
     pub(super) fn start(
         self: Arc<Self>,
-        call_sid: &str,
+        ids: &Arc<CallIds>,
         to: Sender<Input<'static>>,
         tell: Tell,
     ) -> Recogniser {
         let tape = Arc::<Tape>::default();
         if let Some(source) = self.sources.first().cloned() {
-            let listener = Listener::new(self, source, Arc::clone(&tape), call_sid.to_owned(), to, tell);
+            let listener = Listener::new(self, source, Arc::clone(&tape), Arc::clone(ids), to, tell);
             tokio::spawn(listener.run());
         }
         Recogniser { tape }

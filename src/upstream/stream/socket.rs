@@ -16,10 +16,12 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use super::super::answer::{quote, seconds};
+use super::super::answer::seconds;
+use super::super::http::in_trace;
 use super::super::owner::Owner;
+use super::super::quote::quote;
 use super::{Server, Target};
-use crate::call::{Failure, FailureKind};
+use crate::call::{Failure, FailureKind, Trace};
 
 /// Small buffers: what comes and goes is some hundred bytes, and the defaults cost 100 KiB.
 const READ_BUFFER: usize = 4 * 1024;
@@ -46,13 +48,17 @@ pub(super) enum Event {
 
 impl Socket {
     /// Connects to a server of a target.
-    pub(super) async fn connect(target: &Target, server: &Server) -> Result<Socket, Failure> {
+    pub(super) async fn connect(
+        target: &Target,
+        server: &Server,
+        trace: Option<&Trace>,
+    ) -> Result<Socket, Failure> {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(LONGEST_ANSWER))
             .max_frame_size(Some(LONGEST_ANSWER));
-        let ws = target.open(server, config).await?;
+        let ws = target.open(server, config, trace).await?;
         Ok(Socket { ws, unwritten: None, shown: server.shown.clone() })
     }
 
@@ -121,6 +127,7 @@ impl Target {
         &self,
         server: &Server,
         config: WebSocketConfig,
+        trace: Option<&Trace>,
     ) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, Failure> {
         let failed = |kind, owner: &str, why: String| self.failure(&server.shown, kind, owner, &why);
         let within = self.upstream.connect_timeout;
@@ -137,8 +144,9 @@ impl Target {
         };
         // Audio must not wait to be sent in company.
         let _ = tcp.set_nodelay(true);
-        let request = request(self, &server.url)
+        let mut request = request(self, &server.url)
             .map_err(|why| failed(FailureKind::Protocol, "your config: url", why))?;
+        in_trace(request.headers_mut(), trace);
         let connector = self.tls.as_ref().map_or(Connector::Plain, |tls| Connector::Rustls(Arc::clone(tls)));
         let within = self.first_answer();
         let handshake = client_async_tls_with_config(request, tcp, Some(config), Some(connector));

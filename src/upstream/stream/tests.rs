@@ -19,6 +19,7 @@ use crate::call::Input;
 use crate::config::{BreakerLimits, DeepgramStt, Endpoint, Secret, Stt, Upstream, VoskStt};
 use crate::upstream::fake::tell_done;
 use crate::upstream::observed::Tell;
+use crate::upstream::tests::ids;
 use crate::upstream::{Observation, Pools};
 
 mod deepgram_wire;
@@ -191,7 +192,7 @@ impl Fake {
         streaming.patience.pauses = (Duration::from_millis(1), SOON);
         change(&mut streaming);
         let (to, inputs) = channel(4);
-        (Arc::new(streaming).start("CA1", to, tell), inputs)
+        (Arc::new(streaming).start(&ids(), to, tell), inputs)
     }
 
     /// What came next, and over which connection.

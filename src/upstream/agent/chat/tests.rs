@@ -296,7 +296,7 @@ async fn a_wrong_call_is_answered_with_what_is_wrong_a_few_times() {
     world.asked().await;
     let second = world.asked().await;
     assert_eq!(second["messages"][1]["content"], "Let me see. ");
-    assert_eq!(second["messages"][2]["content"], "Error: there is no function dance.");
+    assert_eq!(second["messages"][2]["content"], "Error: there is no function of that name.");
     let third = world.asked().await;
     assert_eq!(third["messages"][3]["tool_call_id"], third["messages"][1]["tool_calls"][1]["id"]);
     assert_ne!(third["messages"][2]["tool_call_id"], third["messages"][3]["tool_call_id"]);

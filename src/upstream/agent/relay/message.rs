@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use serde::{Deserialize, Serialize};
 
 use super::super::super::CallIds;
+use crate::twilio::json_fault;
 
 /// To the app.
 #[derive(Serialize)]
@@ -98,7 +99,7 @@ impl<'a> ToApp<'a> {
 impl FromApp {
     /// Or what is wrong with it, for the app and the log.
     pub(super) fn read(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|error| error.to_string())
+        serde_json::from_str(text).map_err(|error| json_fault(&error))
     }
 }
 

@@ -10,10 +10,12 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use super::super::super::answer::{quote, seconds};
+use super::super::super::answer::seconds;
+use super::super::super::http::in_trace;
 use super::super::super::owner::Owner;
+use super::super::super::quote::quote;
 use super::Relay;
-use crate::call::{Failure, FailureKind};
+use crate::call::{Failure, FailureKind, Trace};
 
 /// The longest message of an app.
 const LONGEST_MESSAGE: usize = 64 * 1024;
@@ -31,9 +33,9 @@ pub(super) enum Received {
 
 impl Relay {
     /// The next server's socket, and which server that is.
-    pub(super) async fn connect(&self) -> Result<(Socket, usize), Failure> {
+    pub(super) async fn connect(&self, trace: Option<&Trace>) -> Result<(Socket, usize), Failure> {
         let mut ticket = self.health.turn()?;
-        let connected = self.connect_to(ticket.server()).await;
+        let connected = self.connect_to(ticket.server(), trace).await;
         match &connected {
             Ok(_) => ticket.ok(),
             Err(failure) => ticket.failed(failure.kind, &failure.why, false),
@@ -41,7 +43,7 @@ impl Relay {
         connected.map(|socket| (socket, ticket.server()))
     }
 
-    async fn connect_to(&self, server: usize) -> Result<Socket, Failure> {
+    async fn connect_to(&self, server: usize, trace: Option<&Trace>) -> Result<Socket, Failure> {
         let upstream = &self.config.endpoint.upstream;
         let server = upstream.servers.get(server).map_or("", String::as_str);
         let scheme = if upstream.tls { "wss" } else { "ws" };
@@ -60,6 +62,7 @@ impl Relay {
         let agent = concat!("voxgate/", env!("CARGO_PKG_VERSION"));
         request.headers_mut().insert("user-agent", reqwest::header::HeaderValue::from_static(agent));
         request.headers_mut().extend(self.headers.clone());
+        in_trace(request.headers_mut(), trace);
         let config = WebSocketConfig::default()
             .max_message_size(Some(LONGEST_MESSAGE))
             .max_frame_size(Some(LONGEST_MESSAGE))

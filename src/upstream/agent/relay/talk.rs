@@ -8,8 +8,9 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::super::CallIds;
-use super::super::super::answer::{quote, seconds};
+use super::super::super::answer::seconds;
 use super::super::super::health::Ticket;
+use super::super::super::quote::{quote, words};
 use super::super::LONGEST_REPLY;
 use super::message::{FromApp, ToApp};
 use super::socket::{Received, Socket};
@@ -272,14 +273,14 @@ impl Talk {
             self.close(BAD_PAYLOAD, "too many invalid messages").await;
             return self.lost("sent nothing but invalid messages");
         }
-        let description = format!("Invalid message received: {said}");
+        let description = format!("Invalid message received: {}", words(text.as_bytes()));
         self.tell(&ToApp::Error { description }).await;
     }
 
     // ---- the socket -------------------------------------------------------------------------------
 
     async fn connect(&mut self) -> Result<(), Failure> {
-        let (socket, server) = self.relay.connect().await?;
+        let (socket, server) = self.relay.connect(self.ids.trace.as_ref()).await?;
         (self.socket, self.server) = (Some(socket), server);
         (self.stale, self.malformed) = (false, 0);
         let ids = Arc::clone(&self.ids);

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Instructions that one frame of 20 ms costs inside the process, by valgrind's callgrind: the same figure again
+# and again, whatever else the machine is doing. instructions.sh [--limit] fails where a kind costs more than is
+# written here, which is what it cost when this was written and a tenth more.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+declare -A limit=([quiet]=99999 [speech]=999999 [rms]=99999 [out]=99999)
+program="$(cargo bench --locked --bench frame --no-run --message-format json 2>/dev/null |
+  sed -n 's/.*"kind":\["bench"\],.*"name":"frame".*"executable":"\([^"]*\)".*/\1/p')"
+count() {
+  valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" --only "$1" "$2" 2>&1 |
+    sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
+}
+over=0
+for kind in quiet speech rms out; do
+  few="$(count "$kind" 1000)" more="$(count "$kind" 3000)"
+  each=$(((more - few) / 2000))
+  echo "$kind: $each instructions a frame, of ${limit[$kind]}"
+  [ "$each" -le "${limit[$kind]}" ] || over=1
+done
+[ "${1:-}" != --limit ] || exit "$over"
