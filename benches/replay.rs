@@ -105,7 +105,7 @@ fn record(line: &[[u8; FRAME_BYTES]], settings: &Arc<Settings>, tape: &mut Vec<u
     let mut room = Vec::new();
     let mut next = line.iter().zip((0..).step_by(20));
     simulate(&entries, settings.clone(), |at, step| match step {
-        Step::Told(Entry::Media { .. }) => {}
+        Step::Told(Entry::Media { .. }) | Step::Level { .. } => {}
         // A frame at a time: what was told and what it told.
         Step::Heard { frame, .. } => {
             if let Some((payload, timestamp_ms)) = next.next() {
