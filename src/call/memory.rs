@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Call, Previous};
 
+/// So many turns a stream of a call has at most, for one that comes after it and does not know of it.
+const TURNS_OF_A_STREAM: u64 = 10_000;
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Memory {
     pub(super) turns: u64,
@@ -18,6 +21,12 @@ impl Memory {
     /// How many turns of the caller there were.
     pub fn turns(&self) -> u64 {
         self.turns
+    }
+
+    /// Of a call that has had so many streams, here or where nobody can be asked any more: a turn's number is
+    /// what an app tells repeats by, and must not come again.
+    pub fn after(self, streams: u64) -> Memory {
+        Memory { turns: self.turns.max(streams * TURNS_OF_A_STREAM), ..self }
     }
 
     /// The numbers alone: what is kept of many calls is to be small.

@@ -32,6 +32,7 @@ impl Default for Config {
                 incoming_call: "/webhook/incoming_call".to_owned(),
                 stream_ended: "/webhook/stream_ended".to_owned(),
                 twiml: Twiml::Forward,
+                resume: false,
                 twiml_fix: false,
                 fallback_twiml: "<Response><Say>We are sorry, we cannot take your call right now. \
                                  Please call again later.</Say><Hangup/></Response>"

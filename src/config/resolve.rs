@@ -143,6 +143,7 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
     let twiml = t.choice("twiml", &modes, &[]).unwrap_or(default.twiml);
     let checks = [("off", Strictness::Off), ("warn", Strictness::Warn), ("enforce", Strictness::Enforce)];
     let token = t.choice("token", &checks, &[]);
+    let resume = t.flag("resume").unwrap_or(default.resume);
     let signature = t.choice("signature", &checks, &[]).unwrap_or(default.signature);
     if twiml == Twiml::Serve && !server.public_url.as_ref().is_some_and(|url| url.starts_with("https://")) {
         let why = "`twiml` in [twilio] is \"serve\", and `public_url` in [server] is no https:// URL";
@@ -170,6 +171,22 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
         }
     }
     let api = carrier(t, default.api, server.public_url.as_deref(), auth_token.as_ref());
+    let needs = [
+        (
+            twiml != Twiml::Serve,
+            "the app's TwiML says what comes of a stream that breaks",
+            "write twiml = \"serve\"",
+        ),
+        (api.credentials.is_none(), "only Twilio's REST API ends a call for good", "set TWILIO_AUTH_TOKEN"),
+        (
+            api.hangup != Hangup::Rest,
+            "a call whose stream is closed would come back",
+            "write hangup = \"rest\"",
+        ),
+    ];
+    for (_, why, help) in needs.into_iter().filter(|(is_so, ..)| resume && *is_so) {
+        t.complain("resume", format!("`resume` in [twilio] is true, and {why}"), help.to_owned());
+    }
     let mut twiml_of = |key, default| {
         let wanted = "TwiML such as \"<Response><Say>…</Say></Response>\", or \"\"";
         t.parsed(key, wanted, |s| Ok(values::twiml(s)?)).unwrap_or(default)
@@ -187,6 +204,7 @@ fn twilio(t: &mut Table<'_, '_>, default: Twilio, server: &Server) -> Twilio {
             .unwrap_or(default.subprotocol),
         ping_interval: t.duration("ping_interval", secs(5, 15)).unwrap_or(default.ping_interval),
         twiml,
+        resume,
         twiml_fix: t.flag("twiml_fix").unwrap_or(default.twiml_fix),
         fallback_twiml,
         busy_twiml,

@@ -1,12 +1,13 @@
 //! The calls that are under way, and what is known of those that come back with another stream.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntGauge;
 
-use crate::call::Memory;
+use crate::call::{Memory, StopReason};
 
 /// CallSids that are remembered; the oldest go first. A call that opens a second stream does so soon
 /// after the first.
@@ -22,16 +23,31 @@ pub(super) struct Calls {
     unstarted_gauge: IntGauge,
 }
 
-#[derive(Default)]
+/// By what their CallSids hash to: small, and all of its room is there from the start, so that a process does not
+/// grow for hours until it knows as many calls as it may.
 struct Known {
-    calls: HashMap<String, Past>,
-    order: VecDeque<String>,
+    hasher: RandomState,
+    calls: HashMap<u64, Past>,
+    order: VecDeque<u64>,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        Known {
+            hasher: RandomState::new(),
+            // Half of it may be places of calls that were forgotten, without another to be had.
+            calls: HashMap::with_capacity(2 * REMEMBERED),
+            order: VecDeque::with_capacity(REMEMBERED + 1),
+        }
+    }
 }
 
 /// Of a call's streams so far.
 #[derive(Default)]
 struct Past {
     greeted: bool,
+    /// Its last stream was ended on purpose, by whomever.
+    over: bool,
     memory: Memory,
 }
 
@@ -86,6 +102,26 @@ impl Calls {
         self.past(call_sid, |past| !std::mem::replace(&mut past.greeted, true)).unwrap_or(true)
     }
 
+    /// A stream of this call has ended.
+    pub(super) fn ended(&self, call_sid: &str, reason: StopReason) {
+        let over = match reason {
+            StopReason::WsLost | StopReason::Error => false,
+            StopReason::CallerHangup
+            | StopReason::BotEnd
+            | StopReason::Timeout
+            | StopReason::Drain
+            | StopReason::SendDigits
+            | StopReason::Transfer => true,
+        };
+        self.past(call_sid, |past| past.over = over);
+    }
+
+    /// Whether the last stream of this call was ended on purpose, as far as this process knows.
+    pub(super) fn is_over(&self, call_sid: &str) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.calls.get(&known.hasher.hash_one(call_sid)).is_some_and(|past| past.over)
+    }
+
     /// A stream of this call has ended, and left so much.
     pub(super) fn remember(&self, call_sid: &str, memory: Memory) {
         self.past(call_sid, |past| past.memory = memory.without_words());
@@ -103,16 +139,17 @@ impl Calls {
             return None;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(past) = known.calls.get_mut(call_sid) {
+        let key = known.hasher.hash_one(call_sid);
+        if let Some(past) = known.calls.get_mut(&key) {
             return Some(with(past));
         }
-        known.order.push_back(call_sid.to_owned());
+        known.order.push_back(key);
         if known.order.len() > REMEMBERED
             && let Some(oldest) = known.order.pop_front()
         {
             known.calls.remove(&oldest);
         }
-        Some(with(known.calls.entry(call_sid.to_owned()).or_default()))
+        Some(with(known.calls.entry(key).or_default()))
     }
 }
 
@@ -165,6 +202,17 @@ mod tests {
         (0..REMEMBERED).for_each(|i| assert!(calls.greet(&format!("CB{i}"))));
         assert!(calls.greet("CA1"), "the oldest is forgotten");
         assert!(calls.greet("") && calls.greet(""), "a carrier without ids");
+    }
+
+    #[test]
+    fn a_call_is_over_when_its_stream_was_ended_and_not_when_it_broke() {
+        let calls = calls(1);
+        assert!(!calls.is_over("CA1"), "nothing is known of it");
+        for reason in StopReason::ALL {
+            calls.ended("CA1", reason);
+            let broke = ["ws_lost", "error"].contains(&reason.as_str());
+            assert_eq!(calls.is_over("CA1"), !broke, "{reason:?}");
+        }
     }
 
     #[test]

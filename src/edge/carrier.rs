@@ -27,6 +27,7 @@ pub(super) struct Carrier {
     pub(super) outbound: Outbound,
     pub(super) started: Instant,
     pulse: Pulse,
+    call_sid: String,
     end: Option<(StopReason, Ending)>,
     gateway: Arc<Gateway>,
 }
@@ -41,6 +42,9 @@ impl Carrier {
     ) -> Carrier {
         let (observer, trace) = gateway.observer(start);
         observer.started(subprotocol, &start.account_sid, mode);
+        if start.resumed() > 0 {
+            observer.resumed(0);
+        }
         let started = Instant::now();
         Carrier {
             socket,
@@ -49,6 +53,7 @@ impl Carrier {
             outbound: Outbound::new(&start.stream_sid),
             started,
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
+            call_sid: start.known_as().to_owned(),
             end: None,
             gateway: gateway.clone(),
         }
@@ -148,8 +153,9 @@ impl Carrier {
 
     /// Sums the call up; the socket is still to be closed, with this code.
     pub(super) fn stop(self) -> (Socket, u16) {
-        let Carrier { socket, mut observer, started, end, .. } = self;
+        let Carrier { socket, mut observer, started, end, gateway, call_sid, .. } = self;
         let (reason, ending) = end.unwrap_or((StopReason::Error, Ending::default()));
+        gateway.calls.ended(&call_sid, reason);
         observer.event(Event::Ended { reason });
         observer.stopped(started.elapsed(), &ending);
         (socket, ending.close_code.unwrap_or(NORMAL))

@@ -214,12 +214,16 @@ impl Gateway {
         self.request_ids.next()
     }
 
+    /// Whether a call is to be greeted: once, whichever process it was.
+    fn greets(&self, start: &Start) -> bool {
+        self.calls.greet(start.known_as()) && start.resumed() == 0
+    }
+
     /// What a call that starts now needs to know.
-    pub(super) fn call_settings(&self, call_sid: &str) -> Settings {
+    pub(super) fn call_settings(&self, start: &Start) -> Settings {
         let settings = settings_with(&self.config, self.words.clone());
-        let greets = settings.mode == Mode::Dialogue
-            && !self.config.turn.greeting.is_empty()
-            && self.calls.greet(call_sid);
+        let greets =
+            settings.mode == Mode::Dialogue && !self.config.turn.greeting.is_empty() && self.greets(start);
         Settings {
             greeting: greets.then(|| self.phrases.greeting()),
             apology: self.phrases.apology(),
@@ -244,7 +248,7 @@ fn bot(config: &Config) -> Result<Option<Bot>, StartError> {
 
 impl Gateway {
     /// How a model conducts a call that starts now; `None` where none does.
-    pub(super) fn manner(&self, call_sid: &str) -> Option<Manner> {
+    pub(super) fn manner(&self, start: &Start) -> Option<Manner> {
         let config::Mode::Realtime(realtime) = &self.config.dialogue.mode else { return None };
         let greeting = &self.config.turn.greeting;
         let speaks_first = realtime.speaks_first || !greeting.is_empty();
@@ -254,7 +258,7 @@ impl Gateway {
                 TurnDetection::None { .. } => Ears::Ours,
             },
             interrupts: realtime.turn_detection.interrupts(),
-            opening: (speaks_first && self.calls.greet(call_sid)).then(|| greeting.clone()),
+            opening: (speaks_first && self.greets(start)).then(|| greeting.clone()),
         })
     }
 }

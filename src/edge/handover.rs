@@ -17,6 +17,7 @@ const MOST: usize = 1000;
 
 /// Keys are sent within seconds; to be put through, and to come back, may take a long talk.
 const WHILE_KEYS_ARE_SENT: Duration = Duration::from_mins(2);
+const WHILE_THE_CARRIER_ASKS: Duration = Duration::from_secs(30);
 const WHILE_PUT_THROUGH: Duration = Duration::from_hours(1);
 
 pub(super) struct Handover {
@@ -36,11 +37,12 @@ struct Kept {
 }
 
 impl Handovers {
-    /// Keeps a call that ended for this reason, if it may come back.
-    pub(super) fn keep(&self, call_sid: &str, reason: StopReason, handover: Handover) {
+    /// Keeps a call that ended for this reason, if it may come back; where streams `resume`, one that broke too.
+    pub(super) fn keep(&self, call_sid: &str, reason: StopReason, resume: bool, handover: Handover) {
         let long = match reason {
             StopReason::SendDigits => WHILE_KEYS_ARE_SENT,
             StopReason::Transfer => WHILE_PUT_THROUGH,
+            StopReason::WsLost | StopReason::Error if resume => WHILE_THE_CARRIER_ASKS,
             StopReason::CallerHangup
             | StopReason::BotEnd
             | StopReason::WsLost
@@ -104,14 +106,17 @@ mod tests {
         for (reason, kept) in
             StopReason::ALL.map(|reason| (reason, ["transfer", "send_digits"].contains(&reason.as_str())))
         {
-            handovers.keep("CA1", reason, handover());
+            handovers.keep("CA1", reason, false, handover());
             assert_eq!(handovers.take("CA1").is_some(), kept, "{reason:?}");
             assert!(handovers.take("CA1").is_none(), "once");
+            handovers.keep("CA1", reason, true, handover());
+            let kept = kept || ["ws_lost", "error"].contains(&reason.as_str());
+            assert_eq!(handovers.take("CA1").is_some(), kept, "{reason:?}, where streams resume");
         }
-        handovers.keep("", StopReason::Transfer, handover());
+        handovers.keep("", StopReason::Transfer, true, handover());
         assert!(handovers.take("").is_none(), "a call without an id");
-        handovers.keep("CA1", StopReason::SendDigits, handover());
-        handovers.keep("CA2", StopReason::Transfer, handover());
+        handovers.keep("CA1", StopReason::SendDigits, true, handover());
+        handovers.keep("CA2", StopReason::Transfer, true, handover());
         tokio::task::yield_now().await;
         advance(WHILE_KEYS_ARE_SENT + Duration::from_millis(1)).await;
         tokio::task::yield_now().await;
@@ -122,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn the_memory_of_calls_is_bounded() {
         let handovers = Handovers::default();
-        (0..=MOST).for_each(|n| handovers.keep(&format!("CA{n}"), StopReason::Transfer, handover()));
+        (0..=MOST).for_each(|n| handovers.keep(&format!("CA{n}"), StopReason::Transfer, true, handover()));
         assert!(handovers.take("CA0").is_none(), "the oldest is forgotten");
         assert!(handovers.take("CA1").is_some());
         assert_eq!(handovers.lock().calls.len(), MOST - 1);

@@ -41,7 +41,7 @@ pub(super) async fn realtime(
 ) -> (Socket, u16) {
     let carrier = Carrier::new(socket, &opened.start, subprotocol.as_deref(), &gateway, "realtime");
     let call_sid = opened.start.known_as().to_owned();
-    let settings = Arc::new(gateway.call_settings(&call_sid));
+    let settings = Arc::new(gateway.call_settings(&opened.start));
     let recorder = recorder(&gateway, &opened.start, &settings, Conductor::Model(manner.clone()));
     let Start { stream_sid, account_sid, parameters, .. } = opened.start;
     let trace = carrier.trace.clone();

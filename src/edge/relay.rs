@@ -39,7 +39,7 @@ pub(super) async fn relay(
 ) -> (Socket, u16) {
     let (observer, trace) = gateway.observer(&opened.start);
     observer.started(subprotocol.as_deref(), &opened.start.account_sid, "relay");
-    let settings = gateway.call_settings(opened.start.known_as());
+    let settings = gateway.call_settings(&opened.start);
     let recorder = recorder(&gateway, &opened.start, &settings, Conductor::Bot);
     let relay = Relay::new(settings.lead, settings.media_timeout);
     let started = Instant::now();

@@ -67,7 +67,7 @@ pub(super) async fn serve_call(
         Ok((opened, _counted)) => {
             place.start();
             let model = gateway.services.model().cloned();
-            let model = model.zip(gateway.manner(opened.start.known_as()));
+            let model = model.zip(gateway.manner(&opened.start));
             let (socket, code) = match (gateway.bot.clone(), model) {
                 (Some(bot), _) => Box::pin(relay(socket, opened, subprotocol, gateway, bot)).await,
                 (None, Some((model, manner))) => {
@@ -229,7 +229,7 @@ enum Woken {
 impl Session {
     fn new(socket: Socket, start: Start, subprotocol: Option<String>, gateway: Arc<Gateway>) -> Session {
         let call_sid = start.known_as().to_owned();
-        let mut settings = gateway.call_settings(&call_sid);
+        let mut settings = gateway.call_settings(&start);
         let (observer, trace) = gateway.observer(&start);
         let mode = settings.mode;
         let mode_name = match mode {
@@ -238,11 +238,12 @@ impl Session {
         };
         observer.started(subprotocol.as_deref(), &start.account_sid, mode_name);
         let before = gateway.handovers.take(&call_sid);
-        if let Some(handover) = &before {
-            observer.resumed(handover.memory.turns());
-            settings.memory = handover.memory.clone();
-        } else {
-            settings.memory = gateway.calls.memory(&call_sid);
+        settings.memory = match &before {
+            Some(handover) => handover.memory.clone(),
+            None => gateway.calls.memory(&call_sid).after(start.resumed()),
+        };
+        if before.is_some() || start.resumed() > 0 {
+            observer.resumed(settings.memory.turns());
         }
         let recorder = recorder(&gateway, &start, &settings, Conductor::Ours);
         let call = Taped::new(Call::new(Arc::new(settings), CallTime::ZERO), recorder);
@@ -325,9 +326,10 @@ impl Session {
         drop(requests);
         gateway.calls.remember(&ids.call_sid, call.memory());
         if let Some(reason) = observer.reason() {
+            gateway.calls.ended(&ids.call_sid, reason);
             let Session { services, answers, inbox, .. } = *self;
             let handover = Handover { services, inbox, answers, memory: call.memory() };
-            gateway.handovers.keep(&ids.call_sid, reason, handover);
+            gateway.handovers.keep(&ids.call_sid, reason, gateway.config.twilio.resume, handover);
         }
         let unheard = recogniser.map_or(0, |recogniser| recogniser.lost());
         gateway.metrics.frames_dropped.with_label_values(&["in", "stt_behind"]).inc_by(unheard / 160);

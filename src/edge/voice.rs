@@ -17,7 +17,7 @@ use super::spelling::Spelling;
 use crate::config::{Config, Strictness, Twiml};
 use crate::observe::{Busy, TwimlFallback};
 use crate::twilio::lint::{Finding, LONGEST_TWIML, Site, lint};
-use crate::twilio::{ConnectStream, HANG_UP, VoiceRequest, codes};
+use crate::twilio::{ConnectStream, HANG_UP, MOST_RESUMED, RESUMED, Then, VoiceRequest, codes};
 
 /// Where nothing is configured, a caller that cannot be taken hears the busy signal.
 const REJECT: &str = "<Response><Reject reason=\"busy\"/></Response>";
@@ -46,9 +46,15 @@ pub(super) async fn answer(session: &mut Session, gateway: &Gateway) -> Result<b
     let asked = VoiceRequest::read(&read_form(session).await?);
     let twiml = if ended {
         info!(call_sid = asked.call_sid, call_status = asked.call_status, "STREAM_ENDED");
-        HANG_UP.to_owned()
+        match comes_back(&asked, gateway) {
+            true => busy(&asked, gateway).unwrap_or_else(|| connect(&asked, asked.resumed, gateway)),
+            false => HANG_UP.to_owned(),
+        }
+    } else if let Some(twiml) = busy(&asked, gateway) {
+        twiml
     } else {
-        incoming_call(&asked, gateway)
+        info!(call_sid = asked.call_sid, "INCOMING_CALL");
+        connect(&asked, 0, gateway)
     };
     respond(session, StatusCode::OK, XML, twiml, &[]).await?;
     Ok(true)
@@ -84,21 +90,32 @@ fn busy(asked: &VoiceRequest, gateway: &Gateway) -> Option<String> {
     Some(said.cloned().unwrap_or_else(|| REJECT.to_owned()))
 }
 
-fn incoming_call(asked: &VoiceRequest, gateway: &Gateway) -> String {
+/// Whether a call whose stream has ended is to go on with another: it asks because the TwiML that it was served
+/// says so. What another process has ended on purpose, this one does not know, but that was by Twilio's REST API.
+fn comes_back(asked: &VoiceRequest, gateway: &Gateway) -> bool {
+    let is_up = ["", "in-progress"].contains(&asked.call_status.as_str());
+    let may = gateway.config.twilio.resume && is_up && (1..=MOST_RESUMED).contains(&asked.resumed);
+    may && !gateway.calls.is_over(&asked.call_sid)
+}
+
+/// Connects a call that has had so many streams.
+fn connect(asked: &VoiceRequest, streams: u64, gateway: &Gateway) -> String {
     let Config { twilio, server, .. } = &gateway.config;
     let call_sid = asked.call_sid.as_str();
-    if let Some(twiml) = busy(asked, gateway) {
-        return twiml;
-    }
-    info!(call_sid, "INCOMING_CALL");
     // The configuration has made sure that it is there, and https.
     let public = server.public_url.as_deref().unwrap_or_default();
     let host = public.trim_start_matches("https://");
+    let ended = format!("{public}{}", twilio.stream_ended);
+    let again = format!("{ended}?{RESUMED}={}", streams + 1);
+    // One that is empty is left out.
+    let before = if streams > 0 { streams.to_string() } else { String::new() };
+    let parameters =
+        [("call_sid", call_sid), ("From", &asked.from), ("To", &asked.to), (RESUMED, before.as_str())];
     ConnectStream {
         url: &format!("wss://{host}{}", gateway.tokens.path_for(call_sid)),
-        action: &format!("{public}{}", twilio.stream_ended),
+        then: if twilio.resume { Then::AskLater(&again) } else { Then::Ask(&ended) },
         status_callback: &format!("{public}{}", twilio.stream_status),
-        parameters: &[("call_sid", call_sid), ("From", &asked.from), ("To", &asked.to)],
+        parameters: &parameters,
     }
     .twiml()
 }

@@ -49,7 +49,21 @@ pub struct Start {
     pub format: Option<MediaFormat>,
 }
 
+/// The `<Parameter>` of a stream that goes on with a call: how many it has had before.
+pub const RESUMED: &str = "resumed";
+/// A stream that breaks more often than that has a reason that another one will not change.
+pub const MOST_RESUMED: u64 = 5;
+
 impl Start {
+    /// How many streams of this call there were before, as far as the TwiML tells: where the process that had
+    /// them is gone, nobody else knows.
+    pub fn resumed(&self) -> u64 {
+        match self.parameters.get(RESUMED).map(|value| value.trim()) {
+            None | Some("" | "0" | "false") => 0,
+            Some(value) => value.parse().unwrap_or(1).min(MOST_RESUMED),
+        }
+    }
+
     /// The call's id; of a carrier that has none, the stream's.
     pub fn known_as(&self) -> &str {
         if self.call_sid.is_empty() { &self.stream_sid } else { &self.call_sid }
@@ -414,6 +428,16 @@ mod tests {
         assert_eq!(start.account_sid, "AC1");
         assert_eq!(start.parameters.get("tenant").map(String::as_str), Some("acme"));
         assert!(start.format.expect("a format").is_mulaw_8k_mono());
+    }
+
+    #[test]
+    fn a_stream_says_how_many_the_call_has_had_before() {
+        let resumed = |value: &str| {
+            let parameters = [(RESUMED.to_owned(), value.to_owned())].into();
+            Start { parameters, ..Start::default() }.resumed()
+        };
+        assert_eq!(Start::default().resumed(), 0);
+        assert_eq!(["", "0", "false", "1", " 2 ", "true", "-1", "99"].map(resumed), [0, 0, 0, 1, 2, 1, 1, 5]);
     }
 
     #[test]

@@ -13,8 +13,8 @@ mod token;
 pub mod twiml;
 mod voice;
 
-pub use message::{Malformed, MediaFormat, Message, Reader, Start, json_fault};
+pub use message::{MOST_RESUMED, Malformed, MediaFormat, Message, RESUMED, Reader, Start, json_fault};
 pub use outbound::Outbound;
 pub use status::StreamStatus;
 pub use token::{Pass, TOKEN_SECONDS, TokenFault, TokenKey};
-pub use voice::{ConnectStream, HANG_UP, VoiceRequest, caller};
+pub use voice::{ConnectStream, HANG_UP, Then, VoiceRequest, caller};

@@ -3,6 +3,7 @@
 use quick_xml::escape::escape;
 
 use super::lint::LONGEST_PARAMETER;
+use super::message::RESUMED;
 
 /// A voice webhook's form: who calls whom. Empty where it did not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct VoiceRequest {
     pub from: String,
     pub to: String,
     pub call_status: String,
+    /// How many streams the call has had, where the TwiML that was served says so.
+    pub resumed: u64,
 }
 
 /// What stands in the place of a number that is withheld or not known: words, and the same words keyed.
@@ -49,6 +52,10 @@ impl VoiceRequest {
                 "From" => &mut request.from,
                 "To" => &mut request.to,
                 "CallStatus" => &mut request.call_status,
+                RESUMED => {
+                    request.resumed = value.parse().unwrap_or_default();
+                    continue;
+                }
                 _ => continue,
             };
             *field = value.chars().filter(|c| !c.is_control()).take(300).collect();
@@ -57,12 +64,20 @@ impl VoiceRequest {
     }
 }
 
+/// What becomes of a call whose stream has ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Then<'a> {
+    /// This is asked at once, and the call is over if nothing answers.
+    Ask(&'a str),
+    /// This is asked in a while: a gateway that went down under the call has come back by then.
+    AskLater(&'a str),
+}
+
 /// A call that is to be connected to a stream. All URLs are absolute.
 #[derive(Clone, Debug)]
 pub struct ConnectStream<'a> {
     pub url: &'a str,
-    /// Asked when the stream has ended.
-    pub action: &'a str,
+    pub then: Then<'a>,
     pub status_callback: &'a str,
     pub parameters: &'a [(&'a str, &'a str)],
 }
@@ -81,16 +96,27 @@ impl ConnectStream<'_> {
                 format!("      <Parameter name=\"{}\" value=\"{}\"/>\n", escape(*name), escape(*value))
             })
             .collect();
+        let (action, next) = match self.then {
+            Then::Ask(url) => {
+                (format!(" action=\"{}\" method=\"POST\"", escape(url)), "<Hangup/>".to_owned())
+            }
+            Then::AskLater(url) => {
+                let redirect = format!("<Redirect method=\"POST\">{}</Redirect>", escape(url));
+                (String::new(), format!("<Pause length=\"{RESTART_SECONDS}\"/>\n  {redirect}"))
+            }
+        };
         format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response>\n  <Connect action=\"{}\" method=\"POST\">\n    \
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response>\n  <Connect{action}>\n    \
              <Stream url=\"{}\" statusCallback=\"{}\" statusCallbackMethod=\"POST\">\n{parameters}    \
-             </Stream>\n  </Connect>\n  <Hangup/>\n</Response>\n",
-            escape(self.action),
+             </Stream>\n  </Connect>\n  {next}\n</Response>\n",
             escape(self.url),
             escape(self.status_callback),
         )
     }
 }
+
+/// How long a gateway that was killed takes to be there again, or a balancer to see that it is gone.
+const RESTART_SECONDS: u64 = 2;
 
 /// The end of a call.
 pub const HANG_UP: &str =
@@ -104,8 +130,8 @@ mod tests {
     const SITE: Site<'_> = Site { public_url: None, media_path: "/ws", stream_status: "/status" };
 
     fn stream<'a>(parameters: &'a [(&'a str, &'a str)]) -> String {
-        let (url, action, status_callback) = ("wss://bot/ws", "https://bot/ended", "https://bot/status");
-        ConnectStream { url, action, status_callback, parameters }.twiml()
+        let (url, status_callback) = ("wss://bot/ws", "https://bot/status");
+        ConnectStream { url, then: Then::Ask("https://bot/ended"), status_callback, parameters }.twiml()
     }
 
     #[test]
@@ -115,7 +141,9 @@ mod tests {
         let read = VoiceRequest::read(form);
         let text = str::to_owned;
         let (from, to) = (text("+14158675310"), text("+18005551212"));
-        assert_eq!(read, VoiceRequest { call_sid: text("CA2"), from, to, call_status: text("ringing") });
+        let call_status = text("ringing");
+        assert_eq!(read, VoiceRequest { call_sid: text("CA2"), from, to, call_status, resumed: 0 });
+        assert_eq!(VoiceRequest::read(b"resumed=3&CallSid=CA2").resumed, 3);
         assert_eq!(VoiceRequest::read(b"\xff{}=%zz&&&="), VoiceRequest::default());
     }
 
@@ -138,6 +166,22 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(stream.parameters, [pair("call_sid", "CA1"), pair("From", hostile)]);
         assert_eq!(lint(HANG_UP.as_bytes(), &SITE).findings, []);
+    }
+
+    #[test]
+    fn a_call_that_comes_back_asks_once_a_gateway_is_there_again() {
+        let then = Then::AskLater("https://bot/ended?resumed=1");
+        let twiml = ConnectStream {
+            url: "wss://bot/ws",
+            then,
+            status_callback: "https://bot/status",
+            parameters: &[("call_sid", "CA1")],
+        }
+        .twiml();
+        assert_eq!(lint(twiml.as_bytes(), &SITE).findings, [], "{twiml}");
+        let end = "  </Connect>\n  <Pause length=\"2\"/>\n  \
+                   <Redirect method=\"POST\">https://bot/ended?resumed=1</Redirect>\n</Response>\n";
+        assert!(twiml.contains("<Connect>\n") && twiml.ends_with(end), "{twiml}");
     }
 
     #[test]

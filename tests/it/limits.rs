@@ -236,6 +236,42 @@ fn who_is_slow_is_not_waited_for() {
     until("the request to be over", || (gateway.metric("voxgate_http_inflight") == 0.0).then_some(()));
 }
 
+/// Three times as many as there are places arrive at once.
+#[test]
+fn of_too_many_callers_the_first_are_served_and_the_others_refused_and_counted() {
+    let app = TcpApp::polite();
+    let gateway = gateway(app.port, "[limits]\nmax_calls = 10", "");
+    let mut live = Vec::new();
+    let mut refusals = 0.0;
+    for number in 0..30 {
+        let sid = format!("CA{number}");
+        let heard = incoming(&gateway, &sid, "x");
+        match MediaStream::try_open(&gateway) {
+            Ok(mut stream) => {
+                assert_eq!(heard, "from the app");
+                stream.begin();
+                live.push(stream);
+            }
+            Err(Error::Http(response)) => {
+                assert_eq!(response.status().as_u16(), 503);
+                assert!(heard.contains("lines are busy"), "{heard}");
+                refusals += 1.0;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((live.len(), refusals), (10, 20.0));
+    assert_eq!((handshakes(&gateway, "ok"), handshakes(&gateway, "capacity")), (10.0, refusals));
+    assert_eq!(gateway.metric("voxgate_twiml_fallbacks_total{reason=\"capacity\"}"), refusals);
+    assert_eq!(gateway.events("CALL_TURNED_AWAY").len(), 20);
+    let said = crate::world::tone(200);
+    live.iter_mut().for_each(|stream| stream.say(&said));
+    for mut stream in live {
+        assert!(crate::world::has(&stream.reply(), &said), "a live call is not served");
+        stream.hang_up();
+    }
+}
+
 /// Piece by piece, each in time, and together too slow: the app is not kept waiting for ever. A slow start
 /// of 20 s is nobody's fault, so this takes as long.
 #[test]

@@ -323,3 +323,11 @@ fn a_call_that_comes_back_goes_on_where_it_was() {
     assert!(second.told().contains("→ say 2: All right."), "{}", second.told());
     assert_eq!(second.stretches().len(), 1, "{}", second.told());
 }
+
+#[test]
+fn the_turns_of_a_call_that_nobody_knows_any_more_are_no_repeats() {
+    assert_eq!(Memory::default().after(0).turns(), 0);
+    assert_eq!(Memory::default().after(2).turns(), 20_000);
+    let known = Memory::default().after(3);
+    assert_eq!(known.after(1).turns(), 30_000, "it is known better");
+}

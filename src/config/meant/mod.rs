@@ -129,6 +129,8 @@ pub struct Twilio {
     pub stream_ended: String,
     /// Who answers these two.
     pub twiml: Twiml,
+    /// Served TwiML has a call whose stream breaks come back.
+    pub resume: bool,
     /// Mends what the app's TwiML has wrong, where that is safe.
     pub twiml_fix: bool,
     /// What the caller hears where the app does not answer a voice webhook; empty for nothing.

@@ -13,8 +13,10 @@ pub struct Gateway {
     child: Child,
     pub port: u16,
     pub admin: u16,
-    log: Arc<Mutex<Vec<Value>>>,
+    log: Lines,
     folder: PathBuf,
+    /// What it was started with.
+    command: Command,
 }
 
 impl Gateway {
@@ -63,7 +65,10 @@ impl Gateway {
              [log]\nformat = \"json\"\n{log_keys}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{config}"
         );
         std::fs::write(&file, text).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_voxgate"))
+        // Another program than was built beside the tests: one to be measured, for instance.
+        let program = std::env::var_os("VOXGATE").unwrap_or_else(|| env!("CARGO_BIN_EXE_voxgate").into());
+        let mut command = Command::new(program);
+        command
             .args(["run", "--config"])
             .arg(&file)
             .args(if app.is_empty() { None } else { Some("--") })
@@ -72,24 +77,26 @@ impl Gateway {
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                // What is no JSON is a panic or a mistake: kept, so that a test sees it.
-                let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                kept.lock().unwrap().push(value);
-            }
-        });
-        let gateway = Gateway { child, port, admin, log, folder };
+            .stderr(Stdio::piped());
+        let (child, log) = run(&mut command);
+        let gateway = Gateway { child, port, admin, log, folder, command };
+        gateway.listens();
+        gateway
+    }
+
+    fn listens(&self) {
         until("the gateway to listen", || {
             let listening = |port| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-            (listening(port) && listening(admin)).then_some(())
+            (listening(self.port) && listening(self.admin)).then_some(())
         });
-        gateway
+    }
+
+    /// Kills the process, and starts another one as the first was started; its log begins anew.
+    pub fn killed(&mut self) {
+        self.signal("KILL");
+        self.ended();
+        (self.child, self.log) = run(&mut self.command);
+        self.listens();
     }
 
     /// Echo mode, in front of an app at that port.
@@ -165,6 +172,10 @@ impl Gateway {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
+    }
+
     /// Open files, sockets included.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
@@ -184,6 +195,22 @@ impl Gateway {
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
+}
+
+type Lines = Arc<Mutex<Vec<Value>>>;
+
+fn run(command: &mut Command) -> (Child, Lines) {
+    let mut child = command.spawn().unwrap();
+    let log = Lines::default();
+    let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            // What is no JSON is a panic or a mistake: kept, so that a test sees it.
+            let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+            kept.lock().unwrap().push(value);
+        }
+    });
+    (child, log)
 }
 
 async fn reqwest_get(url: &str) -> reqwest::Response {

@@ -73,10 +73,16 @@ impl Talk {
 
     /// Until the call is over.
     pub(super) async fn run(mut self, mut commands: Receiver<Command>) {
-        if let Err(failure) = self.connect().await {
+        let to = self.to.clone();
+        let connected = tokio::select! {
+            biased;
+            // A call that is over waits for no app.
+            () = to.closed() => return,
+            connected = self.connect() => connected,
+        };
+        if let Err(failure) = connected {
             tracing::warn!(call_sid = self.ids.call_sid, why = failure.why, "AGENT_NOT_CONNECTED");
         }
-        let to = self.to.clone();
         loop {
             if self.asking.as_ref().is_some_and(|asking| asking.done.is_closed()) {
                 self.give_up_reply();

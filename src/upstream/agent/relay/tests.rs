@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinHandle;
@@ -341,4 +341,20 @@ async fn an_app_that_is_not_there() {
         assert_eq!(failure.why, why);
     }
     asked.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_ends_while_its_socket_is_opened_leaves_none() {
+    let world = World::new(|relay| relay.endpoint.upstream.connect_timeout = PATIENCE * 10).await;
+    let (mut stream, _) = timeout(PATIENCE, world.listener.accept()).await.expect("a connection").unwrap();
+    // The handshake, which nobody answers.
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        timeout(PATIENCE, stream.read_buf(&mut read)).await.expect("a handshake").unwrap();
+    }
+    let World { call, inputs, .. } = world;
+    drop((call, inputs));
+    read.clear();
+    timeout(PATIENCE, stream.read_to_end(&mut read)).await.expect("the end").unwrap();
+    assert!(read.is_empty());
 }

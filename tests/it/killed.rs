@@ -1,0 +1,201 @@
+//! `kill -9` in mid-call: what was written is whole, the next start is clean, and the caller is taken up again by
+//! the TwiML that was served, whichever process answers then.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use voxgate::tape::Tape;
+use voxgate::twilio::lint::{Site, Stream, lint};
+
+use crate::world::{Bot, Fake, Gateway, MediaStream, Wire, tone};
+
+const PUBLIC: &str = "public_url = \"https://bot.example.com\"";
+const TOKEN: (&str, &str) = ("TWILIO_AUTH_TOKEN", "t0ken");
+const SERVE: &str = "[twilio]\ntwiml = \"serve\"\ntoken = \"enforce\"\nresume = true\n";
+
+/// A call, as the carrier knows it: what to do next it was told by TwiML.
+struct Call {
+    sid: &'static str,
+    stream: Stream,
+    redirect: Option<String>,
+}
+
+impl Call {
+    fn comes_in(gateway: &Gateway, sid: &'static str) -> Call {
+        Call::told(sid, &ask(gateway, "/webhook/incoming_call", sid, "ringing"))
+    }
+
+    fn told(sid: &'static str, twiml: &str) -> Call {
+        let linted = lint(twiml.as_bytes(), &Site { media_path: "/ws/twilio-media", ..Site::default() });
+        assert_eq!(linted.findings, [], "{twiml}");
+        let [stream] = &linted.streams[..] else { panic!("{twiml}") };
+        let redirect = twiml.split_once("<Redirect method=\"POST\">https://bot.example.com");
+        let redirect = redirect.and_then(|(_, rest)| rest.split_once("</Redirect>"));
+        Call { sid, stream: stream.clone(), redirect: redirect.map(|(path, _)| path.to_owned()) }
+    }
+
+    fn connect(&self, gateway: &Gateway) -> MediaStream {
+        let path = self.stream.url.strip_prefix("wss://bot.example.com").unwrap();
+        let mut stream = MediaStream::try_open_at(gateway, path).unwrap();
+        stream.call_sid = self.sid.to_owned();
+        let mut start = stream.start_message();
+        let parameters = self.stream.parameters.iter().cloned();
+        let parameters = parameters.map(|(name, value)| (name, Value::String(value)));
+        start["start"]["customParameters"] = parameters.collect::<serde_json::Map<_, _>>().into();
+        stream.send(&start);
+        stream
+    }
+
+    /// The verb behind `<Connect>`, once the stream has gone.
+    fn goes_on(&self, gateway: &Gateway) -> String {
+        ask(gateway, self.redirect.as_ref().unwrap(), self.sid, "in-progress")
+    }
+}
+
+fn ask(gateway: &Gateway, path: &str, call_sid: &str, status: &str) -> String {
+    let form =
+        format!("AccountSid=AC1&CallSid={call_sid}&From=%2B15550001&To=%2B15550002&CallStatus={status}");
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: bot.example.com\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    let answer = Wire::ask(gateway.port, &request);
+    assert_eq!(answer.status(), 200);
+    answer.text().to_owned()
+}
+
+/// A bot that says the same whatever is said, in a tone of its own; and where its services are.
+fn bot(more: &str) -> (Fake, Bot) {
+    let agent = Fake::start(|_, _, reply| reply.whole(200, "text/plain", b"Nine to five."));
+    let stt = Fake::stt("when");
+    // By its length a greeting is known from an answer.
+    let tts = Fake::start(|_, asked, reply| {
+        let asked = String::from_utf8_lossy(&asked.body).into_owned();
+        reply.whole(200, "audio/basic", &tone(if asked.contains("Welcome") { 600 } else { 200 }));
+    });
+    let bot = Bot {
+        stt: format!("url = \"{}\"", stt.url("/stt")),
+        agent: format!("url = \"{}\"", agent.url("/agent")),
+        tts: format!("url = \"{}\"", tts.url("/tts")),
+        more: format!("{more}[turn]\ngreeting = \"Welcome.\"\n"),
+        ..Bot::at(1)
+    };
+    (agent, bot)
+}
+
+fn length(ms: usize) -> std::ops::RangeInclusive<usize> {
+    ms * 8..=ms * 8 + 480
+}
+
+/// What the agent was asked about: turns, and the text of each.
+fn turns(agent: &Fake) -> Vec<u64> {
+    let asked = agent.asked().into_iter();
+    asked
+        .map(|asked| serde_json::from_slice::<Value>(&asked.body).unwrap()["turn"].as_u64().unwrap())
+        .collect()
+}
+
+#[test]
+fn the_caller_is_taken_up_again_by_the_next_process_without_a_second_greeting() {
+    let tapes = std::env::temp_dir().join(format!("voxgate-taken-up-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&tapes);
+    let (agent, bot) = bot(&format!("{SERVE}[recording]\nfolder = \"{}\"\n", tapes.display()));
+    let mut gateway = Gateway::start_with(&bot.config(), PUBLIC, &[TOKEN]);
+    gateway.event("PHRASE_RENDERED", 1);
+
+    let call = Call::comes_in(&gateway, "CA1");
+    let mut stream = call.connect(&gateway);
+    assert!(length(600).contains(&stream.reply().len()), "the greeting");
+    stream.say(&tone(300));
+    assert!(length(200).contains(&stream.reply().len()), "an answer");
+    // In the middle of a word.
+    stream.media(&tone(100));
+    let before = gateway.log();
+    gateway.killed();
+    assert_eq!(stream.closed(), 1006);
+
+    // The call's tape can be read, and every line of the log is whole.
+    let tape = fs::read_dir(&tapes).unwrap().next().unwrap().unwrap().path();
+    let bytes = fs::read(&tape).unwrap();
+    let read = Tape::read(&bytes).unwrap();
+    assert!(read.missing().is_some() && !read.entries.is_empty());
+    assert!(before.iter().all(Value::is_object), "{before:?}");
+    gateway.event("PHRASE_RENDERED", 1);
+
+    let call = Call::told("CA1", &call.goes_on(&gateway));
+    let again = ("resumed".to_owned(), "1".to_owned());
+    assert!(call.stream.parameters.contains(&again), "{:?}", call.stream.parameters);
+    assert_eq!(call.redirect.as_deref(), Some("/webhook/stream_ended?resumed=2"));
+    let mut stream = call.connect(&gateway);
+    stream.say(&tone(300));
+    assert!(length(200).contains(&stream.reply().len()), "a greeting, again");
+    stream.hang_up();
+    // A turn of the first process's would have been a repeat to the app.
+    assert_eq!(turns(&agent), [1, 10_001]);
+    assert_eq!(gateway.event("CALL_RESUMED", 0)["call_sid"], "CA1");
+    let troubled = |line: &&Value| ["WARN", "ERROR"].iter().any(|level| line["level"] == *level);
+    let log = gateway.log();
+    assert_eq!(log.iter().find(troubled), None);
+    let _ = fs::remove_dir_all(&tapes);
+}
+
+/// The same process knows more: what the call was about, and whether it was ended on purpose.
+#[test]
+fn a_stream_that_breaks_comes_back_and_one_that_was_ended_does_not() {
+    let (agent, bot) = bot(SERVE);
+    let gateway =
+        Gateway::start_with(&(bot.config() + "[limits]\nmedia_timeout = \"1s\"\n"), PUBLIC, &[TOKEN]);
+    gateway.event("PHRASE_RENDERED", 1);
+    let first = Call::comes_in(&gateway, "CA1");
+    let mut stream = first.connect(&gateway);
+    assert!(length(600).contains(&stream.reply().len()), "the greeting");
+    stream.say(&tone(300));
+    stream.reply();
+    drop(stream);
+    assert_eq!(gateway.event("WS_STOP", 0)["reason"], "ws_lost");
+
+    let second = Call::told("CA1", &first.goes_on(&gateway));
+    let mut stream = second.connect(&gateway);
+    stream.say(&tone(300));
+    assert!(length(200).contains(&stream.reply().len()), "a greeting, again");
+    assert_eq!((turns(&agent), gateway.event("CALL_RESUMED", 0)["turns"].clone()), (vec![1, 2], json!(1)));
+    assert_eq!(stream.closed(), 1000, "nothing is heard any more");
+    assert_eq!(gateway.event("WS_STOP", 1)["reason"], "timeout");
+    let over = "<Response>\n  <Hangup/>\n</Response>";
+    assert!(second.goes_on(&gateway).contains(over));
+
+    // What this process does not know of is bounded all the same, and has to be up.
+    for (path, status, comes_back) in [
+        ("/webhook/stream_ended?resumed=5", "in-progress", true),
+        ("/webhook/stream_ended?resumed=6", "in-progress", false),
+        ("/webhook/stream_ended?resumed=x", "in-progress", false),
+        ("/webhook/stream_ended", "in-progress", false),
+        ("/webhook/stream_ended?resumed=1", "completed", false),
+    ] {
+        let twiml = ask(&gateway, path, "CA2", status);
+        assert_eq!(twiml.contains("<Stream"), comes_back, "{path}: {twiml}");
+        assert_eq!(twiml.contains(over), !comes_back, "{path}: {twiml}");
+    }
+}
+
+/// Where the app writes the TwiML, it says so itself.
+#[test]
+fn an_app_says_by_a_parameter_that_the_call_has_been_greeted() {
+    let (agent, bot) = bot("");
+    let gateway = bot.start();
+    gateway.event("PHRASE_RENDERED", 1);
+    for (resumed, greeted) in [("", true), ("2", false)] {
+        let mut stream = MediaStream::open(&gateway);
+        let mut start = stream.start_message();
+        start["start"]["customParameters"] = json!({"resumed": resumed});
+        stream.send(&start);
+        if greeted {
+            assert!(length(600).contains(&stream.reply().len()));
+        }
+        stream.say(&tone(300));
+        assert!(length(200).contains(&stream.reply().len()));
+        stream.hang_up();
+    }
+    assert_eq!(turns(&agent), [1, 20_001]);
+}
