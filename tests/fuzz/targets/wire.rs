@@ -7,7 +7,7 @@ use voxgate::twilio::{Message, Outbound, Reader, Start, StreamStatus, VoiceReque
 pub fn run(data: &[u8]) {
     let status = StreamStatus::read(data);
     assert!(status.code().is_none_or(|code| (31_900..32_000).contains(&code)), "{status:?}");
-    let VoiceRequest { call_sid, from, to, call_status } = VoiceRequest::read(data);
+    let VoiceRequest { call_sid, from, to, call_status, resumed: _ } = VoiceRequest::read(data);
     for field in [call_sid, from, to, call_status, status.call_sid, status.event, status.error] {
         assert!(field.chars().count() <= 300 && !field.contains(char::is_control), "{field:?}");
     }
