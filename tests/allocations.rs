@@ -1,6 +1,7 @@
 //! A frame of 20 ms costs no allocation, either way. A binary of its own, since it counts with the
 //! process's allocator.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -103,10 +104,12 @@ fn a_call_on_a_quiet_line_keeps_little_memory() {
     // The network is asked about a sound that is none of a voice, and forgotten.
     let sound: [u8; FRAME_BYTES] = std::array::from_fn(|i| if i % 2 == 0 { 0x20 } else { 0xA0 });
     let [sound, silence] = [[sound], [[0xFF; FRAME_BYTES]]].map(|frames| messages(&frames));
+    // All calls have the same.
+    let settings = Arc::new(settings(Mode::Dialogue, Vad::Neural));
     let mut line = None;
     let kept = allocation_counter::measure(|| {
         let mut reader = Reader::default();
-        let mut call = Call::new(settings(Mode::Dialogue, Vad::Neural).into(), CallTime::ZERO);
+        let mut call = Call::new(settings, CallTime::ZERO);
         for (i, text) in sound[..2].iter().chain(&silence).enumerate() {
             let Ok(Message::Media { payload, .. }) = reader.read(text) else { panic!("no media") };
             call.handle(Input::Media { payload, timestamp_ms: None }, CallTime::from_millis(i as u64 * 20));
