@@ -22,29 +22,22 @@ const HOLD_FRAMES: u32 = 16;
 /// Quiet frames after which it has nothing left to remember: 3 s.
 const FORGET_FRAMES: u32 = 150;
 
+/// Frames that hold the warm-up.
+const KEPT: usize = WARM_UP.div_ceil(FRAME_SAMPLES);
+
 pub(super) struct Neural {
-    /// Most of what a call takes of memory, so a line that is quiet has none.
-    detector: Option<Box<Detector>>,
-    /// Sound that the network has not had yet: the warm-up, less than a hop, and a frame.
-    samples: [i16; WARM_UP + HOP + FRAME_SAMPLES],
+    /// Most of what a call takes of memory, so a line that is quiet for long has none.
+    network: Option<Box<Network>>,
+    /// The frames that a quiet line had last, and by how much each is to be amplified; so many are there.
+    kept: [(Frame, f32); KEPT],
     len: usize,
-    /// The last sample, at the rate of the line.
-    last: f32,
     /// Quiet frames in a row.
     quiet: u32,
-    p: f32,
 }
 
 impl Neural {
     pub(super) fn new() -> Neural {
-        Neural {
-            detector: None,
-            samples: [0; WARM_UP + HOP + FRAME_SAMPLES],
-            len: 0,
-            last: 0.0,
-            quiet: HOLD_FRAMES,
-            p: 0.0,
-        }
+        Neural { network: None, kept: [(Frame::SILENT, 1.0); KEPT], len: 0, quiet: HOLD_FRAMES }
     }
 
     /// Takes one frame, and by how much to amplify it; how likely it is speech,
@@ -52,29 +45,68 @@ impl Neural {
     pub(super) fn hear(&mut self, frame: &Frame, gain: f32, level_db: f32, floor_db: f32) -> Option<f32> {
         let quiet = level_db < QUIET_DB || level_db < floor_db + ABOVE_FLOOR_DB;
         self.quiet = if quiet { self.quiet.saturating_add(1) } else { 0 };
-        self.push(frame, gain);
-        if self.quiet >= HOLD_FRAMES {
-            self.p = 0.0;
-            let over = self.len.saturating_sub(WARM_UP);
-            self.drop_first(over);
-            if self.quiet >= FORGET_FRAMES {
-                self.detector = None;
-            }
-            return None;
+        if self.quiet < HOLD_FRAMES {
+            let kept = &self.kept[KEPT - self.len..];
+            let network = self.network.get_or_insert_with(|| Network::after(kept));
+            return Some(network.hear(frame, gain));
         }
+        self.kept.rotate_left(1);
+        self.kept[KEPT - 1] = (*frame, gain);
+        self.len = (self.len + 1).min(KEPT);
+        if self.quiet >= FORGET_FRAMES {
+            self.network = None;
+        } else if let Some(network) = &mut self.network {
+            network.wait(frame, gain);
+        }
+        None
+    }
+}
+
+/// The network, and sound that it has not had yet.
+struct Network {
+    detector: Box<Detector>,
+    /// The warm-up, less than a hop, and a frame.
+    samples: [i16; WARM_UP + HOP + FRAME_SAMPLES],
+    len: usize,
+    /// The last sample, at the rate of the line.
+    last: f32,
+    p: f32,
+}
+
+impl Network {
+    /// One that wakes up behind these frames.
+    fn after(frames: &[(Frame, f32)]) -> Box<Network> {
+        let samples = [0; WARM_UP + HOP + FRAME_SAMPLES];
+        let mut network =
+            Box::new(Network { detector: Detector::default_boxed(), samples, len: 0, last: 0.0, p: 0.0 });
+        for (frame, gain) in frames {
+            network.wait(frame, *gain);
+        }
+        network
+    }
+
+    /// Takes a frame of a quiet line: for now it only warms up.
+    fn wait(&mut self, frame: &Frame, gain: f32) {
+        self.p = 0.0;
+        self.push(frame, gain);
+        let over = self.len.saturating_sub(WARM_UP);
+        self.drop_first(over);
+    }
+
+    fn hear(&mut self, frame: &Frame, gain: f32) -> f32 {
+        self.push(frame, gain);
         // What lies before this frame only warms up.
         let before = self.len - FRAME_SAMPLES;
-        let detector = self.detector.get_or_insert_with(Detector::default_boxed);
         let mut at = 0;
         while at + HOP <= self.len {
-            let p = detector.predict_i16(&self.samples[at..at + HOP]);
+            let p = self.detector.predict_i16(&self.samples[at..at + HOP]);
             at += HOP;
             if at > before {
                 self.p = p;
             }
         }
         self.drop_first(at);
-        Some(self.p)
+        self.p
     }
 
     /// Twice the rate by straight lines. What that leaves above 4 kHz stands in for the part of a
@@ -98,6 +130,41 @@ impl Neural {
 
 impl fmt::Debug for Neural {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Neural").field("p", &self.p).field("quiet", &self.quiet).finish_non_exhaustive()
+        let p = self.network.as_ref().map(|network| network.p);
+        f.debug_struct("Neural").field("p", &p).field("quiet", &self.quiet).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::APOLOGY;
+
+    /// What each frame is told to be behind so much silence, and whether a network was there in it.
+    fn told(silence: usize) -> (Vec<Option<f32>>, bool) {
+        let mut neural = Neural::new();
+        for _ in 0..silence {
+            neural.hear(&Frame::SILENT, 1.0, 0.0, 20.0);
+        }
+        let there = neural.network.is_some();
+        let speech = APOLOGY.as_chunks::<FRAME_BYTES>().0.iter();
+        (speech.map(|frame| neural.hear(&Frame(*frame), 1.0, 60.0, 20.0)).collect(), there)
+    }
+
+    #[test]
+    fn a_quiet_line_has_no_network_and_its_caller_is_heard_as_at_first() {
+        let mut neural = Neural::new();
+        neural.hear(&Frame(std::array::from_fn(|i| APOLOGY[800 + i])), 1.0, 60.0, 20.0);
+        for _ in 0..FORGET_FRAMES - 1 {
+            neural.hear(&Frame::SILENT, 1.0, 0.0, 20.0);
+        }
+        assert!(neural.network.is_some(), "3 s are not over");
+        neural.hear(&Frame::SILENT, 1.0, 0.0, 20.0);
+        assert!(neural.network.is_none());
+
+        let (soon, late) = (told(2), told(1_000));
+        assert!(!soon.1 && !late.1);
+        assert_eq!(soon.0, late.0);
+        assert!(soon.0.iter().flatten().any(|p| *p > 0.9), "{:?}", soon.0);
     }
 }
