@@ -4,7 +4,7 @@
 # written here, which is what it cost when this was written and a tenth more.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-declare -A limit=([quiet]=9800 [speech]=159600 [rms]=6060 [out]=3710)
+declare -A limit=([quiet]=5510 [speech]=159600 [rms]=6060 [out]=3710)
 program="$(cargo bench --locked --bench frame --no-run --message-format json 2>/dev/null |
   sed -n 's/.*"kind":\["bench"\],.*"name":"frame".*"executable":"\([^"]*\)".*/\1/p')"
 count() {
