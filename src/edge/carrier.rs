@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
-use super::session::{TOO_LONG_A_CALL, ending_of};
+use super::session::{Served, TOO_LONG_A_CALL, ending_of};
 use super::websocket::{Close, Received, Socket};
 use crate::call::{Event, Output, StopReason, Trace};
 use crate::observe::{CallObserver, Ending};
@@ -27,7 +27,6 @@ pub(super) struct Carrier {
     pub(super) outbound: Outbound,
     pub(super) started: Instant,
     pulse: Pulse,
-    call_sid: String,
     end: Option<(StopReason, Ending)>,
     gateway: Arc<Gateway>,
 }
@@ -53,7 +52,6 @@ impl Carrier {
             outbound: Outbound::new(&start.stream_sid),
             started,
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
-            call_sid: start.known_as().to_owned(),
             end: None,
             gateway: gateway.clone(),
         }
@@ -151,13 +149,12 @@ impl Carrier {
         self.end.as_ref().map(|(reason, _)| *reason)
     }
 
-    /// Sums the call up; the socket is still to be closed, with this code.
-    pub(super) fn stop(self) -> (Socket, u16) {
-        let Carrier { socket, mut observer, started, end, gateway, call_sid, .. } = self;
+    /// Sums the call up.
+    pub(super) fn stop(self) -> Served {
+        let Carrier { socket, mut observer, started, end, .. } = self;
         let (reason, ending) = end.unwrap_or((StopReason::Error, Ending::default()));
-        gateway.calls.ended(&call_sid, reason);
         observer.event(Event::Ended { reason });
         observer.stopped(started.elapsed(), &ending);
-        (socket, ending.close_code.unwrap_or(NORMAL))
+        Served { socket, code: ending.close_code.unwrap_or(NORMAL), reason }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::carrier::Carrier;
 use super::gateway::Gateway;
-use super::session::{Opened, ending_of};
+use super::session::{Opened, Served, ending_of};
 use super::tapes::recorder;
 use super::websocket::{self, Close, MODEL_MESSAGE, Received, Socket};
 use crate::call::realtime::{Answered, Input, Manner, Realtime, Request};
@@ -30,7 +30,7 @@ const INTERNAL: u16 = 1011;
 /// How much later than the second ping in a row nothing at all may have come from the model.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// Conducts the call to its end; the socket is still to be closed, with this code.
+/// Conducts the call to its end.
 pub(super) async fn realtime(
     socket: Socket,
     opened: Opened,
@@ -38,7 +38,7 @@ pub(super) async fn realtime(
     gateway: Arc<Gateway>,
     model: Arc<Model>,
     manner: Manner,
-) -> (Socket, u16) {
+) -> Served {
     let carrier = Carrier::new(socket, &opened.start, subprotocol.as_deref(), &gateway, "realtime");
     let call_sid = opened.start.known_as().to_owned();
     let settings = Arc::new(gateway.call_settings(&opened.start));
@@ -106,7 +106,7 @@ enum Woken {
 }
 
 impl Talk {
-    async fn run(mut self) -> (Socket, u16) {
+    async fn run(mut self) -> Served {
         let mut farewell = self.gateway.farewell();
         let timer = sleep_until(self.carrier.started);
         tokio::pin!(timer);

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
-use super::session::{Opened, TOO_LONG_A_CALL, ending_of};
+use super::session::{Opened, Served, TOO_LONG_A_CALL, ending_of};
 use super::tapes::recorder;
 use super::websocket::{self, Close, Received, Socket};
 use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReason};
@@ -29,16 +29,19 @@ const INTERNAL: u16 = 1011;
 /// How long what the bot said last may still be played once it has gone.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
-/// Conducts the call to its end; the socket is still to be closed, with this code.
+/// Conducts the call to its end.
 pub(super) async fn relay(
     socket: Socket,
     opened: Opened,
     subprotocol: Option<String>,
     gateway: Arc<Gateway>,
     bot: Bot,
-) -> (Socket, u16) {
+) -> Served {
     let (observer, trace) = gateway.observer(&opened.start);
     observer.started(subprotocol.as_deref(), &opened.start.account_sid, "relay");
+    if opened.start.resumed() > 0 {
+        observer.resumed(0);
+    }
     let settings = gateway.call_settings(&opened.start);
     let recorder = recorder(&gateway, &opened.start, &settings, Conductor::Bot);
     let relay = Relay::new(settings.lead, settings.media_timeout);
@@ -127,7 +130,7 @@ impl Talk {
         self.last_words = Some((Instant::now() + LAST_WORDS, StopReason::Error, INTERNAL));
     }
 
-    async fn run(mut self) -> (Socket, u16) {
+    async fn run(mut self) -> Served {
         let mut farewell = self.gateway.farewell();
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
@@ -171,7 +174,7 @@ impl Talk {
         relay.stop(reason, now);
         observer.event(Event::Ended { reason });
         observer.stopped(started.elapsed(), &ending);
-        (socket, ending.close_code.unwrap_or(NORMAL))
+        Served { socket, code: ending.close_code.unwrap_or(NORMAL), reason }
     }
 
     fn now(&self) -> CallTime {

@@ -66,9 +66,10 @@ pub(super) async fn serve_call(
     match opened {
         Ok((opened, _counted)) => {
             place.start();
+            let (calls, call_sid) = (gateway.calls.clone(), opened.start.known_as().to_owned());
             let model = gateway.services.model().cloned();
             let model = model.zip(gateway.manner(&opened.start));
-            let (socket, code) = match (gateway.bot.clone(), model) {
+            let Served { socket, code, reason } = match (gateway.bot.clone(), model) {
                 (Some(bot), _) => Box::pin(relay(socket, opened, subprotocol, gateway, bot)).await,
                 (None, Some((model, manner))) => {
                     Box::pin(realtime(socket, opened, subprotocol, gateway, model, manner)).await
@@ -80,6 +81,8 @@ pub(super) async fn serve_call(
                     Box::new(Session::new(socket, start, subprotocol, gateway)).run().await
                 }
             };
+            // Before the carrier asks what comes next.
+            calls.ended(&call_sid, reason);
             socket.close(code).await;
         }
         Err(refused) => {
@@ -110,6 +113,13 @@ pub(super) struct Opened {
     pub(super) start: Start,
     /// The message as it came.
     pub(super) text: Utf8Bytes,
+}
+
+/// A stream that has ended; its socket is still to be closed, with this code.
+pub(super) struct Served {
+    pub(super) socket: Socket,
+    pub(super) code: u16,
+    pub(super) reason: StopReason,
 }
 
 /// Why a stream was given up before it had started.
@@ -283,8 +293,8 @@ impl Session {
         }
     }
 
-    /// Runs the call to its end; the socket is still to be closed, with this code.
-    async fn run(mut self: Box<Self>) -> (Socket, u16) {
+    /// Runs the call to its end.
+    async fn run(mut self: Box<Self>) -> Served {
         let mut farewell = self.gateway.farewell();
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
@@ -325,8 +335,8 @@ impl Session {
             *self;
         drop(requests);
         gateway.calls.remember(&ids.call_sid, call.memory());
-        if let Some(reason) = observer.reason() {
-            gateway.calls.ended(&ids.call_sid, reason);
+        let reason = observer.reason();
+        if let Some(reason) = reason {
             let Session { services, answers, inbox, .. } = *self;
             let handover = Handover { services, inbox, answers, memory: call.memory() };
             gateway.handovers.keep(&ids.call_sid, reason, gateway.config.twilio.resume, handover);
@@ -334,7 +344,8 @@ impl Session {
         let unheard = recogniser.map_or(0, |recogniser| recogniser.lost());
         gateway.metrics.frames_dropped.with_label_values(&["in", "stt_behind"]).inc_by(unheard / 160);
         observer.stopped(started.elapsed(), &ending);
-        (socket, ending.close_code.unwrap_or(NORMAL))
+        let code = ending.close_code.unwrap_or(NORMAL);
+        Served { socket, code, reason: reason.unwrap_or(StopReason::Error) }
     }
 
     fn now(&self) -> CallTime {

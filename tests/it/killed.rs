@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 use voxgate::tape::Tape;
 use voxgate::twilio::lint::{Site, Stream, lint};
 
-use crate::world::{Bot, Fake, Gateway, MediaStream, Wire, tone};
+use crate::relay;
+use crate::world::{Bot, Fake, Gateway, MediaStream, Server, Wire, tone};
 
 const PUBLIC: &str = "public_url = \"https://bot.example.com\"";
 const TOKEN: (&str, &str) = ("TWILIO_AUTH_TOKEN", "t0ken");
+const OVER: &str = "<Response>\n  <Hangup/>\n</Response>";
 const SERVE: &str = "[twilio]\ntwiml = \"serve\"\ntoken = \"enforce\"\nresume = true\n";
 
 /// A call, as the carrier knows it: what to do next it was told by TwiML.
@@ -162,8 +164,7 @@ fn a_stream_that_breaks_comes_back_and_one_that_was_ended_does_not() {
     assert_eq!((turns(&agent), gateway.event("CALL_RESUMED", 0)["turns"].clone()), (vec![1, 2], json!(1)));
     assert_eq!(stream.closed(), 1000, "nothing is heard any more");
     assert_eq!(gateway.event("WS_STOP", 1)["reason"], "timeout");
-    let over = "<Response>\n  <Hangup/>\n</Response>";
-    assert!(second.goes_on(&gateway).contains(over));
+    assert!(second.goes_on(&gateway).contains(OVER));
 
     // What this process does not know of is bounded all the same, and has to be up.
     for (path, status, comes_back) in [
@@ -175,7 +176,33 @@ fn a_stream_that_breaks_comes_back_and_one_that_was_ended_does_not() {
     ] {
         let twiml = ask(&gateway, path, "CA2", status);
         assert_eq!(twiml.contains("<Stream"), comes_back, "{path}: {twiml}");
-        assert_eq!(twiml.contains(over), !comes_back, "{path}: {twiml}");
+        assert_eq!(twiml.contains(OVER), !comes_back, "{path}: {twiml}");
+    }
+}
+
+/// A bot of the operator's own ends a call by closing its socket, and that is no break.
+#[test]
+fn a_relayed_call_comes_back_when_its_stream_broke_and_not_when_its_bot_has_left() {
+    let bot = Server::start("relay_bot");
+    for (manner, comes_back) in [("/burst", true), ("/leaves", false)] {
+        let config = format!("{SERVE}{}", relay::config(&bot, manner));
+        let gateway = Gateway::start_with(&config, PUBLIC, &[TOKEN]);
+        let call = Call::comes_in(&gateway, "CA1");
+        let mut stream = call.connect(&gateway);
+        stream.say(&tone(100));
+        if comes_back {
+            drop(stream);
+        } else {
+            assert_eq!(stream.closed(), 1000);
+        }
+        let reason = if comes_back { "ws_lost" } else { "bot_end" };
+        assert_eq!(gateway.event("WS_STOP", 0)["reason"], reason);
+        let twiml = call.goes_on(&gateway);
+        assert_eq!((twiml.contains("<Stream"), twiml.contains(OVER)), (comes_back, !comes_back), "{twiml}");
+        if comes_back {
+            drop(Call::told("CA1", &twiml).connect(&gateway));
+            assert_eq!(gateway.event("CALL_RESUMED", 0)["call_sid"], "CA1");
+        }
     }
 }
 
