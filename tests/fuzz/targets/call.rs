@@ -14,6 +14,8 @@ use voxgate::config::Config;
 use voxgate::time::{CallTime, FRAME};
 use voxgate::turn::{State, Vad};
 
+use super::carrier::Carrier;
+
 /// So much happens in one call here.
 const MOST_STEPS: usize = 300;
 /// What one input, or one deadline, has a call say at most.
@@ -114,9 +116,7 @@ pub fn run(data: &[u8]) {
 
 struct Check {
     call: Call,
-    lead: Duration,
-    now: CallTime,
-    carrier_end: CallTime,
+    carrier: Carrier,
     /// The latest utterance, turn, segment and request to the carrier that the call asked for.
     utterance: u64,
     turn: u64,
@@ -136,9 +136,7 @@ impl Check {
         let lead = settings.lead;
         let mut check = Check {
             call: Call::new(Arc::new(settings), CallTime::ZERO),
-            lead,
-            now: CallTime::ZERO,
-            carrier_end: CallTime::ZERO,
+            carrier: Carrier::new(lead),
             utterance: 0,
             turn: 0,
             segment: 0,
@@ -153,19 +151,16 @@ impl Check {
     }
 
     fn pass(&mut self, wait: Duration) {
-        let until = self.now + wait;
-        while let Some(at) = self.call.poll_timeout().filter(|at| *at <= until) {
-            self.now = self.now.max(at);
-            self.call.handle_timeout(self.now);
+        let until = self.carrier.now + wait;
+        while self.carrier.waits(self.call.poll_timeout(), until) {
+            self.call.handle_timeout(self.carrier.now);
             self.drain();
-            let again = self.call.poll_timeout();
-            assert!(again.is_none_or(|next| next > self.now), "a deadline that does not pass: {again:?}");
+            self.carrier.waited(self.call.poll_timeout());
         }
-        self.now = until;
     }
 
     fn give(&mut self, input: Input<'_>) {
-        self.call.handle(input, self.now);
+        self.call.handle(input, self.carrier.now);
         self.drain();
     }
 
@@ -177,20 +172,18 @@ impl Check {
             assert!(!self.ended || matches!(output, Output::Hangup(_)), "{output:?} after the end");
             match output {
                 Output::Play { due, .. } => {
-                    assert!(due <= self.now, "a frame leaves early");
+                    self.carrier.plays(due);
                     assert!(!self.held, "a bot that is held speaks");
                     assert!(!self.interrupted, "a bot that was interrupted speaks");
-                    self.carrier_end = self.carrier_end.max(self.now) + FRAME;
-                    assert!(self.carrier_end.since(self.now) <= self.lead.max(FRAME), "too far ahead");
                 }
-                Output::Clear => self.carrier_end = self.now,
+                Output::Clear => self.carrier.clears(),
                 Output::Mark(name) => self.marks.push(name),
                 Output::Event(Event::BargeInHeld { .. }) => self.held = true,
                 Output::Event(Event::BargeInResumed { .. }) => self.held = false,
                 Output::Event(Event::BargeIn { .. }) => {
                     self.held = false;
                     self.interrupted = true;
-                    assert_eq!(self.carrier_end.max(self.now), self.now, "what was sent was not cleared");
+                    assert!(self.carrier.is_silent(), "what was sent was not cleared");
                 }
                 Output::Event(Event::State(transition)) => {
                     self.held &= transition.to == State::Speaking;

@@ -6,6 +6,7 @@
 pub mod answers;
 pub mod audio;
 pub mod call;
+mod carrier;
 pub mod config;
 pub mod forwarded;
 pub mod realtime;

@@ -14,6 +14,8 @@ use voxgate::config::Config;
 use voxgate::time::{CallTime, FRAME};
 use voxgate::turn::{State, Vad};
 
+use super::carrier::Carrier;
+
 const MOST_STEPS: usize = 300;
 const MOST_OUTPUTS: usize = 600;
 /// The longest reply, and an app and a model that do not answer.
@@ -75,9 +77,7 @@ pub fn run(data: &[u8]) {
 
 struct Check {
     call: Realtime,
-    lead: Duration,
-    now: CallTime,
-    carrier_end: CallTime,
+    carrier: Carrier,
     /// The response that the model is at.
     response: u64,
     /// Frames that were played.
@@ -106,9 +106,7 @@ impl Check {
         };
         let mut check = Check {
             call: Realtime::new(Arc::new(settings), manner, CallTime::ZERO),
-            lead,
-            now: CallTime::ZERO,
-            carrier_end: CallTime::ZERO,
+            carrier: Carrier::new(lead),
             response: 1,
             played: 0,
             marks: Vec::new(),
@@ -121,19 +119,16 @@ impl Check {
     }
 
     fn pass(&mut self, wait: Duration) {
-        let until = self.now + wait;
-        while let Some(at) = self.call.poll_timeout().filter(|at| *at <= until) {
-            self.now = self.now.max(at);
-            self.call.handle_timeout(self.now);
+        let until = self.carrier.now + wait;
+        while self.carrier.waits(self.call.poll_timeout(), until) {
+            self.call.handle_timeout(self.carrier.now);
             self.drain();
-            let again = self.call.poll_timeout();
-            assert!(again.is_none_or(|next| next > self.now), "a deadline that does not pass: {again:?}");
+            self.carrier.waited(self.call.poll_timeout());
         }
-        self.now = until;
     }
 
     fn give(&mut self, input: Input<'_>) {
-        self.call.handle(input, self.now);
+        self.call.handle(input, self.carrier.now);
         self.drain();
     }
 
@@ -150,16 +145,14 @@ impl Check {
                 assert!(!self.ended || matches!(output, Output::Hangup(_)), "{output:?} after the end");
                 match output {
                     Output::Play { due, .. } => {
-                        assert!(due <= self.now, "a frame leaves early");
-                        self.carrier_end = self.carrier_end.max(self.now) + FRAME;
-                        assert!(self.carrier_end.since(self.now) <= self.lead.max(FRAME), "too far ahead");
+                        self.carrier.plays(due);
                         self.played += 1;
                     }
                     Output::Mark(name) => self.marks.push(name),
-                    Output::Clear => self.carrier_end = self.now,
+                    Output::Clear => self.carrier.clears(),
                     Output::Hangup(_) | Output::Event(Event::Ended { .. }) => self.ended = true,
                     Output::Event(Event::BargeIn { .. }) => {
-                        assert_eq!(self.carrier_end.max(self.now), self.now, "what was sent was not cleared");
+                        assert!(self.carrier.is_silent(), "what was sent was not cleared");
                     }
                     Output::Event(_) => {}
                     other => panic!("{other:?} is not for such a call"),

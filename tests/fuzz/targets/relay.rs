@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
 use voxgate::call::{Event, Output, Relay};
-use voxgate::time::{CallTime, FRAME};
+
+use super::carrier::Carrier;
 
 const MOST_STEPS: usize = 300;
 /// Ten minutes of the bot's audio, and what one message adds.
@@ -31,9 +32,7 @@ pub fn run(data: &[u8]) {
     let lead = Duration::from_millis(u64::from(lead));
     let mut check = Check {
         relay: Relay::new(lead, MEDIA_TIMEOUT),
-        lead,
-        now: CallTime::ZERO,
-        carrier_end: CallTime::ZERO,
+        carrier: Carrier::new(lead),
         set: Vec::new(),
         given_up: false,
     };
@@ -41,19 +40,17 @@ pub fn run(data: &[u8]) {
         let Ok(step) = step else { break };
         check.take(step);
     }
-    check.relay.finish(check.now);
+    check.relay.finish(check.carrier.now);
     check.drain();
     check.pass(MOST_QUEUED + MEDIA_TIMEOUT);
     assert!(check.given_up, "nobody is heard, and the call goes on");
-    assert!(check.relay.is_quiet(check.now) && check.relay.has_been_heard(check.now));
+    assert!(check.relay.is_quiet(check.carrier.now) && check.relay.has_been_heard(check.carrier.now));
     assert!(check.set.is_empty(), "{:?} never came back", check.set);
 }
 
 struct Check {
     relay: Relay,
-    lead: Duration,
-    now: CallTime,
-    carrier_end: CallTime,
+    carrier: Carrier,
     /// Marks that are to come back.
     set: Vec<String>,
     given_up: bool,
@@ -63,39 +60,36 @@ impl Check {
     fn take(&mut self, step: Step<'_>) {
         match step {
             Step::Wait { ms } => self.pass(Duration::from_millis(u64::from(ms))),
-            Step::Heard => self.relay.heard(self.now),
-            Step::Audio(audio) => self.relay.audio(audio, self.now),
+            Step::Heard => self.relay.heard(self.carrier.now),
+            Step::Audio(audio) => self.relay.audio(audio, self.carrier.now),
             Step::Burst { frames, value } => {
-                self.relay.audio(&vec![value; usize::from(frames) * 160], self.now);
+                self.relay.audio(&vec![value; usize::from(frames) * 160], self.carrier.now);
             }
-            Step::Wav(rest) => self.relay.audio(&[b"RIFF", rest].concat(), self.now),
+            Step::Wav(rest) => self.relay.audio(&[b"RIFF", rest].concat(), self.carrier.now),
             Step::Mark(name) => {
-                if self.relay.mark(name, self.now) {
+                if self.relay.mark(name, self.carrier.now) {
                     self.set.push(name.to_owned());
                 }
             }
             Step::Clear => {
-                let unplayed = self.relay.clear(self.now);
+                let unplayed = self.relay.clear(self.carrier.now);
                 // The carrier gives back those that it has.
                 self.drain();
                 assert_eq!(unplayed, std::mem::take(&mut self.set));
-                assert!(self.relay.is_quiet(self.now), "something is left after `clear`");
+                assert!(self.relay.is_quiet(self.carrier.now), "something is left after `clear`");
             }
-            Step::Finish => self.relay.finish(self.now),
+            Step::Finish => self.relay.finish(self.carrier.now),
         }
         self.drain();
     }
 
     fn pass(&mut self, wait: Duration) {
-        let until = self.now + wait;
-        while let Some(at) = self.relay.poll_timeout().filter(|at| *at <= until) {
-            self.now = self.now.max(at);
-            self.relay.handle_timeout(self.now);
+        let until = self.carrier.now + wait;
+        while self.carrier.waits(self.relay.poll_timeout(), until) {
+            self.relay.handle_timeout(self.carrier.now);
             self.drain();
-            let again = self.relay.poll_timeout();
-            assert!(again.is_none_or(|next| next > self.now), "a deadline that does not pass: {again:?}");
+            self.carrier.waited(self.relay.poll_timeout());
         }
-        self.now = until;
     }
 
     fn drain(&mut self) {
@@ -105,15 +99,13 @@ impl Check {
             assert!(outputs < 2_000, "outputs without end");
             match output {
                 Output::Play { due, .. } => {
-                    assert!(due <= self.now, "a frame leaves early");
-                    self.carrier_end = self.carrier_end.max(self.now) + FRAME;
-                    assert!(self.carrier_end.since(self.now) <= self.lead.max(FRAME), "too far ahead");
+                    self.carrier.plays(due);
                 }
                 Output::Mark(name) => {
                     assert!(!self.set.is_empty(), "{name} is too much");
                     assert_eq!(self.set.remove(0), name, "in their order");
                 }
-                Output::Clear => self.carrier_end = self.now,
+                Output::Clear => self.carrier.clears(),
                 Output::Hangup(_) => {
                     assert!(!self.given_up, "given up twice");
                     self.given_up = true;
