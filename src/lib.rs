@@ -29,7 +29,8 @@
 //!   the time) → `call` → `turn` → an [`call::Output`] → `edge/session` → `upstream`.
 //! - A frame out: `upstream` (chunk) → `audio` (decode, resample) → `call/pacer` →
 //!   `Output::Play` → `twilio/outbound` → `edge/websocket`.
-//! - A call again: `edge/session` → `tape/recorder` → a file → `tape/replay` → `call` → `cli/replay`.
+//! - A call again: `edge/session` → `tape/recorder` → a file → `tape/replay` → `call` → `cli/replay`;
+//!   of a bot or a model: `edge/relay`, `edge/realtime` → the same → `tape/conducted`.
 //! - An HTTP request: `edge/proxy` → the app → `observe`.
 
 pub mod audio;

@@ -44,7 +44,7 @@ class Gateway:
     def sample(self, since):
         status = dict(line.split(":", 1) for line in open(f"/proc/{self.pid}/status"))
         # Asked last: the question is a descriptor too, and is gone by the next one.
-        row = [round(time.monotonic() - since), int(status["VmRSS"].split()[0]), self.fds(), int(status["Threads"])]
+        row = [round(time.monotonic() - since), int(status["RssAnon"].split()[0]), self.fds(), int(status["Threads"])]
         self.samples.append(row + [int(self.metrics()["voxgate_calls_active"])])
         return self.samples[-1]
 

@@ -59,7 +59,8 @@ TOML
 until grep -q ready "$folder/ready"; do sleep 0.1; done
 declare -A pid at
 for mode in dialogue echo; do
-  "$voxgate" run --config "$folder/$mode.toml" 2>"$folder/$mode.log" &
+  # Huge pages make memory grow by megabytes for the first byte of each.
+  MIMALLOC_ALLOW_THP=0 "$voxgate" run --config "$folder/$mode.toml" 2>"$folder/$mode.log" &
   pid[$mode]=$!
 done
 at[dialogue]=$((port + 1)) at[echo]=$((port + 3))
