@@ -2,12 +2,14 @@
 
 Each server in turn gets core 0 and each number of calls in turn; the caller, `voxgate call`, and the speech
 services have core 1. What is printed is CPU per call-second, memory per call and lateness as the caller sees it;
-JSON lines of the same go to target/calls.jsonl, and `--svg FOLDER` draws them (matplotlib). Build first:
+JSON lines of the same go to target/calls.jsonl, and `--svg FOLDER` draws them (matplotlib, from
+benches/peers/requirements.txt; `--drawn` draws the last run's again). Build first:
 
     cargo build --release --bin voxgate --example floor
 
 Servers: echo, dialogue and relay are voxgate's modes, each followed by its floor: `benches/peers/floor.rs` with as
-many messages. flask and pipecat are what people use without voxgate (benches/peers/requirements.txt); they get
+many messages. interrupted is a dialogue whose callers speak into the reply, and what counts is how soon the
+carrier is told to clear what it has (espeak-ng). flask and pipecat are what people use without voxgate (benches/peers/requirements.txt); they get
 ten calls, and as many as they can carry is less than a hundred.
 """
 
@@ -31,6 +33,8 @@ MEDIA = f"ws://127.0.0.1:{PORT}/ws/twilio-media"
 # The reply that makes the bot speak half of the time, to an utterance of the built-in sound.
 REPLY_SECONDS = 2
 PEER_CALLS = 10
+# Spoken into a reply after so many milliseconds of it.
+INTERRUPTION, AFTER_MS = "No, stop. I meant Tuesday, not Monday.", 700
 
 COMMON = f"""
 [server]
@@ -125,10 +129,11 @@ def peer(script):
         yield process
 
 
-def call(process, calls, seconds):
+def call(process, calls, seconds, *more):
     """Makes the calls, and tells what they cost the process."""
     command = ["taskset", "-c", "1", VOXGATE, "call", MEDIA, "--calls", calls, "--duration", f"{seconds}s"]
     command += ["--ramp", f"{max(1, calls // 100)}s", "--timeout", "5s", "--json", "--pid", process.pid]
+    command += more
     told = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if not told.stdout:
         sys.exit(told.stderr)
@@ -138,6 +143,7 @@ def call(process, calls, seconds):
 def row(server, calls, told):
     """The figures of one run."""
     cost, late, own = told["gateway"], told["lateness_ms"] or {}, told["own_lateness_ms"]
+    clear = told["barge_in"]["clear_ms"] or {}
     return {
         "server": server,
         "calls": calls,
@@ -147,7 +153,7 @@ def row(server, calls, told):
         "messages_in": told["frames_out"],
         "messages_out": told["frames_in"],
         "lateness_ms": [late.get(p) for p in ("p50", "p99", "p999")],
-        "clear_ms": (told["barge_in"]["clear_ms"] or {}).get("p50"),
+        "clear_ms": [clear.get(p) for p in ("p50", "p99")],
         "caller_late_ms": own["p99"],
         "underruns": told["underruns"],
     }
@@ -161,6 +167,9 @@ def measure(servers, numbers, seconds):
             with peer(peers[server]) as process:
                 yield row(server, PEER_CALLS, call(process, PEER_CALLS, seconds))
             continue
+        if server == "interrupted":
+            yield from interrupted(numbers, seconds)
+            continue
         for calls in numbers:
             with modes[server]() as process:
                 mine = row(server, calls, call(process, calls, seconds))
@@ -173,6 +182,16 @@ def measure(servers, numbers, seconds):
                 yield below
 
 
+def interrupted(numbers, seconds):
+    with tempfile.TemporaryDirectory() as folder:
+        said = pathlib.Path(folder) / "said.wav"
+        subprocess.run(["espeak-ng", "-w", said, INTERRUPTION], check=True)
+        for calls in numbers:
+            with dialogue() as process:
+                told = call(process, calls, seconds, "--interrupt", f"{said}@{AFTER_MS}")
+            yield row("interrupted", calls, told)
+
+
 def draw(rows, folder):
     """Cost and lateness over the number of calls."""
     import matplotlib
@@ -181,22 +200,28 @@ def draw(rows, folder):
     from matplotlib import pyplot
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, label, value in [
-        ("cost", "CPU, ms per second of a call", lambda row: row["cpu_ms"]),
-        ("lateness", "frames later than ideal, p99, ms", lambda row: row["lateness_ms"][1]),
-        ("memory", "memory, KiB a call", lambda row: row["kib"]),
+    voxgate = ("echo", "dialogue", "relay")
+    everybody = [row["server"] for row in rows if row["server"] != "interrupted"]
+    for name, label, servers, value in [
+        ("cost", "CPU, ms per second of a call", everybody, lambda row: row["cpu_ms"]),
+        ("lateness", "frames later than ideal, p99, ms", voxgate, lambda row: row["lateness_ms"][1]),
+        ("memory", "memory, KiB a call", voxgate, lambda row: row["kib"]),
+        ("clear", "interruption to `clear`, p50, ms", ("interrupted",), lambda row: row["clear_ms"][0]),
     ]:
         figure, axes = pyplot.subplots(figsize=(7, 4))
         for server in dict.fromkeys(row["server"] for row in rows):
-            if name != "cost" and ":" in server:
+            if server not in servers:
                 continue
             points = [(row["calls"], value(row)) for row in rows if row["server"] == server]
             points = [point for point in points if point[1] is not None]
             style = "--" if ":" in server else "-"
             axes.plot(*zip(*points), style, marker="o", label=server)
+        if name == "lateness":
+            own = {row["calls"]: row["caller_late_ms"] for row in rows if row["server"] == "dialogue"}
+            axes.plot(own.keys(), own.values(), ":", color="grey", label="the caller's own (dialogue)")
         axes.set(xlabel="calls at once, one core", ylabel=label, xscale="log", ylim=(0, None))
-        if name == "cost":
-            axes.set(yscale="log", ylim=(0.1, None))
+        if name in ("cost", "memory"):
+            axes.set(yscale="log", ylim=(0.1 if name == "cost" else 10, None))
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)
         figure.tight_layout()
@@ -207,20 +232,24 @@ def draw(rows, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     numbers = lambda text: [int(number) for number in text.split(",")]
-    parser.add_argument("--calls", type=numbers, default=[1, 100, 500, 1000])
+    parser.add_argument("--calls", type=numbers, default=[1, 10, 100, 300, 600, 1000])
     parser.add_argument("--seconds", type=int, default=20)
-    parser.add_argument("--servers", type=lambda text: text.split(","), default=["echo", "dialogue", "relay"])
+    parser.add_argument("--servers", type=lambda text: text.split(","), default=["echo", "dialogue", "relay", "interrupted"])
     parser.add_argument("--svg", type=pathlib.Path)
+    parser.add_argument("--drawn", action="store_true")
     args = parser.parse_args()
+    written = BUILT.parent / "calls.jsonl"
+    if args.drawn:
+        return draw([json.loads(line) for line in written.read_text().splitlines()], args.svg)
     rows = []
-    head = ("server", "calls", "served", "CPU ms/s", "KiB", "late p50", "p99", "p99.9", "caller p99", "× floor")
-    print(("{:<24}" + "{:>11}" * 9).format(*head), flush=True)
+    head = ("server", "calls", "served", "CPU ms/s", "KiB", "late p50", "p99", "p99.9", "caller p99", "clear p50", "p99", "× floor")
+    print(("{:<24}" + "{:>11}" * 11).format(*head), flush=True)
     for told in measure(args.servers, args.calls, args.seconds):
         rows.append(told)
-        figures = [told["cpu_ms"], told["kib"], *told["lateness_ms"], told["caller_late_ms"], told.get("times_this")]
+        figures = [told["cpu_ms"], told["kib"], *told["lateness_ms"], told["caller_late_ms"], *told["clear_ms"]]
+        figures.append(told.get("times_this"))
         figures = ["" if figure is None else f"{figure:.2f}" for figure in figures]
-        print(("{:<24}" + "{:>11}" * 9).format(told["server"], told["calls"], told["served"], *figures), flush=True)
-    written = BUILT.parent / "calls.jsonl"
+        print(("{:<24}" + "{:>11}" * 11).format(told["server"], told["calls"], told["served"], *figures), flush=True)
     written.write_text("".join(json.dumps(told) + "\n" for told in rows))
     if args.svg:
         draw(rows, args.svg)

@@ -1,11 +1,11 @@
-//! What a call is told when the gateway goes down. Every frame asks whether it was told, so asking is
-//! cheap: a channel is only looked at again once it has woken.
+//! What a call is told when the gateway goes down. Every wake of every call asks, so it only looks
+//! at what all calls share until something was said there.
 
-use std::future::pending;
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::task::{Poll, Waker};
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::{Fuse, FutureExt};
 use tokio::sync::watch;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,31 +16,51 @@ pub(super) enum Told {
     HangUp,
 }
 
-pub(super) struct Farewell(FuturesUnordered<Pin<Box<dyn Future<Output = Told> + Send>>>);
+type Waits = Fuse<Pin<Box<dyn Future<Output = ()> + Send>>>;
+
+pub(super) struct Farewell {
+    hang_up: (watch::Receiver<bool>, Waits),
+    goodbye: (watch::Receiver<bool>, Waits),
+    /// Who waits for both.
+    task: Option<Waker>,
+}
 
 impl Farewell {
     pub(super) fn new(goodbye: watch::Receiver<bool>, hang_up: watch::Receiver<bool>) -> Farewell {
-        let told = FuturesUnordered::new();
-        told.push(once(hang_up, Told::HangUp));
-        told.push(once(goodbye, Told::Goodbye));
-        Farewell(told)
+        let with = |channel: watch::Receiver<bool>| (channel.clone(), said(channel));
+        Farewell { hang_up: with(hang_up), goodbye: with(goodbye), task: None }
     }
 
     /// What the call is told next: each of both once. Cancel-safe.
     pub(super) async fn told(&mut self) -> Told {
-        match self.0.next().await {
-            Some(told) => told,
-            None => pending().await,
-        }
+        poll_fn(|cx| {
+            let waits = self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker()));
+            let nothing = |channel: &watch::Receiver<bool>| matches!(channel.has_changed(), Ok(false));
+            if waits && nothing(&self.hang_up.0) && nothing(&self.goodbye.0) {
+                return Poll::Pending;
+            }
+            // Having been told one, it has to ask for the other again.
+            self.task = None;
+            if self.hang_up.1.poll_unpin(cx).is_ready() {
+                return Poll::Ready(Told::HangUp);
+            }
+            if self.goodbye.1.poll_unpin(cx).is_ready() {
+                return Poll::Ready(Told::Goodbye);
+            }
+            self.task = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
     }
 }
 
-fn once(mut channel: watch::Receiver<bool>, told: Told) -> Pin<Box<dyn Future<Output = Told> + Send>> {
-    Box::pin(async move {
+fn said(mut channel: watch::Receiver<bool>) -> Waits {
+    let waits = async move {
         // The sender lives as long as the gateway.
-        let _ = channel.wait_for(|told| *told).await;
-        told
-    })
+        let _ = channel.wait_for(|said| *said).await;
+    };
+    let waits: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(waits);
+    waits.fuse()
 }
 
 #[cfg(test)]
@@ -60,5 +80,26 @@ mod tests {
         hang_up.send_replace(true);
         assert_eq!(farewell.told().now_or_never(), Some(Told::HangUp));
         assert_eq!(farewell.told().now_or_never(), None);
+    }
+
+    #[tokio::test]
+    async fn wakes_whoever_asked_last_and_tells_what_was_said_before() {
+        let ((goodbye, heard), (hang_up, hung_up)) = (watch::channel(false), watch::channel(false));
+        let mut farewell = Farewell::new(heard, hung_up.clone());
+        // Asked by one task, and then by another.
+        assert_eq!(farewell.told().now_or_never(), None);
+        let other = tokio::spawn(async move { (farewell.told().await, farewell.told().await) });
+        goodbye.send_replace(true);
+        hang_up.send_replace(true);
+        let mut told = other.await.unwrap();
+        if told.0 == Told::HangUp {
+            told = (told.1, told.0);
+        }
+        assert_eq!(told, (Told::Goodbye, Told::HangUp));
+
+        let mut late = Farewell::new(goodbye.subscribe(), hung_up);
+        assert_eq!(late.told().now_or_never(), Some(Told::HangUp));
+        assert_eq!(late.told().now_or_never(), Some(Told::Goodbye));
+        assert_eq!(late.told().now_or_never(), None);
     }
 }

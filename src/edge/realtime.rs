@@ -15,13 +15,13 @@ use super::carrier::Carrier;
 use super::gateway::Gateway;
 use super::session::{Opened, Served, ending_of};
 use super::tapes::recorder;
-use super::websocket::{self, Close, MODEL_MESSAGE, Received, Socket};
+use super::websocket::{self, ClientSocket, Close, MODEL_MESSAGE, Received, Socket};
 use crate::call::realtime::{Answered, Input, Manner, Realtime, Request};
 use crate::call::{Event, Failure, FailureKind, Output, StopReason};
 use crate::tape::{Conductor, TapedRealtime};
 use crate::time::CallTime;
 use crate::twilio::{Malformed, Message, Reader, Start};
-use crate::upstream::{BotStream, CallIds, Model, ModelLink, ModelReader, Watch};
+use crate::upstream::{CallIds, Model, ModelLink, ModelReader, Watch};
 
 const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
@@ -85,7 +85,7 @@ enum Line {
 }
 
 struct Connected {
-    socket: Socket<BotStream>,
+    socket: ClientSocket,
     reader: ModelReader,
     watch: Watch,
     /// When anything came last, be it a pong.

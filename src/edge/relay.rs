@@ -12,13 +12,13 @@ use super::gateway::Gateway;
 use super::pulse::Pulse;
 use super::session::{Opened, Served, TOO_LONG_A_CALL, ending_of};
 use super::tapes::recorder;
-use super::websocket::{self, Close, Received, Socket};
+use super::websocket::{self, ClientSocket, Close, Received, Socket};
 use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReason};
 use crate::observe::{CallObserver, Ending};
 use crate::tape::{Conductor, Entry, TapedRelay};
 use crate::time::CallTime;
 use crate::twilio::{Message, Outbound, Reader};
-use crate::upstream::{Bot, BotStream};
+use crate::upstream::Bot;
 
 const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
@@ -75,7 +75,7 @@ pub(super) async fn relay(
 struct Talk {
     socket: Socket,
     /// `None` once it has gone, or where it never came.
-    bot: Option<Socket<BotStream>>,
+    bot: Option<ClientSocket>,
     /// When anything came from it last.
     bot_seen: Instant,
     /// After how many seconds it shook hands, and what is to be counted at the end.
@@ -104,7 +104,7 @@ enum Woken {
 
 impl Talk {
     /// Tells the bot what the carrier has told already.
-    fn meet(&mut self, mut bot: Socket<BotStream>, opened: &Opened) {
+    fn meet(&mut self, mut bot: ClientSocket, opened: &Opened) {
         let connected = Bytes::from_static(br#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#);
         for message in [connected, Bytes::from(opened.text.clone())] {
             let _ = bot.send_text(message);
@@ -387,7 +387,7 @@ impl Talk {
 }
 
 /// What the bot does next; nothing, for ever, where there is none.
-async fn next_of(bot: &mut Option<Socket<BotStream>>) -> Received {
+async fn next_of(bot: &mut Option<ClientSocket>) -> Received {
     match bot {
         Some(bot) => bot.next().await,
         None => std::future::pending().await,

@@ -2,6 +2,7 @@
 //! translates between the carrier's messages and the call with two `match`es without wildcards. What
 //! the call says is done; what is decided is decided in `call`.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use super::bell::Bell;
 use super::calls::Place;
 use super::clock::Clock;
 use super::farewell::Told;
@@ -56,7 +58,7 @@ pub(super) async fn serve_call(
     mut place: Place,
     pass: Option<Pass>,
 ) {
-    let mut socket = Socket::new(transport, early, gateway.config.limits.max_message).await;
+    let mut socket = Socket::new(transport, early, gateway.config.limits.max_message);
     let opened = wait_for_start(&mut socket, &gateway).await.and_then(|opened| {
         match gateway.tokens.admit_call(pass.as_ref(), &opened.start.call_sid) {
             Ok(()) => count(&opened.start, &gateway).map(|counted| (opened, counted)),
@@ -296,6 +298,7 @@ impl Session {
     /// Runs the call to its end.
     async fn run(mut self: Box<Self>) -> Served {
         let mut farewell = self.gateway.farewell();
+        let mut bell = Bell::new();
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -311,7 +314,8 @@ impl Session {
                 biased;
                 told = farewell.told() => Woken::Told(told),
                 received = self.socket.next() => Woken::Received(received),
-                Some(input) = self.inbox.recv(), if self.call.has_room() => Woken::Answered(input),
+                Some(input) = poll_fn(|cx| bell.ask(cx, |cx| self.inbox.poll_recv(cx))),
+                    if self.call.has_room() => Woken::Answered(input),
                 () = &mut timer => Woken::Time,
             };
             let now = self.now();

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+use super::carrier_socket::CarrierSocket;
+use crate::upstream::BotStream;
 
 /// Small buffers: a message is 400 bytes, and the defaults cost 100 KiB a connection. Before each read
 /// tungstenite fills what is free of it with zeros.
@@ -34,11 +36,14 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// The transport under the WebSocket, as Pingora hands it over.
 pub(super) type Transport = pingora::protocols::Stream;
 
-pub(super) struct Socket<S = Transport> {
-    ws: WebSocketStream<S>,
+pub(super) struct Socket<W = CarrierSocket<Transport>> {
+    ws: W,
     /// Something was written and not flushed, since when.
     unflushed: Option<Instant>,
 }
+
+/// The one to a bot or a model.
+pub(super) type ClientSocket = Socket<WebSocketStream<BotStream>>;
 
 /// What the peer did.
 #[derive(Debug)]
@@ -92,14 +97,16 @@ pub(super) fn config_for_model() -> WebSocketConfig {
 
 impl Socket {
     /// The carrier's, which has shaken hands, and may have sent more already.
-    pub(super) async fn new(transport: Transport, early: Vec<u8>, max_message: usize) -> Socket {
-        let config = Some(config(max_message));
-        Socket::over(WebSocketStream::from_partially_read(transport, early, Role::Server, config).await)
+    pub(super) fn new(transport: Transport, early: Vec<u8>, max_message: usize) -> Socket {
+        Socket::over(CarrierSocket::new(transport, early, config(max_message)))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    pub(super) fn over(ws: WebSocketStream<S>) -> Socket<S> {
+impl<W> Socket<W>
+where
+    W: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin,
+{
+    pub(super) fn over(ws: W) -> Socket<W> {
         Socket { ws, unflushed: None }
     }
 
