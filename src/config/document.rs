@@ -1,6 +1,8 @@
 //! A parsed document with what was asked of it and what was wrong: the ground under `written`.
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 
@@ -285,7 +287,7 @@ impl<'a> Document<'a> {
             }
         } else if let Some(path) = written.strip_prefix("file:") {
             let path = self.folder.join(path);
-            match std::fs::read_to_string(&path) {
+            match read(&path) {
                 Ok(text) => Ok(Cow::Owned(text.trim_end_matches(['\r', '\n']).to_owned())),
                 Err(e) => dangling(
                     format!("needs {}, which cannot be read: {e}", path.display().to_string().escape_debug()),
@@ -296,6 +298,19 @@ impl<'a> Document<'a> {
             Ok(Cow::Borrowed(written))
         }
     }
+}
+
+/// No file that is meant is as long.
+const LONGEST_FILE: u64 = 1024 * 1024;
+
+/// What a file says; one without an end is not read to it.
+pub(super) fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LONGEST_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST_FILE {
+        return Err(io::Error::other(format!("it is longer than {LONGEST_FILE} bytes")));
+    }
+    Ok(text)
 }
 
 pub(super) fn type_of(value: &DeValue<'_>) -> Refused {

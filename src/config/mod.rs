@@ -78,7 +78,7 @@ impl Source {
     pub fn text(&self) -> Result<Cow<'_, str>, Problems> {
         match self {
             Source::File(path) => {
-                let read = std::fs::read_to_string(path).map(Cow::Owned);
+                let read = document::read(path).map(Cow::Owned);
                 read.map_err(|error| Problems::unreadable(&self.name(), &error))
             }
             Source::Text { text, .. } => Ok(Cow::Borrowed(text)),
@@ -434,6 +434,7 @@ mod tests {
             (folder.0.join("none.toml"), "No such file or directory (os error 2)"),
             (folder.0.clone(), "Is a directory (os error 21)"),
             (binary, "stream did not contain valid UTF-8"),
+            ("/dev/zero".into(), "it is longer than 1048576 bytes"),
         ] {
             let said = load(Source::File(path.clone()), &Env::new()).unwrap_err().to_string();
             let path = path.display();

@@ -471,6 +471,11 @@ pub(super) mod tests {
                  No such file or directory (os error 2); a path is relative to the folder of the configuration",
             ),
             (
+                "[admin]\ntoken = \"file:/dev/zero\"",
+                "2:9: `token` in [admin]: `\"file:/dev/zero\"` needs /dev/zero, which cannot be read: \
+                 it is longer than 1048576 bytes; a path is relative to the folder of the configuration",
+            ),
+            (
                 "[twilio]\nauth_token = \"env:TOKEN\"",
                 "2:14: `auth_token` in [twilio]: `\"env:TOKEN\"` needs TOKEN, which is not set; set TOKEN",
             ),
