@@ -54,14 +54,19 @@ pub const RESUMED: &str = "resumed";
 /// A stream that breaks more often than that has a reason that another one will not change.
 pub const MOST_RESUMED: u64 = 5;
 
+/// What the parameters of a stream say about that.
+pub fn resumed(parameters: &BTreeMap<String, String>) -> u64 {
+    match parameters.get(RESUMED).map(|value| value.trim()) {
+        None | Some("" | "0" | "false") => 0,
+        Some(value) => value.parse().unwrap_or(1).min(MOST_RESUMED),
+    }
+}
+
 impl Start {
     /// How many streams of this call there were before, as far as the TwiML tells: where the process that had
     /// them is gone, nobody else knows.
     pub fn resumed(&self) -> u64 {
-        match self.parameters.get(RESUMED).map(|value| value.trim()) {
-            None | Some("" | "0" | "false") => 0,
-            Some(value) => value.parse().unwrap_or(1).min(MOST_RESUMED),
-        }
+        resumed(&self.parameters)
     }
 
     /// The call's id; of a carrier that has none, the stream's.

@@ -13,7 +13,9 @@ mod token;
 pub mod twiml;
 mod voice;
 
-pub use message::{MOST_RESUMED, Malformed, MediaFormat, Message, RESUMED, Reader, Start, json_fault};
+pub use message::{
+    MOST_RESUMED, Malformed, MediaFormat, Message, RESUMED, Reader, Start, json_fault, resumed,
+};
 pub use outbound::Outbound;
 pub use status::StreamStatus;
 pub use token::{Pass, TOKEN_SECONDS, TokenFault, TokenKey};

@@ -40,6 +40,8 @@ pub struct SendDigits<'a> {
     pub stream: &'a str,
     pub status_callback: &'a str,
     pub parameters: &'a BTreeMap<String, String>,
+    /// Asked for what comes next once that stream has ended.
+    pub then: Option<&'a str>,
 }
 
 impl Dial<'_> {
@@ -72,7 +74,13 @@ impl SendDigits<'_> {
         for (name, value) in self.parameters {
             open(&mut xml, "Parameter", &[("name", Some(name)), ("value", Some(value))], "/>");
         }
-        xml.push_str("</Stream></Connect></Response>");
+        xml.push_str("</Stream></Connect>");
+        if let Some(then) = self.then {
+            open(&mut xml, "Redirect", &[("method", Some("POST"))], ">");
+            escape(&mut xml, then);
+            xml.push_str("</Redirect>");
+        }
+        xml.push_str("</Response>");
         xml
     }
 }
@@ -150,7 +158,12 @@ mod tests {
             stream: "wss://bot.example.com/ws",
             status_callback: "https://bot.example.com/status",
             parameters: &parameters,
+            then: None,
         };
+        let broken = SendDigits { then: Some("https://bot.example.com/ended?a=1&b"), ..digits };
+        assert!(broken.to_xml().ends_with(
+            "</Connect><Redirect method=\"POST\">https://bot.example.com/ended?a=1&amp;b</Redirect></Response>"
+        ));
         assert_eq!(
             digits.to_xml(),
             "<Response><Play digits=\"1w2#\"/><Connect><Stream url=\"wss://bot.example.com/ws\" \

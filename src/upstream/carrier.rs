@@ -19,6 +19,7 @@ use crate::call::{Control, Destination, Failure, FailureKind, Input, Job, Servic
 use crate::config::{CarrierApi, Config, Credentials, Upstream};
 use crate::twilio::rest::{Change, Refused, is_call, path_of_call};
 use crate::twilio::twiml::{Dial, LONGEST, Party, SendDigits};
+use crate::twilio::{RESUMED, resumed};
 
 const API_URL: Owner = Owner::Config("api_url");
 
@@ -28,10 +29,18 @@ const MOST_READ: usize = 16 * 1024;
 pub struct Carrier {
     client: Client,
     api: CarrierApi,
-    /// Where streams come back to, up to their path, and where their status goes.
-    stream: Option<(String, String)>,
+    back: Option<Back>,
     connecting: Upstream,
     tell: Tell,
+}
+
+/// How streams come back.
+struct Back {
+    /// Where to, up to their path.
+    base: String,
+    status_callback: String,
+    /// Asked when one has ended, where a call whose stream breaks is taken up again.
+    ended: Option<String>,
 }
 
 impl Carrier {
@@ -66,11 +75,14 @@ impl Carrier {
             upstream: Carrier::NAME.to_owned(),
             why: root_cause(&error).to_string(),
         })?;
-        let stream = config.server.public_url.as_ref().map(|url| {
+        let twilio = &config.twilio;
+        let back = config.server.public_url.as_ref().map(|url| Back {
             // `http` becomes `ws`, and so `https` becomes `wss`.
-            (url.replacen("http", "ws", 1), format!("{url}{}", config.twilio.stream_status))
+            base: url.replacen("http", "ws", 1),
+            status_callback: format!("{url}{}", twilio.stream_status),
+            ended: twilio.resume.then(|| format!("{url}{}", twilio.stream_ended)),
         });
-        Ok(Some(Carrier { client, api, stream, connecting, tell: Arc::new(tell) }))
+        Ok(Some(Carrier { client, api, back, connecting, tell: Arc::new(tell) }))
     }
 
     /// Has this done to a call: one `Controlled`, or `Failed`.
@@ -124,15 +136,18 @@ impl Carrier {
             Control::Hangup => None,
             Control::Transfer { to } => Some(self.dial(to)),
             Control::SendDigits { digits } => {
-                let Some((base, status_callback)) = &self.stream else {
+                let Some(Back { base, status_callback, ended }) = &self.back else {
                     let why = "not set, and so the call could not come back once the keys are sent";
                     return Err(cannot(Owner::Config("[server] public_url"), why));
                 };
+                let streams = resumed(&ids.parameters) + 1;
+                let then = ended.as_ref().map(|ended| format!("{ended}?{RESUMED}={streams}"));
                 let digits = SendDigits {
                     digits: digits.as_str(),
                     stream: &format!("{base}{back}"),
                     status_callback,
                     parameters: &ids.parameters,
+                    then: then.as_deref(),
                 };
                 Some(digits.to_xml())
             }

@@ -101,6 +101,20 @@ async fn what_is_posted() {
     assert_eq!(told(&config, &ids(), Control::Hangup).await, Ok(()));
     assert!(fake.request().await.has("authorization: basic u0sxonm="));
 
+    // Where a call whose stream breaks is taken up again: also behind the keys.
+    config.twilio.resume = true;
+    for (before, then) in [(None, 1), (Some("1"), 2)] {
+        let parameters = before.map(|before| ("resumed".to_owned(), before.to_owned()));
+        let ids = CallIds { parameters: parameters.into_iter().collect(), ..ids() };
+        assert_eq!(told(&config, &ids, send_digits()).await, Ok(()));
+        let posted = form(&fake.request().await.body);
+        let redirect = format!(
+            "</Connect><Redirect method=\"POST\">\
+             https://bot.example.com/webhook/stream_ended?resumed={then}</Redirect></Response>"
+        );
+        assert!(posted.ends_with(&redirect), "{posted}");
+    }
+
     // A call that does not say whose it is.
     let nobodys = CallIds { account_sid: String::new(), ..ids() };
     assert_eq!(told(&config, &nobodys, Control::Hangup).await, Ok(()));
