@@ -22,6 +22,7 @@ need flite flite
 need sox sox
 need curl curl
 need openssl openssl
+need valgrind valgrind
 need node nodejs npm
 need npm npm
 need python3 python3 python3-venv
