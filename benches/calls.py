@@ -206,7 +206,6 @@ def draw(rows, folder):
         ("cost", "CPU, ms per second of a call", everybody, lambda row: row["cpu_ms"]),
         ("lateness", "frames later than ideal, p99, ms", voxgate, lambda row: row["lateness_ms"][1]),
         ("memory", "memory, KiB a call", voxgate, lambda row: row["kib"]),
-        ("clear", "interruption to `clear`, p50, ms", ("interrupted",), lambda row: row["clear_ms"][0]),
     ]:
         figure, axes = pyplot.subplots(figsize=(7, 4))
         for server in dict.fromkeys(row["server"] for row in rows):
