@@ -131,7 +131,7 @@ impl Tts {
 
 /// There is nothing to hear in this μ-law, as a call judges it.
 pub(super) fn is_silent(mulaw: &[u8]) -> bool {
-    mulaw.chunks(FRAME_BYTES).all(|frame| level::rms(frame) <= SILENT_RMS)
+    mulaw.chunks(FRAME_BYTES).all(|frame| !level::is_above(frame, SILENT_RMS))
 }
 
 /// What headerless audio is: what was asked for, since vendors announce it as anything, MP3 included.
