@@ -282,10 +282,10 @@ mod tests {
         .await;
         let (to, mut from) = tokio::sync::mpsc::channel(1);
         let job = tokio::spawn(fake.services().for_call(ids(), to).say(3, "Hello.".to_owned()));
-        let mut inputs = vec![from.recv().await.unwrap()];
+        let mut inputs = vec![*from.recv().await.unwrap()];
         go.send(()).unwrap();
         while let Some(input) = from.recv().await {
-            inputs.push(input);
+            inputs.push(*input);
         }
         job.await.unwrap();
         let (heard, end) = audio(&inputs);
