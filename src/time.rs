@@ -38,17 +38,22 @@ impl CallTime {
     }
 }
 
+/// What a duration has of them: more than there are in a `u64` are as many as there are.
+const fn micros(d: Duration) -> u64 {
+    d.as_secs().saturating_mul(1_000_000).saturating_add(d.subsec_micros() as u64)
+}
+
 impl Add<Duration> for CallTime {
     type Output = CallTime;
     fn add(self, d: Duration) -> CallTime {
-        CallTime(self.0.saturating_add(u64::try_from(d.as_micros()).unwrap_or(u64::MAX)))
+        CallTime(self.0.saturating_add(micros(d)))
     }
 }
 
 impl Sub<Duration> for CallTime {
     type Output = CallTime;
     fn sub(self, d: Duration) -> CallTime {
-        CallTime(self.0.saturating_sub(u64::try_from(d.as_micros()).unwrap_or(u64::MAX)))
+        CallTime(self.0.saturating_sub(micros(d)))
     }
 }
 

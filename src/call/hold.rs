@@ -8,7 +8,7 @@ use super::merge::Collision;
 use super::{Call, Event, Hearing, Output};
 use crate::audio::BYTES_PER_MS;
 use crate::time::CallTime;
-use crate::turn::{Ended, Evidence, Measured, Said, State, are_own, decibels};
+use crate::turn::{Ended, Evidence, Measured, Said, State, are_own};
 
 /// Frames without speech after which the caller has nothing to say: 440 ms. A noise that is just too
 /// short to interrupt lasts some 300 ms longer than the hold, and the bot is to go on within 700.
@@ -83,7 +83,7 @@ impl Hold {
 impl Call {
     /// A frame of the caller's while the bot speaks.
     pub(super) fn heard_while_speaking(&mut self, measured: Measured, now: CallTime) {
-        let least_db = decibels(self.settings.vad_rms);
+        let least_db = self.least_db;
         let speech = measured.interrupts(least_db);
         self.hold.evidence.hear(speech, measured.interrupts_clearly(least_db));
         self.hold.echo.hear(!speech && measured.would_speak(least_db), false);

@@ -42,6 +42,10 @@ pub enum Input<'a> {
     Stop(StopReason),
 }
 
+/// An input on its way to a call. In a box, since a channel makes room for 32 of them at once, and most calls
+/// wait for none most of the time.
+pub type Posted = Box<Input<'static>>;
+
 /// What the agent wants done once its reply has been heard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Action {

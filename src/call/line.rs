@@ -47,6 +47,11 @@ impl Line {
         (lost, &FILL[..frames as usize * FRAME_BYTES])
     }
 
+    /// What comes next begins with a frame of its own.
+    pub(super) fn is_even(&self) -> bool {
+        self.cutter.held() == 0
+    }
+
     /// The next frame of what came, which goes from the front of it.
     pub(super) fn next(&mut self, audio: &mut &[u8]) -> Option<Frame> {
         self.cutter.next(audio)

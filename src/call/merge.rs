@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Call, Event, Hearing, Output, Previous, ReplyHeard};
 use crate::time::CallTime;
-use crate::turn::{Measured, State, Why, decibels};
+use crate::turn::{Measured, State, Why};
 
 /// A reply that is about to begin waits so long at most for it to be known whether the caller goes on.
 const LONGEST: Duration = Duration::from_millis(240);
@@ -20,7 +20,7 @@ pub(super) struct Collision {
 impl Call {
     /// A frame of the caller's while nothing of the reply has been sent.
     pub(super) fn heard_while_thinking(&mut self, measured: Measured, now: CallTime) {
-        let speech = measured.speaks(decibels(self.settings.vad_rms));
+        let speech = measured.speaks(self.least_db);
         if self.interruption.hear(speech).is_some() {
             self.caller_went_on(now);
         }

@@ -21,6 +21,7 @@ mod hold;
 mod idle;
 mod input;
 mod line;
+mod marks;
 mod memory;
 mod merge;
 mod output;
@@ -42,7 +43,7 @@ pub use control::Control;
 pub use digits::{Collecting, FinishOn, Gather, MOST_DIGITS};
 pub use event::{Event, Ignored, TurnResult};
 pub use idle::Silence;
-pub use input::{Action, Failure, FailureKind, Input, Job, Service, StopReason};
+pub use input::{Action, Failure, FailureKind, Input, Job, Posted, Service, StopReason};
 pub use memory::Memory;
 pub use output::{Output, Question, ReplyHeard};
 pub use relay::Relay;
@@ -59,7 +60,7 @@ use serde::{Deserialize, Serialize};
 use crate::audio::{BYTES_PER_MS, FRAME_BYTES, Frame};
 use crate::time::{CallTime, FRAME};
 use crate::turn::{
-    Ear, Ended, Endpoint, FrontEnd, Heard, Interruption, Machine, Measured, State, Transition,
+    Ear, Ended, Endpoint, FrontEnd, Heard, Interruption, Machine, Measured, State, Transition, decibels,
 };
 use control::Pending;
 use digits::Digits;
@@ -84,6 +85,8 @@ const MOST_QUEUED: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Call {
     settings: Arc<Settings>,
+    /// Nothing softer interrupts the bot.
+    least_db: f32,
     machine: Machine,
     line: Line,
     /// `None` where everything was measured before.
@@ -187,6 +190,7 @@ impl Call {
     fn with(settings: Arc<Settings>, front: Option<FrontEnd>, now: CallTime) -> Call {
         let longest = settings.endpointing.max_utterance.as_millis() as usize * BYTES_PER_MS * 2;
         let mut call = Call {
+            least_db: decibels(settings.vad_rms),
             machine: Machine::default(),
             line: Line::new(now),
             front,
@@ -347,8 +351,13 @@ impl Call {
         let mut measured = measured.iter().copied();
         let (lost, fill) = self.line.takes(payload, timestamp_ms);
         for mut audio in [fill, payload] {
+            if self.line.is_even() {
+                let (whole, rest) = audio.as_chunks();
+                whole.iter().for_each(|frame| self.frame(frame, measured.next(), now));
+                audio = rest;
+            }
             while let Some(frame) = self.line.next(&mut audio) {
-                self.frame(&frame, measured.next(), now);
+                self.frame(&frame.0, measured.next(), now);
             }
         }
         if let Some(ms) = lost {
@@ -356,10 +365,10 @@ impl Call {
         }
     }
 
-    fn frame(&mut self, frame: &Frame, before: Option<Measured>, now: CallTime) {
+    fn frame(&mut self, frame: &[u8; FRAME_BYTES], before: Option<Measured>, now: CallTime) {
         let measured = match (before, &mut self.front) {
             (Some(measured), _) => measured,
-            (None, Some(front)) => front.hear(frame, self.playback.level_db(now)),
+            (None, Some(front)) => front.hear(&Frame(*frame), self.playback.level_db(now)),
             (None, None) => Measured::default(),
         };
         self.measured.push(measured);
@@ -475,38 +484,6 @@ impl Call {
             self.failed_action = None;
         }
         self.send_mark(Mark::First);
-    }
-
-    fn send_mark(&mut self, mark: Mark) {
-        let turn = self.reply.as_ref().map_or(self.turns, |reply| reply.turn);
-        let place = match mark {
-            Mark::First => "first".to_owned(),
-            Mark::Segment(id) => format!("s{id}"),
-            Mark::End | Mark::Named => "end".to_owned(),
-        };
-        self.outputs.push_back(Output::Mark(format!("t{turn}.e{}.{place}", self.epoch)));
-    }
-
-    fn mark_returned(&mut self, name: &str, now: CallTime) {
-        let (Some(reply), State::Speaking) = (&mut self.reply, self.machine.state()) else { return };
-        let current = format!("t{}.e{}.", reply.turn, self.epoch);
-        let Some(place) = name.strip_prefix(&current) else { return };
-        match place {
-            "first" => {
-                if let Some(sent) = self.first_mark_sent.take() {
-                    self.tell(Event::FirstFrameHeard { took: now.since(sent) });
-                }
-            }
-            "end" if reply.end_sent => {
-                self.marks_lost = false;
-                self.played(now);
-            }
-            _ => {
-                if let Some(id) = place.strip_prefix('s').and_then(|id| id.parse().ok()) {
-                    reply.segment_heard(id);
-                }
-            }
-        }
     }
 
     /// When the present state has lasted too long. LISTENING has no deadline.

@@ -41,6 +41,8 @@ pub(super) struct Pacer {
     /// What was sent last, as much as the carrier may not have played; and the marks in it.
     recent: VecDeque<u8>,
     recent_marks: VecDeque<(u64, Mark)>,
+    /// So many bytes of it.
+    most_recent: usize,
     /// Nothing is sent for now.
     held: bool,
     /// Position up to which audio was queued, and up to which it was sent.
@@ -67,6 +69,7 @@ impl Pacer {
             marks: VecDeque::new(),
             recent: VecDeque::new(),
             recent_marks: VecDeque::new(),
+            most_recent: (lead + FRAME * 2).as_millis() as usize * BYTES_PER_MS,
             held: false,
             pushed: 0,
             sent: 0,
@@ -115,10 +118,20 @@ impl Pacer {
     }
 
     /// What is to be sent now, one thing a call, until `None`.
+    #[inline]
     pub(super) fn next(&mut self, now: CallTime) -> Option<Sent> {
         if self.held {
             return None;
         }
+        // As it is most of the time.
+        if self.marks.is_empty() && self.is_dry() {
+            self.waits_for_time = false;
+            return None;
+        }
+        self.next_of_some(now)
+    }
+
+    fn next_of_some(&mut self, now: CallTime) -> Option<Sent> {
         if let Some(&(position, mark)) = self.marks.front()
             && position <= self.sent
         {
@@ -152,11 +165,17 @@ impl Pacer {
 
     /// The first frame of the queue, which has one.
     fn take_frame(&mut self) -> Frame {
-        let mut frame = Frame::SILENT;
         let (front, back) = self.queue.as_slices();
-        let from_front = front.len().min(FRAME_BYTES);
-        frame.0[..from_front].copy_from_slice(&front[..from_front]);
-        frame.0[from_front..].copy_from_slice(&back[..FRAME_BYTES - from_front]);
+        let frame = front.first_chunk().map_or_else(
+            || {
+                let mut frame = Frame::SILENT;
+                let (begin, end) = frame.0.split_at_mut(front.len());
+                begin.copy_from_slice(front);
+                end.copy_from_slice(&back[..end.len()]);
+                frame
+            },
+            |whole| Frame(*whole),
+        );
         self.queue.drain(..FRAME_BYTES);
         frame
     }
@@ -218,8 +237,7 @@ impl Pacer {
 
     /// Keeps a frame as long as the carrier may not have played it.
     fn remember(&mut self, frame: &Frame) {
-        let longest = (self.lead + FRAME * 2).as_millis() as usize * BYTES_PER_MS;
-        let over = (self.recent.len() + FRAME_BYTES).saturating_sub(longest);
+        let over = (self.recent.len() + FRAME_BYTES).saturating_sub(self.most_recent);
         self.recent.drain(..over.min(self.recent.len()));
         self.recent.extend(&frame.0);
         let from = self.sent.saturating_sub(self.recent.len() as u64);

@@ -1,19 +1,17 @@
 //! The caller's audio that a recogniser will want: a pre-roll while the line is quiet, so that the
 //! first sound of an utterance is not lost, and everything from there on while a turn is open.
 
-use crate::audio::{BYTES_PER_MS, Frame};
+use std::collections::VecDeque;
+
+use crate::audio::{BYTES_PER_MS, FRAME_BYTES};
 
 /// Audio kept from before speech is noticed: 300 ms.
 const PREROLL: usize = 300 * BYTES_PER_MS;
-/// So much more before what is over is moved out of the way: 60 ms, and a frame.
-const SLACK: usize = 80 * BYTES_PER_MS;
 
 #[derive(Debug)]
 pub(super) struct Recording {
-    /// What is over, then pre-roll, then the turn.
-    audio: Vec<u8>,
-    /// So much of it is over: moving the rest to the front waits until that is worth while.
-    over: usize,
+    /// The pre-roll, then the turn.
+    audio: VecDeque<u8>,
     /// A turn is open: nothing is dropped from the front.
     open: bool,
     /// Where the latest utterance of the turn begins, its pre-roll included.
@@ -26,54 +24,44 @@ pub(super) struct Recording {
 
 impl Recording {
     pub(super) fn new(longest: usize) -> Recording {
-        let audio = Vec::with_capacity(PREROLL + SLACK);
-        Recording { audio, over: 0, open: false, utterance: 0, queued: Vec::new(), longest }
+        let audio = VecDeque::with_capacity(PREROLL);
+        Recording { audio, open: false, utterance: 0, queued: Vec::new(), longest }
     }
 
-    pub(super) fn push(&mut self, frame: &Frame) {
+    pub(super) fn push(&mut self, frame: &[u8; FRAME_BYTES]) {
         let limit = if self.open { self.longest } else { PREROLL };
-        let more = (self.turn().len() + frame.0.len()).saturating_sub(limit);
-        self.over = (self.over + more).min(self.audio.len());
-        self.utterance = self.utterance.saturating_sub(more);
-        // Of a long turn there is more to move.
-        if self.over + frame.0.len() >= if self.open { PREROLL } else { SLACK } {
-            self.drop_over();
-        }
-        self.audio.extend_from_slice(&frame.0);
-    }
-
-    fn drop_over(&mut self) {
-        self.audio.drain(..self.over);
-        self.over = 0;
+        let over = (self.audio.len() + FRAME_BYTES).saturating_sub(limit).min(self.audio.len());
+        self.audio.drain(..over);
+        self.utterance = self.utterance.saturating_sub(over);
+        self.audio.extend(frame);
     }
 
     /// An utterance has begun; its first frames are in the pre-roll.
     pub(super) fn begin(&mut self) {
         self.open = true;
-        self.utterance = self.turn().len().saturating_sub(PREROLL);
+        self.utterance = self.audio.len().saturating_sub(PREROLL);
     }
 
     /// The audio of the turn so far.
-    pub(super) fn turn(&self) -> &[u8] {
-        &self.audio[self.over..]
+    pub(super) fn turn(&mut self) -> &[u8] {
+        self.audio.make_contiguous()
     }
 
     /// The turn has been answered. An utterance that is going on is kept.
     pub(super) fn answered(&mut self, speaking: bool) {
-        self.over += if speaking { self.utterance } else { self.turn().len().saturating_sub(PREROLL) };
-        self.drop_over();
+        let over = if speaking { self.utterance } else { self.audio.len().saturating_sub(PREROLL) };
+        self.audio.drain(..over);
         self.utterance = 0;
         self.open = speaking;
         if !speaking {
-            self.audio.shrink_to(PREROLL + SLACK);
+            self.audio.shrink_to(PREROLL);
         }
     }
 
     /// The latest utterance waits for the bot to finish.
     pub(super) fn queue(&mut self) {
         let room = self.longest.saturating_sub(self.queued.len());
-        let utterance = &self.audio[self.over + self.utterance..];
-        self.queued.extend_from_slice(&utterance[..utterance.len().min(room)]);
+        self.queued.extend(self.audio.range(self.utterance..).take(room));
         self.answered(false);
     }
 
@@ -82,12 +70,10 @@ impl Recording {
         if self.queued.is_empty() {
             return false;
         }
-        self.drop_over();
-        let mut turn = std::mem::take(&mut self.queued);
-        std::mem::swap(&mut self.audio, &mut turn);
+        let mut turn = std::mem::replace(&mut self.audio, std::mem::take(&mut self.queued).into());
         // An utterance that is going on while the bot ends belongs to the same turn.
         self.utterance = self.audio.len();
-        self.audio.extend_from_slice(&turn);
+        self.audio.append(&mut turn);
         self.open = true;
         true
     }
@@ -99,7 +85,7 @@ mod tests {
 
     fn frames(recording: &mut Recording, values: std::ops::Range<u8>) {
         for value in values {
-            recording.push(&Frame([value; 160]));
+            recording.push(&[value; FRAME_BYTES]);
         }
     }
 

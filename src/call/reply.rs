@@ -16,7 +16,7 @@ const ASKED_SOON: u64 = 400 * BYTES_PER_MS as u64;
 const ASKED_BEFORE: u64 = 1_000 * BYTES_PER_MS as u64;
 
 /// Below this RMS a segment is silence: a voice is above it everywhere but in its pauses.
-pub const SILENT_RMS: f32 = 16.0;
+pub const SILENT_RMS: u32 = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Reply {
@@ -103,7 +103,7 @@ impl Reply {
             part.from = position;
         }
         segment.bytes += audio.len() as u64;
-        segment.loud |= level::rms(audio) > SILENT_RMS;
+        segment.loud = segment.loud || level::is_above(audio, SILENT_RMS);
         Some(segment)
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::sleep;
 
-use crate::call::{Input, Memory, StopReason};
+use crate::call::{Memory, Posted, StopReason};
 use crate::upstream::CallServices;
 
 /// The oldest goes first.
@@ -22,8 +22,8 @@ const WHILE_PUT_THROUGH: Duration = Duration::from_hours(1);
 
 pub(super) struct Handover {
     pub(super) services: CallServices,
-    pub(super) inbox: Receiver<Input<'static>>,
-    pub(super) answers: Sender<Input<'static>>,
+    pub(super) inbox: Receiver<Posted>,
+    pub(super) answers: Sender<Posted>,
     pub(super) memory: Memory,
 }
 

@@ -20,6 +20,7 @@ mod handshake;
 mod live;
 mod media;
 mod numbers;
+mod opening;
 mod origin;
 mod patience;
 mod phrases;

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::carrier::Carrier;
 use super::gateway::Gateway;
-use super::session::{Opened, Served, ending_of};
+use super::opening::Opened;
+use super::session::{Served, ending_of};
 use super::tapes::recorder;
 use super::websocket::{self, ClientSocket, Close, MODEL_MESSAGE, Received, Socket};
 use crate::call::realtime::{Answered, Input, Manner, Realtime, Request};

@@ -9,8 +9,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::clock::Clock;
 use super::gateway::Gateway;
+use super::opening::Opened;
 use super::pulse::Pulse;
-use super::session::{Opened, Served, TOO_LONG_A_CALL, ending_of};
+use super::session::{Served, TOO_LONG_A_CALL, ending_of};
 use super::tapes::recorder;
 use super::websocket::{self, ClientSocket, Close, Received, Socket};
 use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReason};

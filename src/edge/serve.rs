@@ -32,9 +32,11 @@ use crate::config::{Config, Fallbacks, Mode, Source};
 use crate::observe::{Exporter, Metrics, Traces};
 use crate::upstream::{Carrier, Notice, Services, Unusable, tell_words};
 
-/// The listener's own buffers, for each connection: a call needs no more, and larger reads and
-/// writes go past them.
-const L4_BUFFER: usize = 4 * 1024;
+/// The listener's own buffers, for each connection, for as long as it lasts: what is read or written in larger
+/// pieces goes past them. The first is for a message of a call's that did not fit into what was left of the
+/// WebSocket's, the other for an answer with its head.
+const READ_BUFFER: usize = 512;
+const WRITE_BUFFER: usize = 1024;
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +95,7 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
             ..ServerConf::default()
         },
     );
-    let buffers = || L4BufferSettings::new(L4_BUFFER, L4_BUFFER);
+    let buffers = || L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);
     let listen = gateway.config.server.listen.to_string();
     let mut app = HttpProxy::new(LiveProxy(live.clone()), server.configuration.clone());
     app.handle_init_modules();

@@ -8,29 +8,24 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio::time::{Instant, sleep_until};
 
 use super::bell::Bell;
-use super::calls::Place;
 use super::clock::Clock;
 use super::farewell::Told;
 use super::gateway::Gateway;
 use super::handover::Handover;
-use super::numbers::Counted;
 use super::pulse::Pulse;
-use super::realtime::realtime;
-use super::relay::relay;
 use super::tapes::recorder;
-use super::websocket::{Close, Full, Received, Socket, Transport};
+use super::websocket::{Close, Full, Received, Socket};
 use crate::call::{
-    Action, Call, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Service, StopReason,
+    Action, Call, Control, Event, Failure, FailureKind, Input, Job, Mode, Output, Posted, Service, StopReason,
 };
-use crate::observe::{Busy, CallObserver, Ending};
+use crate::observe::{CallObserver, Ending};
 use crate::tape::{Conductor, Taped};
 use crate::time::CallTime;
 use crate::turn::State;
-use crate::twilio::{Malformed, Message, Outbound, Pass, Reader, Start, caller};
+use crate::twilio::{Malformed, Message, Outbound, Reader, Start};
 use crate::upstream::{CallIds, CallServices, Carrier, Recogniser};
 
 /// Answers of the services that wait for the call; a full queue holds the services back.
@@ -41,146 +36,19 @@ const GOODBYE: Duration = Duration::from_secs(20);
 pub(super) const TOO_LONG_A_CALL: &str = "the call has lasted [limits] max_call";
 
 /// WebSocket close codes (RFC 6455, section 7.4.1).
-const NORMAL: u16 = 1000;
-const GOING_AWAY: u16 = 1001;
+pub(super) const NORMAL: u16 = 1000;
+pub(super) const GOING_AWAY: u16 = 1001;
 const PROTOCOL: u16 = 1002;
-const ABNORMAL: u16 = 1006;
+pub(super) const ABNORMAL: u16 = 1006;
 const NOT_UTF8: u16 = 1007;
-const POLICY: u16 = 1008;
+pub(super) const POLICY: u16 = 1008;
 const TOO_LONG: u16 = 1009;
-
-/// Serves one media stream from its handshake to its end.
-pub(super) async fn serve_call(
-    transport: Transport,
-    early: Vec<u8>,
-    subprotocol: Option<String>,
-    gateway: Arc<Gateway>,
-    mut place: Place,
-    pass: Option<Pass>,
-) {
-    let mut socket = Socket::new(transport, early, gateway.config.limits.max_message);
-    let opened = wait_for_start(&mut socket, &gateway).await.and_then(|opened| {
-        match gateway.tokens.admit_call(pass.as_ref(), &opened.start.call_sid) {
-            Ok(()) => count(&opened.start, &gateway).map(|counted| (opened, counted)),
-            Err(fault) => Err(refused(POLICY, format!("the token of this stream: {fault}"))),
-        }
-    });
-    match opened {
-        Ok((opened, _counted)) => {
-            place.start();
-            let (calls, call_sid) = (gateway.calls.clone(), opened.start.known_as().to_owned());
-            let model = gateway.services.model().cloned();
-            let model = model.zip(gateway.manner(&opened.start));
-            let Served { socket, code, reason } = match (gateway.bot.clone(), model) {
-                (Some(bot), _) => Box::pin(relay(socket, opened, subprotocol, gateway, bot)).await,
-                (None, Some((model, manner))) => {
-                    Box::pin(realtime(socket, opened, subprotocol, gateway, model, manner)).await
-                }
-                (None, None) => {
-                    // Its text holds the buffer that it was read into.
-                    let Opened { start, text } = opened;
-                    drop(text);
-                    Box::new(Session::new(socket, start, subprotocol, gateway)).run().await
-                }
-            };
-            // Before the carrier asks what comes next.
-            calls.ended(&call_sid, reason);
-            socket.close(code).await;
-        }
-        Err(refused) => {
-            gateway.metrics.calls_without_start.inc();
-            tracing::warn!(close_code = refused.code, detail = refused.why, "WS_STOP");
-            if refused.code != ABNORMAL {
-                socket.close(refused.code).await;
-            }
-        }
-    }
-    drop(place);
-}
-
-/// Counts a call for its caller.
-fn count(start: &Start, gateway: &Gateway) -> Result<Option<Counted>, Refused> {
-    let most = gateway.config.limits.max_calls_per_number;
-    if most == 0 {
-        return Ok(None);
-    }
-    let number = start.parameters.iter().find(|(name, _)| name.as_str() == "From");
-    let number = number.and_then(|(_, number)| caller(number));
-    let entered = gateway.numbers.enter(&start.call_sid, number, most, std::time::Instant::now());
-    entered.map_err(|()| refused(POLICY, Busy::Number.why()))
-}
-
-/// A stream that has started.
-pub(super) struct Opened {
-    pub(super) start: Start,
-    /// The message as it came.
-    pub(super) text: Utf8Bytes,
-}
 
 /// A stream that has ended; its socket is still to be closed, with this code.
 pub(super) struct Served {
     pub(super) socket: Socket,
     pub(super) code: u16,
     pub(super) reason: StopReason,
-}
-
-/// Why a stream was given up before it had started.
-struct Refused {
-    code: u16,
-    why: String,
-}
-
-fn refused(code: u16, why: impl Into<String>) -> Refused {
-    Refused { code, why: why.into() }
-}
-
-/// Everything before `start` says nothing about a call.
-async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Opened, Refused> {
-    let limit = gateway.config.limits.start_timeout;
-    let deadline = Instant::now() + limit;
-    let dropped = |reason: &str| gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
-    let mut reader = Reader::default();
-    let mut farewell = gateway.farewell();
-    loop {
-        let received = tokio::select! {
-            received = timeout_at(deadline, socket.next()) => received,
-            _ = farewell.told() => return Err(refused(GOING_AWAY, "the gateway is going down")),
-        };
-        // A peer that never pauses does not stop the clock.
-        let (Ok(received), true) = (received, Instant::now() < deadline) else {
-            return Err(refused(POLICY, format!("no `start` within {} ms", limit.as_millis())));
-        };
-        match received {
-            Received::Text(text) => match reader.read(&text) {
-                Ok(Message::Start(start)) => return understood(start, text),
-                Ok(Message::Connected | Message::Clear | Message::Unknown { .. }) => {}
-                Ok(Message::Stop) => return Err(refused(NORMAL, "`stop` before `start`")),
-                Ok(
-                    Message::Media { .. } | Message::OtherTrack | Message::Dtmf { .. } | Message::Mark { .. },
-                ) => {
-                    dropped("before_start");
-                }
-                Err(Malformed::Base64) => dropped("base64"),
-                Err(_) => dropped("malformed"),
-            },
-            Received::Binary(_) => dropped("binary"),
-            Received::Ping | Received::Pong(_) => {}
-            Received::Closed(close) => {
-                let (code, why) = ending_of(&close);
-                return Err(refused(code, format!("{why}, before `start`")));
-            }
-        }
-    }
-}
-
-/// A stream in a format that we do not speak would be noise both ways.
-fn understood(start: Start, text: Utf8Bytes) -> Result<Opened, Refused> {
-    match &start.format {
-        Some(format) if !format.is_mulaw_8k_mono() => {
-            Err(refused(POLICY, format!("the stream is {format}; only μ-law, 8000 Hz, mono is spoken")))
-        }
-        _ => Ok(Opened { start, text }),
-    }
 }
 
 pub(super) fn ending_of(close: &Close) -> (u16, String) {
@@ -205,7 +73,7 @@ impl Drop for Request {
     }
 }
 
-struct Session {
+pub(super) struct Session {
     socket: Socket,
     mode: Mode,
     call: Taped,
@@ -216,12 +84,12 @@ struct Session {
     services: CallServices,
     ids: Arc<CallIds>,
     /// Where what is asked for answers to.
-    answers: mpsc::Sender<Input<'static>>,
+    answers: mpsc::Sender<Posted>,
     started: Instant,
     requests: Vec<Request>,
     /// Hears the whole call, where the recogniser is of that kind.
     recogniser: Option<Recogniser>,
-    inbox: mpsc::Receiver<Input<'static>>,
+    inbox: mpsc::Receiver<Posted>,
     pulse: Pulse,
     ending: Ending,
     /// When the call has lasted long enough, or the goodbye after that.
@@ -233,13 +101,18 @@ struct Session {
 /// What woke the loop.
 enum Woken {
     Received(Received),
-    Answered(Input<'static>),
+    Answered(Posted),
     Time,
     Told(Told),
 }
 
 impl Session {
-    fn new(socket: Socket, start: Start, subprotocol: Option<String>, gateway: Arc<Gateway>) -> Session {
+    pub(super) fn new(
+        socket: Socket,
+        start: Start,
+        subprotocol: Option<String>,
+        gateway: Arc<Gateway>,
+    ) -> Session {
         let call_sid = start.known_as().to_owned();
         let mut settings = gateway.call_settings(&start);
         let (observer, trace) = gateway.observer(&start);
@@ -296,7 +169,7 @@ impl Session {
     }
 
     /// Runs the call to its end.
-    async fn run(mut self: Box<Self>) -> Served {
+    pub(super) async fn run(mut self: Box<Self>) -> Served {
         let mut farewell = self.gateway.farewell();
         let mut bell = Bell::new();
         let timer = sleep_until(self.started);
@@ -327,7 +200,7 @@ impl Session {
                         self.time_passed(now);
                     }
                 }
-                Woken::Answered(input) => self.call.handle(input, now),
+                Woken::Answered(input) => self.call.handle(*input, now),
                 Woken::Time => self.time_passed(now),
                 Woken::Told(Told::Goodbye) => self.say_goodbye(now),
                 Woken::Told(Told::HangUp) => {
@@ -570,5 +443,15 @@ impl Session {
         self.ending.close_code = Some(code);
         self.ending.detail = detail.to_owned();
         self.call.handle(Input::Stop(reason), self.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_small() {
+        assert!(size_of::<Session>() <= 3_584, "{} bytes", size_of::<Session>());
     }
 }

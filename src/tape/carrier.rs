@@ -20,10 +20,16 @@ pub(super) struct Carrier {
     delay: Option<Duration>,
 }
 
+impl Default for Carrier {
+    fn default() -> Carrier {
+        Carrier { end: CallTime::ZERO, waiting: VecDeque::new(), delay: Some(USUAL) }
+    }
+}
+
 impl Carrier {
-    /// As the carrier of this tape was.
-    pub(super) fn of(entries: &[(CallTime, Entry<'_>)]) -> Carrier {
-        let mut carrier = Carrier { end: CallTime::ZERO, waiting: VecDeque::new(), delay: Some(USUAL) };
+    /// From here on marks come back as those of this tape did.
+    pub(super) fn learn(&mut self, entries: &[(CallTime, Entry<'_>)]) {
+        let mut carrier = Carrier::default();
         let (mut late, mut sent) = (Vec::new(), 0);
         for (at, entry) in entries {
             match entry {
@@ -39,8 +45,7 @@ impl Carrier {
         }
         late.sort();
         let middle = late.get(late.len() / 2).copied();
-        let delay = if sent > 0 { middle } else { Some(USUAL) };
-        Carrier { end: CallTime::ZERO, waiting: VecDeque::new(), delay }
+        self.delay = if sent > 0 { middle } else { Some(USUAL) };
     }
 
     pub(super) fn play(&mut self, now: CallTime) {
@@ -89,7 +94,8 @@ mod tests {
             entries.push((ms(start), Entry::SentMark("m".into())));
             entries.push((ms(back), Entry::Mark("m".into())));
         }
-        let mut carrier = Carrier::of(&entries);
+        let mut carrier = Carrier::default();
+        carrier.learn(&entries);
         carrier.play(ms(100));
         carrier.play(ms(100));
         carrier.mark("a".into(), ms(100));
@@ -101,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_carrier_without_marks_stays_one() {
-        let mut carrier = Carrier::of(&[(ms(0), Entry::SentMark("m".into()))]);
+        let mut carrier = Carrier::default();
+        carrier.learn(&[(ms(0), Entry::SentMark("m".into()))]);
         carrier.mark("a".into(), ms(0));
         assert_eq!(carrier.due(), None);
     }

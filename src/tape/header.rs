@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::call::Settings;
 use crate::call::realtime::Manner;
@@ -14,7 +15,7 @@ use crate::call::realtime::Manner;
 pub(super) const VERSION: u32 = 3;
 
 /// JSON, so that it can be read with nothing but `strings`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Header {
     pub version: u32,
     /// The version and commit that recorded it.
@@ -29,8 +30,8 @@ pub struct Header {
     /// Whose decisions stand on the tape.
     #[serde(default)]
     pub conductor: Conductor,
-    /// [`Settings`], as they were then.
-    settings: Value,
+    /// [`Settings`], as they were then: long, and looked into only where somebody asks for them.
+    settings: Box<RawValue>,
 }
 
 /// Who conducts a call.
@@ -69,7 +70,9 @@ impl Header {
             account_sid: ids.account_sid,
             parameters: parameters.collect(),
             conductor: Conductor::Ours,
-            settings: serde_json::to_value(settings).unwrap_or(Value::Null),
+            settings: serde_json::to_value(settings)
+                .and_then(|settings| to_raw_value(&settings))
+                .unwrap_or_else(|_| RawValue::NULL.to_owned()),
         }
     }
 
@@ -77,10 +80,15 @@ impl Header {
         Header { conductor, ..self }
     }
 
+    /// Whether both calls were conducted with the same settings.
+    pub fn has_settings_of(&self, other: &Header) -> bool {
+        self.settings.get() == other.settings.get()
+    }
+
     /// The settings of the call. What an older version did not know yet is as in `otherwise`.
     pub fn settings(&self, otherwise: &Settings) -> Result<Settings, serde_json::Error> {
         let mut settings = serde_json::to_value(otherwise)?;
-        overlay(&mut settings, &self.settings);
+        overlay(&mut settings, &serde_json::from_str(self.settings.get())?);
         serde_json::from_value(settings)
     }
 }

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `record` | the frame around each record: what survives `kill -9` |
 //! | `entry`, `model`, `header` | what is in a record; `model`: of what a model said |
+//! | `often` | what a tape has most of, read faster |
 //! | `taped`, `recorder` | a call with a tape running, and the way to the disk |
 //! | `folder` | names, and how long tapes are kept |
 //! | `reel` | a tape that has been read |
@@ -28,6 +29,7 @@ mod entry;
 mod folder;
 mod header;
 mod model;
+mod often;
 mod record;
 mod recorder;
 mod reel;
@@ -42,7 +44,7 @@ pub use header::{CallIds, Conductor, Header};
 pub use model::{AboutWord, AnswerWord, EndWord, MeaningWord, SpokenWord, ToldWord};
 pub use record::Damage;
 pub use recorder::{Done, Recorder, Tapes};
-pub use reel::{Tape, Unreadable, append, begin};
+pub use reel::{Room, Tape, Unreadable, append, begin};
 pub use replay::{Origins, Outcome, Step, replay, simulate};
 pub use taped::{Taped, TapedRealtime, TapedRelay};
 

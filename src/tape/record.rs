@@ -6,6 +6,8 @@
 //! A7 5C | length, 4 bytes LE | CRC-32 of length and payload, 4 bytes LE | payload
 //! ```
 
+use std::sync::LazyLock;
+
 use crc32fast::Hasher;
 
 const MARK: [u8; 2] = [0xA7, 0x5C];
@@ -31,11 +33,19 @@ pub(super) fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> bool
 }
 
 fn checksum(len: u32, payload: &[u8]) -> u32 {
-    let mut hasher = Hasher::new();
-    hasher.update(&len.to_le_bytes());
+    let mut hasher = LENGTHS.get(len as usize).cloned().unwrap_or_else(|| of_length(len));
     hasher.update(payload);
     hasher.finalize()
 }
+
+fn of_length(len: u32) -> Hasher {
+    let mut hasher = Hasher::new();
+    hasher.update(&len.to_le_bytes());
+    hasher
+}
+
+/// Where the sums of short records begin: a tape has thousands a minute.
+static LENGTHS: LazyLock<[Hasher; 512]> = LazyLock::new(|| std::array::from_fn(|len| of_length(len as u32)));
 
 /// A stretch of a tape that is no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,14 +74,15 @@ impl<'b> Records<'b> {
     /// The payload of a record that begins here, and where the next one does.
     fn record(&self, at: usize) -> Option<(&'b [u8], usize)> {
         let head = self.bytes.get(at..at + HEAD)?;
-        let word = |from: usize| head[from..from + 4].iter().rev().fold(0u32, |w, b| w << 8 | u32::from(*b));
-        let len = word(2);
-        if head[..2] != MARK || len as usize > LONGEST {
+        let (mark, words) = head.split_at(MARK.len());
+        let [len, sum] = words.as_chunks().0 else { return None };
+        let (len, sum) = (u32::from_le_bytes(*len), u32::from_le_bytes(*sum));
+        if mark != MARK || len as usize > LONGEST {
             return None;
         }
         let end = at + HEAD + len as usize;
         let payload = self.bytes.get(at + HEAD..end)?;
-        (checksum(len, payload) == word(6)).then_some((payload, end))
+        (checksum(len, payload) == sum).then_some((payload, end))
     }
 
     /// Where the next whole record begins.

@@ -4,6 +4,7 @@
 use super::MAGIC;
 use super::entry::{Entry, decode, encode};
 use super::header::{Header, VERSION};
+use super::often;
 use super::record::{self, Damage, Records};
 use crate::time::CallTime;
 
@@ -30,6 +31,11 @@ pub struct Tape<'b> {
     pub damage: Vec<Damage>,
 }
 
+/// Room for the entries of one tape after the other: an allocation of half a megabyte a minute, which would
+/// come as fresh pages of the system's each time.
+#[derive(Default)]
+pub struct Room(Vec<(CallTime, Entry<'static>)>);
+
 /// Why there is nothing to read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
@@ -43,6 +49,11 @@ pub enum Unreadable {
 
 impl<'b> Tape<'b> {
     pub fn read(bytes: &'b [u8]) -> Result<Tape<'b>, Unreadable> {
+        Tape::read_in(&mut Room::default(), bytes)
+    }
+
+    /// The same, with room of another tape, which [`leave`](Self::leave) gives back.
+    pub fn read_in(room: &mut Room, bytes: &'b [u8]) -> Result<Tape<'b>, Unreadable> {
         if !bytes.starts_with(MAGIC) {
             return Err(Unreadable::NotATape);
         }
@@ -55,7 +66,7 @@ impl<'b> Tape<'b> {
         if version > VERSION {
             return Err(Unreadable::Newer(version));
         }
-        let mut tape = Tape { header, entries: Vec::new(), damage: Vec::new() };
+        let mut tape = Tape { header, entries: std::mem::take(&mut room.0), damage: Vec::new() };
         // A frame in, a frame out and a tick every 20 ms.
         tape.entries.reserve(bytes.len() / 128);
         let mut last = CallTime::ZERO;
@@ -63,16 +74,25 @@ impl<'b> Tape<'b> {
             match record {
                 // What is unknown is of a newer version: the rest of the call is worth reading.
                 Ok(payload) => {
-                    if let Some((at, entry)) = decode(payload) {
-                        // Time does not go back.
-                        last = last.max(at);
-                        tape.entries.push((last, entry));
+                    if !often::read(payload, &mut tape.entries) {
+                        tape.entries.extend(decode(payload));
+                    }
+                    // Time does not go back.
+                    if let Some((at, _)) = tape.entries.last_mut() {
+                        last = last.max(*at);
+                        *at = last;
                     }
                 }
                 Err(damage) => tape.damage.push(damage),
             }
         }
         Ok(tape)
+    }
+
+    /// Gives its room to another tape.
+    pub fn leave(self, room: &mut Room) {
+        // Collected in place: the allocation stays.
+        room.0 = self.entries.into_iter().map_while(|_| None).collect();
     }
 
     /// Forgets what was measured of the caller's audio, so that a replay measures it anew.

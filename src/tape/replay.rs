@@ -124,7 +124,7 @@ fn run(
         call,
         measure,
         frames: Vec::new(),
-        carrier: Carrier::of(entries),
+        carrier: Carrier::default(),
         questions: Questions::default(),
         pending: HashMap::new(),
         now: CallTime::ZERO,
@@ -134,6 +134,7 @@ fn run(
     replay.as_recorded();
     let mut origins = Origins::default();
     if replay.forked.is_some() {
+        replay.carrier.learn(entries);
         let mut answers = Answers::of(entries, recorded);
         let end = entries.last().map_or(CallTime::ZERO, |(at, _)| *at);
         replay.another_way(&mut answers, end);

@@ -106,7 +106,8 @@ pub struct FrontEnd {
     neural: Option<Neural>,
     loud_db: f32,
     floor: Floor,
-    echo: Echo,
+    /// There once the bot has said something.
+    echo: Option<Box<Echo>>,
     voice: Voice,
 }
 
@@ -121,7 +122,7 @@ impl FrontEnd {
             neural,
             loud_db: decibels(vad_rms),
             floor: Floor::default(),
-            echo: Echo::default(),
+            echo: None,
             voice: Voice::default(),
         }
     }
@@ -129,7 +130,11 @@ impl FrontEnd {
     /// Takes a frame of the caller's, and the level of what the caller heard of the bot meanwhile.
     pub fn hear(&mut self, frame: &Frame, far_db: f32) -> Measured {
         let level_db = level_db(&frame.0);
-        let echo_db = self.echo.hear(level_db, self.floor.db(), far_db);
+        let echo_db = if far_db > 0.0 || self.echo.is_some() {
+            self.echo.get_or_insert_default().hear(level_db, self.floor.db(), far_db)
+        } else {
+            0.0
+        };
         let noise = echo_db < self.floor.db() + NEAR_FLOOR_DB;
         self.floor.hear(level_db, noise);
         let floor_db = self.floor.db();

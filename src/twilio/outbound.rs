@@ -27,6 +27,7 @@ impl Outbound {
         let head = format!(r#"{{"event":"media","streamSid":{stream_sid},"media":{{"payload":""#);
         let payload_at = head.len();
         let mut media = head.into_bytes();
+        media.reserve_exact(PAYLOAD + 3);
         media.extend([b'='; PAYLOAD]);
         media.extend_from_slice(br#""}}"#);
         Outbound { media, payload_at, stream_sid, buffer: BytesMut::new() }

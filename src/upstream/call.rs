@@ -12,7 +12,7 @@ use super::observed::{Notice, Watch};
 use super::outlet::Outlet;
 use super::tts::Tts;
 use super::{CallIds, Dialogue, Ended, Hearing, Services, no_service, tell};
-use crate::call::{Input, Job, Question, ReplyHeard, Service};
+use crate::call::{Input, Job, Posted, Question, ReplyHeard, Service};
 
 /// What of a sentence from the cache goes to the call at once: a second.
 const PIECE: usize = 8000;
@@ -23,13 +23,13 @@ const PIECE: usize = 8000;
 pub struct CallServices {
     services: Services,
     ids: Arc<CallIds>,
-    to: Sender<Input<'static>>,
+    to: Sender<Posted>,
     /// `None` where calls have no dialogue.
     conversation: Option<Conversation>,
 }
 
 impl CallServices {
-    pub(super) fn new(services: Services, ids: Arc<CallIds>, to: Sender<Input<'static>>) -> Self {
+    pub(super) fn new(services: Services, ids: Arc<CallIds>, to: Sender<Posted>) -> Self {
         let conversation =
             services.dialogue.as_ref().map(|dialogue| Agent::converse(&dialogue.agents.all, &ids, &to));
         Self { services, ids, to, conversation }

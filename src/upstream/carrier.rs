@@ -15,7 +15,7 @@ use super::observed::{Notice, Tell, Watch};
 use super::owner::Owner;
 use super::quote::quote;
 use super::{CallIds, tell};
-use crate::call::{Control, Destination, Failure, FailureKind, Input, Job, Service};
+use crate::call::{Control, Destination, Failure, FailureKind, Input, Job, Posted, Service};
 use crate::config::{CarrierApi, Config, Credentials, Upstream};
 use crate::twilio::rest::{Change, Refused, is_call, path_of_call};
 use crate::twilio::twiml::{Dial, LONGEST, Party, SendDigits};
@@ -93,7 +93,7 @@ impl Carrier {
         number: u64,
         control: &Control,
         back: &str,
-        to: &Sender<Input<'static>>,
+        to: &Sender<Posted>,
     ) {
         let mut watch = Watch::new(&self.tell, Carrier::NAME, Service::Carrier, self.api.timeout);
         let done = match self.request(ids, control, back) {

@@ -285,7 +285,7 @@ async fn inputs(kind: Kind, services: &Services) -> Vec<Input<'static>> {
     };
     let all = async {
         while !told.last().is_some_and(ends) {
-            told.push(inputs.recv().await.expect("an input"));
+            told.push(*inputs.recv().await.expect("an input"));
         }
     };
     let within = timeout(LONG, all).await;

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{Notice, Observation, Services};
 use crate::audio::mulaw;
-use crate::call::{Failure, Input};
+use crate::call::{Failure, Input, Posted};
 use crate::config::{
     Agent, Dialogue, Endpoint, Fallbacks, Mode, OpenAiAgent, OpenAiStt, OpenAiTts, RawAudio, Secret,
     SpeechFormat, Stt, SttFormat, Tts, Upstream,
@@ -310,7 +310,7 @@ pub(super) fn spoken(inputs: &[Input<'static>]) -> Vec<u8> {
 }
 
 /// All that a job sends, until it ends.
-pub(super) async fn heard<F>(job: impl FnOnce(Sender<Input<'static>>) -> F) -> Vec<Input<'static>>
+pub(super) async fn heard<F>(job: impl FnOnce(Sender<Posted>) -> F) -> Vec<Input<'static>>
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -320,7 +320,7 @@ where
     let mut heard = Vec::new();
     let all = async {
         while let Some(input) = inputs.recv().await {
-            heard.push(input);
+            heard.push(*input);
         }
         job.await.unwrap();
     };

@@ -355,7 +355,7 @@ async fn cancelling_closes_the_connection() {
         let job = tokio::spawn(fake.services().for_call(ids(), to).ask(question()));
         fake.request().await;
         if !answer.is_empty() {
-            assert!(matches!(inputs.recv().await, Some(Input::ReplyText { .. })));
+            assert!(matches!(inputs.recv().await.as_deref(), Some(Input::ReplyText { .. })));
         }
         job.abort();
         closed.notified().await;

@@ -66,7 +66,7 @@ use self::observed::Tell;
 use self::stream::Streaming;
 use self::stt::Stt;
 use self::tts::Tts;
-use crate::call::{Failure, FailureKind, Input, Job, Service, Trace};
+use crate::call::{Failure, FailureKind, Input, Job, Posted, Service, Trace};
 use crate::config::{self, Endpoint};
 
 /// How long a phrase may take that is rendered in advance. A call has deadlines of its own; here a
@@ -229,7 +229,7 @@ impl Services {
     /// Begins to listen to a call, if the recogniser is one that hears all of it: `Partial`s and
     /// `SpeechFinal`s as they come, and an answer to each `finalize`. Each connection is observed as
     /// one request, which is `ok` if it lasted until it was not needed any more.
-    pub fn recognise(&self, ids: &Arc<CallIds>, to: Sender<Input<'static>>) -> Option<Recogniser> {
+    pub fn recognise(&self, ids: &Arc<CallIds>, to: Sender<Posted>) -> Option<Recogniser> {
         match &self.dialogue.as_deref()?.hearing {
             Hearing::Utterances(_) => None,
             Hearing::Stream(streaming) => Some(Arc::clone(streaming).start(ids, to, Arc::clone(&self.tell))),
@@ -248,7 +248,7 @@ impl Services {
     }
 
     /// The services as a call with these ids uses them; what they answer goes `to` the call.
-    pub fn for_call(&self, ids: impl Into<Arc<CallIds>>, to: Sender<Input<'static>>) -> CallServices {
+    pub fn for_call(&self, ids: impl Into<Arc<CallIds>>, to: Sender<Posted>) -> CallServices {
         CallServices::new(self.clone(), ids.into(), to)
     }
 
@@ -325,11 +325,11 @@ impl Pools {
     }
 }
 
-async fn tell(to: &Sender<Input<'static>>, input: Input<'static>) -> Result<(), Ended> {
-    to.send(input).await.map_err(|_| Ended::Unheard)
+async fn tell(to: &Sender<Posted>, input: Input<'static>) -> Result<(), Ended> {
+    to.send(Box::new(input)).await.map_err(|_| Ended::Unheard)
 }
 
-async fn no_service(job: Job, to: &Sender<Input<'static>>) {
+async fn no_service(job: Job, to: &Sender<Posted>) {
     let failure = not_configured(job.service());
     let _ = tell(to, Input::Failed { job, failure }).await;
 }

@@ -11,21 +11,21 @@ use tokio::time::timeout;
 use super::Ended;
 use super::answer::seconds;
 use super::observed::Watch;
-use crate::call::{Failure, FailureKind, Input};
+use crate::call::{Failure, FailureKind, Input, Posted};
 
 pub(super) struct Outlet<'a> {
-    to: &'a Sender<Input<'static>>,
+    to: &'a Sender<Posted>,
     used: Arc<AtomicBool>,
 }
 
 impl<'a> Outlet<'a> {
-    pub(super) fn new(to: &'a Sender<Input<'static>>, watch: &Watch) -> Outlet<'a> {
+    pub(super) fn new(to: &'a Sender<Posted>, watch: &Watch) -> Outlet<'a> {
         Outlet { to, used: watch.used() }
     }
 
     pub(super) async fn tell(&self, input: Input<'static>) -> Result<(), Ended> {
         self.commit();
-        self.to.send(input).await.map_err(|_| Ended::Unheard)
+        self.to.send(Box::new(input)).await.map_err(|_| Ended::Unheard)
     }
 
     /// What was done so far cannot be done again by another.

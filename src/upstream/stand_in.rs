@@ -254,7 +254,7 @@ async fn a_model_that_stands_in_knows_what_was_said() {
     assert_eq!(said, ["hello", "Hi.", "when do you open"]);
     let mut texts = Vec::new();
     while let Ok(input) = inputs.try_recv() {
-        if let Input::ReplyText { text, .. } = input {
+        if let Input::ReplyText { text, .. } = *input {
             texts.push(text);
         }
     }

@@ -22,7 +22,7 @@ use super::stt::Stt;
 use super::tts::Tts;
 use super::{Bot, CallIds, Ended, Model, Pools};
 use crate::audio::APOLOGY;
-use crate::call::{Action, Failure, FailureKind, Input, Question, Service};
+use crate::call::{Action, Failure, FailureKind, Input, Posted, Question, Service};
 use crate::config::{self, Config, Mode, Upstream};
 
 /// What the agent is asked, and what the voice says.
@@ -148,7 +148,7 @@ async fn hear(mut trying: Trying, stt: &config::Stt) -> Trial {
         APOLOGY[..WORDS].chunks(160).for_each(|frame| recogniser.hear(frame));
         recogniser.finalize(1);
         while let Some(input) = inputs.recv().await {
-            match input {
+            match *input {
                 Input::Transcript { text, .. } => return Ok(heard(&text)),
                 Input::Failed { failure, .. } => return Err(failure),
                 _ => {}
@@ -200,10 +200,10 @@ async fn try_agent(name: String, agent: &config::Agent) -> Trial {
     trying.end(answer).await
 }
 
-async fn reply(mut inputs: Receiver<Input<'static>>) -> String {
+async fn reply(mut inputs: Receiver<Posted>) -> String {
     let (mut text, mut does) = (String::new(), Action::None);
     while let Some(input) = inputs.recv().await {
-        match input {
+        match *input {
             Input::ReplyText { text: more, .. } => text += &more,
             Input::ReplyEnd { action, .. } => does = action,
             _ => {}

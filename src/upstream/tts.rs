@@ -131,7 +131,7 @@ impl Tts {
 
 /// There is nothing to hear in this μ-law, as a call judges it.
 pub(super) fn is_silent(mulaw: &[u8]) -> bool {
-    mulaw.chunks(FRAME_BYTES).all(|frame| level::rms(frame) <= SILENT_RMS)
+    mulaw.chunks(FRAME_BYTES).all(|frame| !level::is_above(frame, SILENT_RMS))
 }
 
 /// What headerless audio is: what was asked for, since vendors announce it as anything, MP3 included.
@@ -282,10 +282,10 @@ mod tests {
         .await;
         let (to, mut from) = tokio::sync::mpsc::channel(1);
         let job = tokio::spawn(fake.services().for_call(ids(), to).say(3, "Hello.".to_owned()));
-        let mut inputs = vec![from.recv().await.unwrap()];
+        let mut inputs = vec![*from.recv().await.unwrap()];
         go.send(()).unwrap();
         while let Some(input) = from.recv().await {
-            inputs.push(input);
+            inputs.push(*input);
         }
         job.await.unwrap();
         let (heard, end) = audio(&inputs);

@@ -49,7 +49,7 @@ impl Realtime {
         match self.manner.ears {
             Ears::Models => self.hear(&frame.0),
             Ears::Ours => {
-                self.recording.push(frame);
+                self.recording.push(&frame.0);
                 if self.listening {
                     self.hear(&frame.0);
                 }

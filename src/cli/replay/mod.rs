@@ -24,12 +24,13 @@ mod figures;
 mod show;
 mod tapes;
 
+use std::io::{self, BufWriter};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 pub(super) use changed::{Change, changes, named};
 pub(super) use figures::Figures;
@@ -81,7 +82,8 @@ struct Replayed {
     measured: Measured,
     recorded: Figures,
     #[serde(skip_serializing_if = "Option::is_none")]
-    timeline: Option<Vec<String>>,
+    #[serde(serialize_with = "lines")]
+    timeline: Option<String>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     otherwise: Option<Otherwise>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,9 +176,13 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        print!("{}", show::text(&all));
+        show::text(&all, &mut BufWriter::with_capacity(256 * 1024, io::stdout().lock()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn lines<S: Serializer>(text: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(text.iter().flat_map(|text| text.lines()))
 }
 
 fn one(
@@ -225,8 +231,8 @@ fn one(
                 Step::Heard { .. } | Step::Level { .. } | Step::Did(_) => {}
             }
         });
-        let lines = timeline.end(outcome.lasted).lines().map(str::to_owned).collect();
-        (outcome, Some(lines))
+        let timeline = timeline.end(outcome.lasted);
+        (outcome, Some(timeline))
     };
     figures.lasted(outcome.lasted);
     let otherwise = match other {

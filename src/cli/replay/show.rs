@@ -1,47 +1,49 @@
 //! The answer of a replay, for people.
 
 use std::fmt::Write as _;
+use std::io::{self, Write};
 
 use super::{All, Figures, Measured, Otherwise, Replayed};
 
-/// Writing to a `String` does not fail.
-pub(super) fn text(all: &All) -> String {
-    let mut text = String::new();
+pub(super) fn text(all: &All, to: &mut impl Write) -> io::Result<()> {
     for tape in &all.tapes {
         let Replayed { tape: path, call_sid, started, mode, recorded, .. } = tape;
-        let _ = writeln!(text, "{path}: {mode}, {call_sid}, {started}, {:.1} s", recorded.seconds);
+        writeln!(to, "{path}: {mode}, {call_sid}, {started}, {:.1} s", recorded.seconds)?;
         if let Some(missing) = &tape.missing {
-            let _ = writeln!(text, "  tape: {missing}");
+            writeln!(to, "  tape: {missing}")?;
         }
         if let Some(ms) = tape.differs_from_ms {
             let at = seconds(ms);
-            let _ =
-                writeln!(text, "  not as recorded from {at} s on: another version of voxgate made the tape");
+            writeln!(to, "  not as recorded from {at} s on: another version of voxgate made the tape")?;
         }
         match &tape.otherwise {
             None if tape.not_compared.is_some() => {}
             None => {
                 if tape.measured == Measured::Anew {
-                    let _ = writeln!(text, "  measured anew from the audio, not as the tape says");
+                    writeln!(to, "  measured anew from the audio, not as the tape says")?;
                 }
-                tape.timeline.iter().flatten().for_each(|line| text += &format!("{line}\n"));
-                text += &format!("  {}\n", line(recorded));
+                let timeline = tape.timeline.as_deref().unwrap_or_default();
+                writeln!(to, "{timeline}  {}", line(recorded))?;
             }
             Some(otherwise) => {
-                text += &why(otherwise);
-                text += &otherwise.estimate.as_ref().map_or_else(String::new, |e| table(recorded, &e.now));
+                to.write_all(why(otherwise).as_bytes())?;
+                if let Some(estimate) = &otherwise.estimate {
+                    to.write_all(table(recorded, &estimate.now).as_bytes())?;
+                }
             }
         }
-        text += &tape.not_compared.map_or_else(String::new, |why| format!("  not compared: {why}\n"));
+        if let Some(why) = tape.not_compared {
+            writeln!(to, "  not compared: {why}")?;
+        }
     }
     if all.tapes.len() > 1 {
-        let _ = writeln!(text, "all {} tapes: {:.1} s", all.tapes.len(), all.recorded.seconds);
-        text += &match &all.now {
-            None => format!("  {}\n", line(&all.recorded)),
-            Some(now) => table(&all.recorded, now),
-        };
+        writeln!(to, "all {} tapes: {:.1} s", all.tapes.len(), all.recorded.seconds)?;
+        match &all.now {
+            None => writeln!(to, "  {}", line(&all.recorded))?,
+            Some(now) => to.write_all(table(&all.recorded, now).as_bytes())?,
+        }
     }
-    text
+    to.flush()
 }
 
 fn seconds(ms: u64) -> String {

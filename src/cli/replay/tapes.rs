@@ -1,5 +1,8 @@
 //! From paths to tapes, and through all of them with as many threads as there are cores.
 
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -11,7 +14,7 @@ use super::usual;
 use crate::call::{Settings, Silence};
 use crate::config::Config;
 use crate::edge;
-use crate::tape::Tape;
+use crate::tape::{Header, Room, Tape};
 
 /// The tapes that are meant: files as they are, of folders all that end in `.tape`, by name.
 pub(in crate::cli) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
@@ -38,11 +41,14 @@ pub(in crate::cli) fn each_tape<T: Send>(
     paths: &[PathBuf],
     work: impl Fn(&str, &mut Tape<'_>) -> anyhow::Result<T> + Sync,
 ) -> anyhow::Result<Vec<T>> {
-    let one = |path: &Path| {
+    let one = |path: &Path, bytes: &mut Vec<u8>, room: &mut Room| {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).with_context(|| name.clone())?;
-        let mut tape = Tape::read(&bytes).with_context(|| name.clone())?;
-        work(&name, &mut tape).with_context(|| name.clone())
+        bytes.clear();
+        File::open(path).and_then(|mut file| file.read_to_end(bytes)).with_context(|| name.clone())?;
+        let mut tape = Tape::read_in(room, bytes).with_context(|| name.clone())?;
+        let result = work(&name, &mut tape).with_context(|| name.clone());
+        tape.leave(room);
+        result
     };
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, anyhow::Result<T>)>> = Mutex::default();
@@ -50,11 +56,12 @@ pub(in crate::cli) fn each_tape<T: Send>(
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
+                let (mut bytes, mut room) = (Vec::new(), Room::default());
                 while let Some((index, path)) = {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     paths.get(index).map(|path| (index, path))
                 } {
-                    let result = one(path);
+                    let result = one(path, &mut bytes, &mut room);
                     done.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
                 }
             });
@@ -68,7 +75,7 @@ pub(in crate::cli) fn each_tape<T: Send>(
 /// The settings of a tape, or those of a configuration for its call: what it was asked to do, and the
 /// phrases that have a voice, stay the tape's.
 pub(in crate::cli) fn under(tape: &Tape<'_>, config: Option<&Config>) -> Result<Settings, serde_json::Error> {
-    let recorded = tape.header.settings(usual())?;
+    let recorded = recorded(&tape.header)?;
     Ok(match config {
         None => recorded,
         Some(config) => {
@@ -88,6 +95,22 @@ pub(in crate::cli) fn under(tape: &Tape<'_>, config: Option<&Config>) -> Result<
             let silence = Silence { prompt: silence.prompt, goodbye: silence.goodbye, ..asked.silence };
             let voices = Settings { greeting, apology, transfer_apology, filler, silence, ..asked };
             Settings { mode, hearing, control, memory, ..voices }
+        }
+    })
+}
+
+/// What a tape says of its settings. Those of one gateway's calls are mostly the same, and worth keeping: they
+/// are long, with sound in them.
+fn recorded(header: &Header) -> Result<Settings, serde_json::Error> {
+    thread_local! {
+        static LATEST: RefCell<Option<(Header, Settings)>> = const { RefCell::new(None) };
+    }
+    LATEST.with_borrow_mut(|latest| match latest {
+        Some((other, settings)) if other.has_settings_of(header) => Ok(settings.clone()),
+        _ => {
+            let settings = header.settings(usual())?;
+            *latest = Some((header.clone(), settings.clone()));
+            Ok(settings)
         }
     })
 }

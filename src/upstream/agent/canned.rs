@@ -62,7 +62,7 @@ impl Canned {
         drop(to);
         let mut pieces = Vec::new();
         while let Some(input) = heard.recv().await {
-            match input {
+            match *input {
                 Input::ReplyText { text, .. } => pieces.push(text),
                 other => return Err(format!("{other:?} is no text").into()),
             }

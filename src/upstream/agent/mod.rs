@@ -23,7 +23,7 @@ use super::http::Unusable;
 use super::observed::Watch;
 use super::outlet::Outlet;
 use super::{CallIds, Ended, Pools};
-use crate::call::{Input, Question, ReplyHeard};
+use crate::call::{Posted, Question, ReplyHeard};
 use crate::config;
 
 /// The most text of one reply, and the longest body of a reply that is not streamed: hours of speech.
@@ -61,11 +61,7 @@ impl Agent {
     }
 
     /// A call begins. What it says unasked goes `to` the call.
-    pub(super) fn converse(
-        agents: &[Agent],
-        ids: &Arc<CallIds>,
-        to: &Sender<Input<'static>>,
-    ) -> Conversation {
+    pub(super) fn converse(agents: &[Agent], ids: &Arc<CallIds>, to: &Sender<Posted>) -> Conversation {
         let turns = agents.iter().filter_map(|agent| match agent {
             Agent::Chat(chat) => Some(chat.history_turns()),
             Agent::Webhook(_) | Agent::Relay(_) => None,

@@ -21,7 +21,7 @@ use super::super::http::Unusable;
 use super::super::observed::Watch;
 use super::super::outlet::Outlet;
 use super::super::{CallIds, Ended, Pools};
-use crate::call::{Failure, Input, Question, ReplyHeard};
+use crate::call::{Failure, Posted, Question, ReplyHeard};
 use crate::config::RelayAgent;
 
 /// What the call wants to tell an app that does not read: a few turns' worth.
@@ -87,7 +87,7 @@ impl Relay {
     }
 
     /// Opens a call's socket, in the background.
-    pub(super) fn open(self: &Arc<Self>, ids: &Arc<CallIds>, to: &Sender<Input<'static>>) -> Line {
+    pub(super) fn open(self: &Arc<Self>, ids: &Arc<CallIds>, to: &Sender<Posted>) -> Line {
         let (commands, told) = channel(MOST_COMMANDS);
         let talk = Talk::new(Arc::clone(self), Arc::clone(ids), to.clone());
         tokio::spawn(talk.run(told));

@@ -38,7 +38,7 @@ async fn told(config: &Config, ids: &CallIds, control: Control) -> Result<(), (F
     let carrier = Carrier::new(config, |_| {}).unwrap().expect("credentials");
     let (to, mut inbox) = channel(1);
     carrier.control(ids, 7, &control, "/ws/twilio-media", &to).await;
-    match inbox.recv().await {
+    match inbox.recv().await.map(|input| *input) {
         Some(Input::Controlled { number: 7 }) => Ok(()),
         Some(Input::Failed { job: Job::Control { number: 7 }, failure }) => {
             assert_eq!(failure.upstream, "twilio");

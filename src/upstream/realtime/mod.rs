@@ -223,7 +223,7 @@ async fn ask(
     let collecting = async {
         let (mut output, mut done) = (String::new(), Action::None);
         while let Some(piece) = pieces.recv().await {
-            match piece {
+            match *piece {
                 Input::ReplyText { text, .. } if output.len() < LONGEST_OUTPUT => output.push_str(&text),
                 Input::ReplyEnd { action, .. } => done = action,
                 _ => {}

@@ -15,7 +15,7 @@ use super::tape::{Order, Position, Tape};
 use super::words::Words;
 use super::{Server, Source, Streaming, Target};
 use crate::audio::BYTES_PER_MS;
-use crate::call::{Failure, FailureKind, Input, Job, Service};
+use crate::call::{Failure, FailureKind, Input, Job, Posted, Service};
 use crate::upstream::CallIds;
 use crate::upstream::observed::{Notice, Tell, Watch};
 
@@ -74,7 +74,7 @@ pub(super) struct Listener {
     pub(super) source: Arc<Source>,
     pub(super) tape: Arc<Tape>,
     ids: Arc<CallIds>,
-    to: Sender<Input<'static>>,
+    to: Sender<Posted>,
     notices: Tell,
     pub(super) words: Words,
     pub(super) questions: VecDeque<Question>,
@@ -107,7 +107,7 @@ impl Listener {
         source: Arc<Source>,
         tape: Arc<Tape>,
         ids: Arc<CallIds>,
-        to: Sender<Input<'static>>,
+        to: Sender<Posted>,
         notices: Tell,
     ) -> Self {
         Self {
@@ -416,10 +416,10 @@ fn spread() -> f64 {
 }
 
 /// Hands the call the next of what there is to say, when it has room.
-async fn send_first(to: &Sender<Input<'static>>, outbox: &mut VecDeque<Input<'static>>) -> Result<(), Over> {
+async fn send_first(to: &Sender<Posted>, outbox: &mut VecDeque<Input<'static>>) -> Result<(), Over> {
     let room = to.reserve().await.map_err(|_| Over)?;
     if let Some(input) = outbox.pop_front() {
-        room.send(input);
+        room.send(Box::new(input));
     }
     Ok(())
 }

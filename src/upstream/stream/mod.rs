@@ -28,7 +28,7 @@ use super::health::Health;
 use super::http::Unusable;
 use super::observed::Tell;
 use super::{CallIds, Pools};
-use crate::call::Input;
+use crate::call::Posted;
 use crate::config::{Endpoint, OpenAiStt, Secret, Stt, Upstream};
 
 /// The longest wait for a first answer and between two, whatever an upstream made for requests may
@@ -138,12 +138,7 @@ impl Streaming {
     }
 
     /// Begins to listen to a call.
-    pub(super) fn start(
-        self: Arc<Self>,
-        ids: &Arc<CallIds>,
-        to: Sender<Input<'static>>,
-        tell: Tell,
-    ) -> Recogniser {
+    pub(super) fn start(self: Arc<Self>, ids: &Arc<CallIds>, to: Sender<Posted>, tell: Tell) -> Recogniser {
         let tape = Arc::<Tape>::default();
         if let Some(source) = self.sources.first().cloned() {
             let listener = Listener::new(self, source, Arc::clone(&tape), Arc::clone(ids), to, tell);

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::{Recogniser, Streaming, tape};
-use crate::call::Input;
+use crate::call::{Input, Posted};
 use crate::config::{BreakerLimits, DeepgramStt, Endpoint, Secret, Stt, Upstream, VoskStt};
 use crate::upstream::fake::tell_done;
 use crate::upstream::observed::Tell;
@@ -160,20 +160,16 @@ impl Fake {
     }
 
     /// Listens to a call by Deepgram's wire, impatiently.
-    fn deepgram(&self) -> (Recogniser, Receiver<Input<'static>>) {
+    fn deepgram(&self) -> (Recogniser, Receiver<Posted>) {
         self.start(&Stt::Deepgram(deepgram_stt(&self.server)), |_| {})
     }
 
-    fn vosk(&self) -> (Recogniser, Receiver<Input<'static>>) {
+    fn vosk(&self) -> (Recogniser, Receiver<Posted>) {
         let endpoint = endpoint(&self.server, "/");
         self.start(&Stt::Vosk(VoskStt { endpoint, phrase_list: vec!["yes".to_owned()] }), |_| {})
     }
 
-    fn start(
-        &self,
-        stt: &Stt,
-        change: impl FnOnce(&mut Streaming),
-    ) -> (Recogniser, Receiver<Input<'static>>) {
+    fn start(&self, stt: &Stt, change: impl FnOnce(&mut Streaming)) -> (Recogniser, Receiver<Posted>) {
         self.start_all(&[stt], PATIENCE, change)
     }
 
@@ -183,7 +179,7 @@ impl Fake {
         stts: &[&Stt],
         after: Duration,
         change: impl FnOnce(&mut Streaming),
-    ) -> (Recogniser, Receiver<Input<'static>>) {
+    ) -> (Recogniser, Receiver<Posted>) {
         let done = self.done.0.clone();
         let tell: Tell = Arc::new(move |notice| tell_done(&done, notice));
         let mut streaming = Streaming::new(stts, after, &mut Pools::new(&tell)).unwrap();
@@ -248,8 +244,8 @@ fn deepgram_stt(server: &str) -> DeepgramStt {
 }
 
 /// What the call is told next.
-async fn told(inputs: &mut Receiver<Input<'static>>) -> String {
-    match timeout(PATIENCE, inputs.recv()).await.expect("an input") {
+async fn told(inputs: &mut Receiver<Posted>) -> String {
+    match timeout(PATIENCE, inputs.recv()).await.expect("an input").map(|input| *input) {
         Some(Input::Partial { text }) => format!("partial: {text}"),
         Some(Input::SpeechFinal) => "end of speech".to_owned(),
         Some(Input::Transcript { utterance, text }) => format!("{utterance}: {text}"),

@@ -10,7 +10,7 @@ use super::super::super::fake::{Fake, Request, failed};
 use super::super::super::tests::ids;
 use super::super::super::{CallServices, Services};
 use super::*;
-use crate::call::{Destination, FailureKind, ReplyHeard};
+use crate::call::{Destination, FailureKind, Posted, ReplyHeard};
 use crate::config::{Agent, Endpoint, Secret, Tool};
 
 fn config(endpoint: Endpoint) -> OpenAiAgent {
@@ -33,7 +33,7 @@ struct World {
     fake: Fake,
     services: Services,
     call: CallServices,
-    inputs: Receiver<Input<'static>>,
+    inputs: Receiver<Posted>,
 }
 
 impl World {
@@ -68,11 +68,11 @@ impl World {
         let mut said = String::new();
         let mut all = Vec::new();
         while let Ok(input) = self.inputs.try_recv() {
-            if let Input::ReplyText { turn: of, text } = &input {
+            if let Input::ReplyText { turn: of, text } = &*input {
                 assert_eq!(*of, turn);
                 said.push_str(text);
             }
-            all.push(input);
+            all.push(*input);
         }
         let end = match all.last() {
             Some(Input::ReplyEnd { turn: of, action }) if *of == turn => Ok(action.clone()),
@@ -240,7 +240,9 @@ async fn a_request_that_was_given_up_leaves_the_history_right() {
     // Dropped in the middle of its stream.
     let job = tokio::spawn(world.call.ask(question(2, "count")));
     for piece in ["One. ", "Two. "] {
-        let Some(Input::ReplyText { text, .. }) = world.inputs.recv().await else { panic!("no text") };
+        let Some(Input::ReplyText { text, .. }) = world.inputs.recv().await.map(|input| *input) else {
+            panic!("no text")
+        };
         assert_eq!(text, piece);
     }
     job.abort();

@@ -15,7 +15,7 @@ use super::super::LONGEST_REPLY;
 use super::message::{FromApp, ToApp};
 use super::socket::{Received, Socket};
 use super::{Asking, Command, Relay};
-use crate::call::{Action, Failure, FailureKind, Input, Keys, Question, ReplyHeard};
+use crate::call::{Action, Failure, FailureKind, Input, Keys, Posted, Question, ReplyHeard};
 
 /// As many messages in a row that are none end the socket, as at Twilio, with this code.
 const MOST_MALFORMED: u32 = 10;
@@ -28,7 +28,7 @@ const UNASKED: u64 = 0;
 pub(super) struct Talk {
     relay: Arc<Relay>,
     ids: Arc<CallIds>,
-    to: Sender<Input<'static>>,
+    to: Sender<Posted>,
     socket: Option<Socket>,
     /// Of the server that the socket is with, while a reply of it is awaited.
     ticket: Option<Ticket>,
@@ -51,7 +51,7 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    pub(super) fn new(relay: Arc<Relay>, ids: Arc<CallIds>, to: Sender<Input<'static>>) -> Self {
+    pub(super) fn new(relay: Arc<Relay>, ids: Arc<CallIds>, to: Sender<Posted>) -> Self {
         Self {
             relay,
             ids,
@@ -97,7 +97,7 @@ impl Talk {
                 },
                 place = to.reserve(), if !self.pending.is_empty() => {
                     let (Ok(place), Some(input)) = (place, self.pending.pop_front()) else { break };
-                    place.send(input);
+                    place.send(Box::new(input));
                 }
                 received = next(&mut self.socket), if self.pending.is_empty() => match received {
                     Received::Text(text) => self.message(&text).await,

@@ -16,7 +16,7 @@ use super::super::super::fake::dialogue;
 use super::super::super::tests::ids;
 use super::super::super::{CallServices, Services};
 use super::*;
-use crate::call::{Action, FailureKind, Job, Keys};
+use crate::call::{Action, FailureKind, Input, Job, Keys, Posted};
 use crate::config::{Agent, Mode};
 
 /// Long enough on the busiest machine; only a test that fails waits for it.
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct World {
     listener: TcpListener,
     call: CallServices,
-    inputs: Receiver<Input<'static>>,
+    inputs: Receiver<Posted>,
 }
 
 /// The app's end of a socket.
@@ -74,7 +74,7 @@ impl World {
 
     /// What the call is told next: turn and text, or turn and action, or turn and failure.
     async fn input(&mut self) -> (u64, String) {
-        match timeout(PATIENCE, self.inputs.recv()).await.expect("an input").unwrap() {
+        match *timeout(PATIENCE, self.inputs.recv()).await.expect("an input").unwrap() {
             Input::ReplyText { turn, text } => (turn, text),
             Input::ReplyEnd { turn, action } => (turn, format!("<{action:?}>")),
             Input::Failed { job: Job::Ask { turn }, failure } => {
@@ -335,7 +335,7 @@ async fn an_app_that_is_not_there() {
         deadline_ms: 1,
     }));
     let failed = timeout(PATIENCE, inputs.recv()).await.unwrap().unwrap();
-    let Input::Failed { failure, .. } = failed else { panic!("{failed:?}") };
+    let Input::Failed { failure, .. } = *failed else { panic!("{failed:?}") };
     if failure.kind == FailureKind::Connect {
         let why = format!("the vendor: ws://{server}/agent: connection refused: is it running?");
         assert_eq!(failure.why, why);

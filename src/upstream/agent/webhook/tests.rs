@@ -277,11 +277,11 @@ async fn a_piece_is_heard_before_the_next_one_comes() {
     let (to, mut inputs) = tokio::sync::mpsc::channel(1);
     let job = tokio::spawn(fake.services().for_call(ids(), to).ask(question()));
     let first = inputs.recv().await.unwrap();
-    assert!(matches!(&first, Input::ReplyText { text, .. } if text == "One. "), "{first:?}");
+    assert!(matches!(&*first, Input::ReplyText { text, .. } if text == "One. "), "{first:?}");
     go.send(()).unwrap();
     let mut inputs_after = Vec::new();
     while let Some(input) = inputs.recv().await {
-        inputs_after.push(input);
+        inputs_after.push(*input);
     }
     assert_eq!(told(&inputs_after), reply("Two.", Action::None));
     job.await.unwrap();

@@ -1,0 +1,174 @@
+//! A media stream from its handshake to its `start`, and who conducts its call from there.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout_at};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::calls::Place;
+use super::gateway::Gateway;
+use super::numbers::Counted;
+use super::realtime::realtime;
+use super::relay::relay;
+use super::session::{ABNORMAL, GOING_AWAY, NORMAL, POLICY, Served, Session, ending_of};
+use super::websocket::{Received, Socket, Transport};
+use crate::observe::Busy;
+use crate::twilio::{Malformed, Message, Pass, Reader, Start, caller};
+
+/// Serves one media stream from its handshake to its end. Each part is in a box of its own, so that a call
+/// holds nothing of how it began and how it will end.
+pub(super) async fn serve_call(
+    transport: Transport,
+    early: Vec<u8>,
+    subprotocol: Option<String>,
+    gateway: Arc<Gateway>,
+    mut place: Place,
+    pass: Option<Pass>,
+) {
+    let begun = Box::pin(begin(transport, early, &gateway, pass)).await;
+    let Some((begun, _counted)) = begun else { return };
+    place.start();
+    let (calls, call_sid) = (gateway.calls.clone(), begun.1.start.known_as().to_owned());
+    let Served { socket, code, reason } = conduct(begun, subprotocol, gateway).await;
+    // Before the carrier asks what comes next.
+    calls.ended(&call_sid, reason);
+    Box::pin(socket.close(code)).await;
+}
+
+/// A stream that has started, and its part of what its caller may have; `None` of one that was refused.
+async fn begin(
+    transport: Transport,
+    early: Vec<u8>,
+    gateway: &Gateway,
+    pass: Option<Pass>,
+) -> Option<((Socket, Opened), Option<Counted>)> {
+    let mut socket = Socket::new(transport, early, gateway.config.limits.max_message);
+    let opened = wait_for_start(&mut socket, gateway).await.and_then(|opened| {
+        match gateway.tokens.admit_call(pass.as_ref(), &opened.start.call_sid) {
+            Ok(()) => count(&opened.start, gateway).map(|counted| (opened, counted)),
+            Err(fault) => Err(refused(POLICY, format!("the token of this stream: {fault}"))),
+        }
+    });
+    match opened {
+        Ok((opened, counted)) => Some(((socket, opened), counted)),
+        Err(refused) => {
+            gateway.metrics.calls_without_start.inc();
+            tracing::warn!(close_code = refused.code, detail = refused.why, "WS_STOP");
+            if refused.code != ABNORMAL {
+                socket.close(refused.code).await;
+            }
+            None
+        }
+    }
+}
+
+/// The call, by whoever conducts it.
+fn conduct(
+    (socket, opened): (Socket, Opened),
+    subprotocol: Option<String>,
+    gateway: Arc<Gateway>,
+) -> Pin<Box<dyn Future<Output = Served> + Send>> {
+    let model = gateway.services.model().cloned();
+    match (gateway.bot.clone(), model.zip(gateway.manner(&opened.start))) {
+        (Some(bot), _) => Box::pin(relay(socket, opened, subprotocol, gateway, bot)),
+        (None, Some((model, manner))) => {
+            Box::pin(realtime(socket, opened, subprotocol, gateway, model, manner))
+        }
+        // The text of `start` holds the buffer that it was read into.
+        (None, None) => Box::pin(Box::new(Session::new(socket, opened.start, subprotocol, gateway)).run()),
+    }
+}
+
+/// Counts a call for its caller.
+fn count(start: &Start, gateway: &Gateway) -> Result<Option<Counted>, Refused> {
+    let most = gateway.config.limits.max_calls_per_number;
+    if most == 0 {
+        return Ok(None);
+    }
+    let number = start.parameters.iter().find(|(name, _)| name.as_str() == "From");
+    let number = number.and_then(|(_, number)| caller(number));
+    let entered = gateway.numbers.enter(&start.call_sid, number, most, std::time::Instant::now());
+    entered.map_err(|()| refused(POLICY, Busy::Number.why()))
+}
+
+/// A stream that has started.
+pub(super) struct Opened {
+    pub(super) start: Start,
+    /// The message as it came.
+    pub(super) text: Utf8Bytes,
+}
+
+/// Why a stream was given up before it had started.
+struct Refused {
+    code: u16,
+    why: String,
+}
+
+fn refused(code: u16, why: impl Into<String>) -> Refused {
+    Refused { code, why: why.into() }
+}
+
+/// Everything before `start` says nothing about a call.
+async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Opened, Refused> {
+    let limit = gateway.config.limits.start_timeout;
+    let deadline = Instant::now() + limit;
+    let dropped = |reason: &str| gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
+    let mut reader = Reader::default();
+    let mut farewell = gateway.farewell();
+    loop {
+        let received = tokio::select! {
+            received = timeout_at(deadline, socket.next()) => received,
+            _ = farewell.told() => return Err(refused(GOING_AWAY, "the gateway is going down")),
+        };
+        // A peer that never pauses does not stop the clock.
+        let (Ok(received), true) = (received, Instant::now() < deadline) else {
+            return Err(refused(POLICY, format!("no `start` within {} ms", limit.as_millis())));
+        };
+        match received {
+            Received::Text(text) => match reader.read(&text) {
+                Ok(Message::Start(start)) => return understood(start, text),
+                Ok(Message::Connected | Message::Clear | Message::Unknown { .. }) => {}
+                Ok(Message::Stop) => return Err(refused(NORMAL, "`stop` before `start`")),
+                Ok(
+                    Message::Media { .. } | Message::OtherTrack | Message::Dtmf { .. } | Message::Mark { .. },
+                ) => {
+                    dropped("before_start");
+                }
+                Err(Malformed::Base64) => dropped("base64"),
+                Err(_) => dropped("malformed"),
+            },
+            Received::Binary(_) => dropped("binary"),
+            Received::Ping | Received::Pong(_) => {}
+            Received::Closed(close) => {
+                let (code, why) = ending_of(&close);
+                return Err(refused(code, format!("{why}, before `start`")));
+            }
+        }
+    }
+}
+
+/// A stream in a format that we do not speak would be noise both ways.
+fn understood(start: Start, text: Utf8Bytes) -> Result<Opened, Refused> {
+    match &start.format {
+        Some(format) if !format.is_mulaw_8k_mono() => {
+            Err(refused(POLICY, format!("the stream is {format}; only μ-law, 8000 Hz, mono is spoken")))
+        }
+        _ => Ok(Opened { start, text }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made<A, B, C, D, E, F, Made>(_: fn(A, B, C, D, E, F) -> Made) -> usize {
+        size_of::<Made>()
+    }
+
+    #[test]
+    fn what_a_call_waits_in_is_small() {
+        let bytes = made(serve_call);
+        assert!(bytes <= 512, "{bytes} bytes");
+    }
+}
