@@ -142,7 +142,7 @@ pub fn main() -> ExitCode {
 
 fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let (config, source) = load(&args.config)?;
-    observe::init_log(config.log.format);
+    let _log = observe::init_log(config.log.format);
     tracing::info!(config = source.name(), "CONFIG");
     let child = match args.app {
         command if command.is_empty() => None,

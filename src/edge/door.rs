@@ -1,10 +1,9 @@
 //! What a connection goes through before its first request: the PROXY protocol, where the proxies in
-//! front speak it, and a note that its first head has to come soon.
+//! front speak it, and a count of those whose first request is awaited.
 //!
 //! Pingora has a hook for it, but calls that for TLS only; without TLS the same is done here, before the
 //! connection is handed to the HTTP side.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::patience::patiently;
 use super::reload::Live;
 
 /// How long the header may take.
@@ -31,11 +31,6 @@ const FOR_A_HEADER: Duration = Duration::from_secs(5);
 const LONGEST: usize = 2048;
 const LONGEST_LINE: usize = 107;
 const V1_PREFIX: &[u8] = b"PROXY ";
-
-tokio::task_local! {
-    /// There while no request has come yet on the connection that this task serves.
-    static NEWCOMER: Cell<Option<Newcomer>>;
-}
 
 /// Connections whose first request is awaited: who stops has them in mind. Behind TLS, not before its
 /// handshake is done; one of HTTP/2, whose requests have tasks of their own, for as long as it is there.
@@ -50,7 +45,7 @@ impl Newcomers {
         self.0.load(Ordering::SeqCst)
     }
 
-    fn enter(&self) -> Newcomer {
+    pub(super) fn enter(&self) -> Newcomer {
         self.0.fetch_add(1, Ordering::SeqCst);
         Newcomer(self.clone())
     }
@@ -60,11 +55,6 @@ impl Drop for Newcomer {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::SeqCst);
     }
-}
-
-/// If this is the first request of its connection, as far as one can tell: asked once.
-pub(super) fn first() -> Option<Newcomer> {
-    NEWCOMER.try_with(Cell::take).unwrap_or_default()
 }
 
 /// Reads the PROXY protocol's header from those who are trusted to send one; from nobody else.
@@ -135,7 +125,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
                 }
             }
         }
-        NEWCOMER.scope(Cell::new(Some(newcomer)), self.app.process_new(stream, shutdown)).await
+        patiently(newcomer, self.app.process_new(stream, shutdown)).await
     }
 
     async fn cleanup(&self) {

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 use pingora::proxy::Session;
@@ -28,6 +29,9 @@ pub(super) fn client(session: &Session, gateway: &Gateway) -> Option<IpAddr> {
 pub fn way(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Vec<IpAddr> {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     let mut way = vec![peer];
+    if !is_trusted(&peer) {
+        return way;
+    }
     let values = headers.get_all(&FORWARDED_FOR).iter().rev();
     // A value that is no text ends the way: `split` of nothing is one empty address.
     let mut told = values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
@@ -49,15 +53,19 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// What the app is told instead of what the client said.
-pub(super) fn forwarded(session: &Session, gateway: &Gateway) -> Vec<(HeaderName, HeaderValue)> {
+pub(super) fn forwarded(
+    session: &Session,
+    gateway: &Gateway,
+) -> impl Iterator<Item = (&'static str, HeaderValue)> {
     let (request, server) = (&session.req_header().headers, &gateway.config.server);
     let peer = peer(session);
-    let told = |name: HeaderName| match believes(peer, gateway) {
-        true => request.get(name),
-        false => None,
+    let believed = believes(peer, gateway);
+    let told = |name: HeaderName| if believed { request.get(name) } else { None };
+    let way = match peer {
+        Some(peer) if believed => written(&way(peer, request, &server.trusted_proxies)),
+        Some(peer) => written(&[peer]),
+        None => String::new(),
     };
-    let way = peer.map(|peer| way(peer, request, &server.trusted_proxies)).unwrap_or_default();
-    let way = way.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
     let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let proto = match server.public_url.as_deref().and_then(|url| url.split_once("://")) {
         // Where TLS ends here, what came without it did come without it.
@@ -67,11 +75,33 @@ pub(super) fn forwarded(session: &Session, gateway: &Gateway) -> Vec<(HeaderName
     };
     let host = told(FORWARDED_HOST).or_else(|| request.get(header::HOST)).cloned();
     let pairs = [
-        (FORWARDED_FOR, HeaderValue::from_str(&way).ok()),
-        (FORWARDED_PROTO, Some(proto.unwrap_or(HeaderValue::from_static("http")))),
-        (FORWARDED_HOST, host),
+        ("x-forwarded-for", HeaderValue::from_maybe_shared(Bytes::from(way)).ok()),
+        ("x-forwarded-proto", Some(proto.unwrap_or(HeaderValue::from_static("http")))),
+        ("x-forwarded-host", host),
     ];
-    pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
+    pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)))
+}
+
+fn written(way: &[IpAddr]) -> String {
+    let mut text = String::with_capacity(40);
+    for (nth, address) in way.iter().enumerate() {
+        if nth > 0 {
+            text.push_str(", ");
+        }
+        match address {
+            // Each request has one: a third of what `Display` costs.
+            IpAddr::V4(address) => {
+                for (nth, octet) in address.octets().into_iter().enumerate() {
+                    if nth > 0 {
+                        text.push('.');
+                    }
+                    text.push_str(itoa::Buffer::new().format(octet));
+                }
+            }
+            IpAddr::V6(address) => text.push_str(&address.to_string()),
+        }
+    }
+    text
 }
 
 /// The headers of a request that the app must not see: other ways to say where it came from, unless
@@ -80,12 +110,20 @@ pub(super) fn forwarded(session: &Session, gateway: &Gateway) -> Vec<(HeaderName
 pub(super) fn forged(session: &Session, gateway: &Gateway) -> Vec<HeaderName> {
     let believed = believes(peer(session), gateway);
     let is_forged = |name: &&HeaderName| {
-        let plain = name.as_str().replace('_', "-");
-        let where_from =
-            plain.starts_with("x-forwarded-") || ["forwarded", "x-real-ip"].contains(&plain.as_str());
-        where_from && (!believed || name.as_str().contains('_'))
+        let name = name.as_str();
+        says_where_from(name) && (!believed || name.contains('_'))
     };
     session.req_header().headers.keys().filter(is_forged).cloned().collect()
+}
+
+/// With `-` and `_` taken for the same; a name is in small letters by now.
+fn says_where_from(name: &str) -> bool {
+    let begins = |with: &str| {
+        let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
+        name.len() >= with.len() && name.bytes().zip(with.bytes()).all(same)
+    };
+    let is = |other: &str| name.len() == other.len() && begins(other);
+    begins("x-forwarded-") || is("forwarded") || is("x-real-ip")
 }
 
 fn believes(peer: Option<IpAddr>, gateway: &Gateway) -> bool {
@@ -116,6 +154,25 @@ mod tests {
         assert_eq!(told(&["203.0.113.9", ""]), ["10.0.0.1"]);
         assert_eq!(told(&["203.0.113.9:4711"]), ["203.0.113.9", "10.0.0.1"]);
         assert_eq!(told(&["[2001:db8::1]:4711, [fd00::1]"]), ["2001:db8::1", "fd00::1", "10.0.0.1"]);
+    }
+
+    #[test]
+    fn a_header_that_an_app_takes_for_another_says_where_from_as_well() {
+        for name in
+            ["x-forwarded-for", "x_forwarded-port", "x_forwarded_x", "forwarded", "x-real-ip", "x_real_ip"]
+        {
+            assert!(says_where_from(name), "{name}");
+        }
+        for name in ["x-forwarded", "forwarded-by", "x-real-ips", "x-real", "host", "xxforwarded-for", ""] {
+            assert!(!says_where_from(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_way_is_written_as_addresses_are() {
+        let way = ["203.0.113.9", "255.10.0.1", "2001:db8::1"].map(|it| it.parse::<IpAddr>().unwrap());
+        assert_eq!(written(&way), "203.0.113.9, 255.10.0.1, 2001:db8::1");
+        assert_eq!(written(&[]), "");
     }
 
     #[test]

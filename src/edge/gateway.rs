@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use bytes::Bytes;
+use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -16,6 +18,7 @@ use super::handover::Handovers;
 use super::numbers::Numbers;
 use super::phrases::Phrases;
 use super::serve::{StartError, carrier};
+use super::spelling::Spelling;
 use super::tapes;
 use super::tokens::Tokens;
 use super::upgrade::Upgrade;
@@ -30,6 +33,7 @@ use crate::upstream::{Bot, Carrier, Services};
 
 pub(super) struct Gateway {
     pub(super) config: Config,
+    pub(super) paths: Paths,
     pub(super) metrics: Arc<Metrics>,
     pub(super) calls: Arc<Calls>,
     /// How many calls each caller has.
@@ -97,6 +101,7 @@ impl Gateway {
             hang_up: watch::Sender::new(false),
             request_ids: Arc::new(RequestIds::new()),
             upgrade: Arc::new(Upgrade::new()),
+            paths: Paths::of(&config),
             config,
             metrics,
         })
@@ -142,6 +147,7 @@ impl Gateway {
             hang_up: self.hang_up.clone(),
             request_ids: self.request_ids.clone(),
             upgrade: self.upgrade.clone(),
+            paths: Paths::of(&config),
             config,
             metrics,
         })
@@ -210,7 +216,7 @@ impl Gateway {
         Farewell::new(self.goodbye.subscribe(), self.hang_up.subscribe())
     }
 
-    pub(super) fn request_id(&self) -> String {
+    pub(super) fn request_id(&self) -> HeaderValue {
         self.request_ids.next()
     }
 
@@ -321,19 +327,49 @@ fn settings_with(config: &Config, words: Arc<Words>) -> Settings {
     }
 }
 
+/// The paths that are the gateway's own, however a request writes them.
+pub(super) struct Paths {
+    pub(super) media: Spelling<'static>,
+    pub(super) stream_status: Spelling<'static>,
+    pub(super) incoming_call: Spelling<'static>,
+    pub(super) stream_ended: Spelling<'static>,
+}
+
+impl Paths {
+    fn of(config: &Config) -> Paths {
+        let twilio = &config.twilio;
+        Paths {
+            media: Spelling::kept(&twilio.path),
+            stream_status: Spelling::kept(&twilio.stream_status),
+            incoming_call: Spelling::kept(&twilio.incoming_call),
+            stream_ended: Spelling::kept(&twilio.stream_ended),
+        }
+    }
+}
+
 /// Ids for requests that bring none: unique in this process, and hardly the same in another.
 struct RequestIds {
-    process: u64,
+    /// In hexadecimal.
+    process: String,
     count: AtomicU64,
 }
+
+/// Enough for a million million requests.
+const COUNT_DIGITS: u32 = 10;
 
 impl RequestIds {
     fn new() -> RequestIds {
         use std::hash::{BuildHasher, RandomState};
-        RequestIds { process: RandomState::new().hash_one(std::process::id()), count: AtomicU64::new(0) }
+        let process = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        RequestIds { process, count: AtomicU64::new(0) }
     }
 
-    fn next(&self) -> String {
-        format!("{:016x}{:08x}", self.process, self.count.fetch_add(1, Ordering::Relaxed))
+    fn next(&self) -> HeaderValue {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let digit = |nth: u32| b"0123456789abcdef"[(count >> (4 * nth) & 0xf) as usize];
+        let mut id = Vec::with_capacity(self.process.len() + COUNT_DIGITS as usize);
+        id.extend_from_slice(self.process.as_bytes());
+        id.extend((0..COUNT_DIGITS).rev().map(digit));
+        HeaderValue::from_maybe_shared(Bytes::from(id)).unwrap_or(HeaderValue::from_static("-"))
     }
 }

@@ -1,31 +1,28 @@
 //! The servers of the app behind: whose turn it is, which of them cannot be reached at present, and
 //! whether a request that reached none is worth another.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
-
-use pingora::lb::LoadBalancer;
-use pingora::lb::selection::RoundRobin;
 
 use crate::config::{BreakerLimits, Upstream};
 use crate::observe::Metrics;
 
 pub(super) struct Origin {
     name: String,
-    turns: LoadBalancer<RoundRobin>,
-    servers: BTreeMap<SocketAddr, Server>,
+    servers: Vec<Server>,
+    turn: AtomicUsize,
     limits: BreakerLimits,
     budget: Budget,
     since: Instant,
     metrics: Arc<Metrics>,
 }
 
-/// What the requests to a server have shown.
-#[derive(Default)]
+/// A server, and what the requests to it have shown.
 struct Server {
+    address: SocketAddr,
     /// Connections that failed, in a row.
     failures: AtomicU32,
     /// It is passed over until then, in milliseconds; 0 while it is well.
@@ -34,13 +31,15 @@ struct Server {
 
 impl Origin {
     pub(super) fn new(app: &Upstream, metrics: Arc<Metrics>) -> std::io::Result<Origin> {
-        let turns = LoadBalancer::try_from_iter(&app.servers)?;
-        let addresses = turns.backends().get_backend();
-        let addresses = addresses.iter().filter_map(|backend| backend.addr.as_inet().copied());
+        let mut addresses = BTreeSet::new();
+        for server in &app.servers {
+            addresses.extend(server.to_socket_addrs()?);
+        }
+        let server = |address| Server { address, failures: AtomicU32::new(0), away_until: AtomicU64::new(0) };
         let origin = Origin {
             name: app.name.clone(),
-            servers: addresses.map(|address| (address, Server::default())).collect(),
-            turns,
+            servers: addresses.into_iter().map(server).collect(),
+            turn: AtomicUsize::new(0),
             limits: app.breaker,
             budget: Budget::default(),
             since: Instant::now(),
@@ -53,21 +52,25 @@ impl Origin {
     /// The next that can be reached, as far as known, and not the one that was just tried. Where there
     /// is no such server, one that may be back: to try is better than to refuse.
     pub(super) fn next(&self, tried: Option<SocketAddr>) -> Option<SocketAddr> {
-        let (count, now) = (self.servers.len(), self.now());
-        let pick = |accept: &dyn Fn(SocketAddr) -> bool| {
-            let turn = self.turns.select_with(b"", count, |backend, _| {
-                backend.addr.as_inet().is_some_and(|address| accept(*address))
+        // Who is passed over gives each of the others the same share of its turns.
+        let pick = |accept: &dyn Fn(&Server) -> bool| {
+            let mut turns = self.servers.iter().filter_map(|_| {
+                self.servers.get(self.turn.fetch_add(1, Ordering::Relaxed) % self.servers.len())
             });
-            turn.and_then(|backend| backend.addr.as_inet().copied())
+            turns.find(|server| accept(server)).map(|server| server.address)
         };
-        let is_away = |address: &SocketAddr| {
-            let server = self.servers.get(address);
-            server.is_some_and(|server| server.away_until.load(Ordering::Relaxed) > now)
+        let is_away = |server: &Server| match server.away_until.load(Ordering::Relaxed) {
+            0 => false,
+            until => until > self.now(),
         };
-        let elsewhere = |address: SocketAddr| tried != Some(address);
-        pick(&|address| elsewhere(address) && !is_away(&address))
+        let elsewhere = |server: &Server| tried != Some(server.address);
+        pick(&|server| elsewhere(server) && !is_away(server))
             .or_else(|| pick(&elsewhere))
             .or_else(|| pick(&|_| true))
+    }
+
+    fn server(&self, address: SocketAddr) -> Option<&Server> {
+        self.servers.iter().find(|server| server.address == address)
     }
 
     /// A request begins.
@@ -77,7 +80,7 @@ impl Origin {
 
     /// A server has answered, whatever it said.
     pub(super) fn answered(&self, address: SocketAddr) {
-        let Some(server) = self.servers.get(&address) else { return };
+        let Some(server) = self.server(address) else { return };
         if server.failures.load(Ordering::Relaxed) > 0 {
             server.failures.store(0, Ordering::Relaxed);
             if server.away_until.swap(0, Ordering::Relaxed) > 0 {
@@ -89,7 +92,7 @@ impl Origin {
     /// A server could not be reached; nothing of the request was sent. True if another is to be asked,
     /// which is so while there is one, for a fifth of all requests at most.
     pub(super) fn unreachable(&self, address: SocketAddr, attempts: usize) -> bool {
-        if let Some(server) = self.servers.get(&address) {
+        if let Some(server) = self.server(address) {
             let failures = server.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
             if self.limits.failures.is_some_and(|most| failures >= most.get()) {
                 let until = self.now() + self.limits.cooldown.as_millis() as u64;
@@ -116,8 +119,7 @@ impl Origin {
     }
 
     fn tell(&self) {
-        let away =
-            self.servers.values().filter(|server| server.away_until.load(Ordering::Relaxed) > 0).count();
+        let away = self.servers.iter().filter(|server| server.away_until.load(Ordering::Relaxed) > 0).count();
         let all = self.servers.len().max(1);
         #[expect(clippy::cast_precision_loss, reason = "a handful of servers")]
         self.metrics.origin_healthy(&self.name, (all - away) as f64 / all as f64);

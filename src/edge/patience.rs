@@ -1,22 +1,33 @@
 //! A bound on the time that a client takes over a request's head. Pingora bounds each read: a client
-//! that sends a byte a minute would hold its connection for ever. And the opposite: Pingora drops who
-//! has sent no head yet as soon as it accepts no more, and so would lose the last it has accepted.
+//! that sends a byte a minute would hold its connection for ever. The pause before a head is bounded by the
+//! same alarm, where Pingora would set another for each request. And the opposite: Pingora drops who has
+//! sent no head yet as soon as it accepts no more, and so would lose the last it has accepted.
 
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::door::first;
+use super::door::Newcomer;
 
 tokio::task_local! {
-    /// Told when the head of the request that this task serves has been read.
-    static HEAD_READ: Arc<Notify>;
+    /// The connection that this task serves.
+    static CONNECTION: Connection;
+}
+
+struct Connection {
+    /// There while no request has come yet, as far as one can tell.
+    newcomer: Cell<Option<Newcomer>>,
+    /// When the head that is awaited must have been read.
+    due: Cell<Option<Instant>>,
 }
 
 /// How long a head may take.
@@ -38,7 +49,54 @@ pub(super) struct Patience<A, L> {
 
 /// To be called as soon as a head has been read.
 pub(super) fn head_is_read() {
-    let _ = HEAD_READ.try_with(|head_read| head_read.notify_one());
+    // A request of HTTP/2 has a task of its own, and its head from the start.
+    let _ = CONNECTION.try_with(|connection| {
+        connection.due.set(None);
+        // It counts as a request by now.
+        drop(connection.newcomer.take());
+    });
+}
+
+fn head_is_awaited(limits: &Limits) {
+    let _ = CONNECTION.try_with(|connection| {
+        let newcomer = connection.newcomer.take();
+        let pause = if newcomer.is_some() { Duration::ZERO } else { limits.keepalive };
+        connection.newcomer.set(newcomer);
+        connection.due.set(Some(Instant::now() + pause + limits.head));
+    });
+}
+
+/// Serves a connection until it ends, or a head has not come in time.
+pub(super) async fn patiently<T>(newcomer: Newcomer, served: impl Future<Output = Option<T>>) -> Option<T> {
+    let connection = Connection { newcomer: Cell::new(Some(newcomer)), due: Cell::new(None) };
+    let in_time = async {
+        let mut served = pin!(served);
+        let mut alarm = pin!(sleep(Duration::MAX));
+        poll_fn(|cx| match served.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => match CONNECTION.with(|connection| connection.due.get()) {
+                Some(due) if rings(alarm.as_mut(), due, cx) => Poll::Ready(None),
+                Some(_) | None => Poll::Pending,
+            },
+        })
+        .await
+    };
+    CONNECTION.scope(connection, in_time).await
+}
+
+/// Whether it is so late. An alarm that is set for an earlier time is left as it is until it rings: to set
+/// it for each request would cost more.
+fn rings(mut alarm: Pin<&mut Sleep>, due: Instant, cx: &mut Context<'_>) -> bool {
+    if alarm.deadline() > due {
+        alarm.as_mut().reset(due);
+    }
+    while alarm.as_mut().poll(cx).is_ready() {
+        if Instant::now() >= due {
+            return true;
+        }
+        alarm.as_mut().reset(due);
+    }
+    false
 }
 
 #[async_trait]
@@ -47,25 +105,19 @@ where
     A: HttpServerApp + Send + Sync + 'static,
     L: Fn() -> Limits + Send + Sync + 'static,
 {
-    async fn process_new_http(
-        self: &Arc<Self>,
+    // As `async_trait` has it, without a future around the app's.
+    fn process_new_http<'s, 'w, 'f>(
+        self: &'s Arc<Self>,
         session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        let limits = (self.limits)();
-        let newcomer = first();
-        let limit = if newcomer.is_some() { limits.head } else { limits.keepalive + limits.head };
-        let head_read = Arc::new(Notify::new());
-        let served = HEAD_READ.scope(head_read.clone(), self.app.process_new_http(session, shutdown));
-        tokio::pin!(served);
-        tokio::select! {
-            biased;
-            done = &mut served => return done,
-            // It counts as a request by now.
-            () = head_read.notified() => drop(newcomer),
-            () = sleep(limit) => return None,
-        }
-        served.await
+        shutdown: &'w ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'f>>
+    where
+        's: 'f,
+        'w: 'f,
+        Self: 'f,
+    {
+        head_is_awaited(&(self.limits)());
+        self.app.process_new_http(session, shutdown)
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
@@ -84,6 +136,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::sync::watch;
 
+    use super::super::door::Newcomers;
     use super::*;
 
     struct Slow;
@@ -111,7 +164,10 @@ mod tests {
         let (_running, shutdown) = watch::channel(false);
         let stream: Stream = Box::new(server);
         client.write_all(head).await.expect("room");
-        app.process_new_http(ServerSession::new_http1(stream), &shutdown).await;
+        let newcomers = Newcomers::default();
+        let served = async { app.process_new_http(ServerSession::new_http1(stream), &shutdown).await };
+        patiently(newcomers.enter(), served).await;
+        assert_eq!(newcomers.count(), 0);
         drop(app);
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.expect("text");
@@ -123,5 +179,20 @@ mod tests {
         assert!(answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.starts_with("HTTP/1.1 404 "));
         assert_eq!(answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n").await, "");
         assert_eq!(answer_to(b"").await, "");
+    }
+    #[tokio::test]
+    async fn an_alarm_that_rings_for_an_earlier_head_cuts_no_later_one() {
+        let (first, later) = (Duration::from_millis(100), Duration::from_millis(300));
+        let limits = |head| Limits { head, keepalive: Duration::ZERO };
+        let start = Instant::now();
+        let served = async {
+            head_is_awaited(&limits(first));
+            sleep(first / 2).await;
+            head_is_read();
+            head_is_awaited(&limits(later));
+            std::future::pending::<Option<()>>().await
+        };
+        assert_eq!(patiently(Newcomers::default().enter(), served).await, None);
+        assert!(start.elapsed() >= first / 2 + later, "{:?}", start.elapsed());
     }
 }

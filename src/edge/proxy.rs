@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
-use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
@@ -31,7 +30,7 @@ use super::take_over::take_over;
 use super::tunnel::{self, Tunnel};
 use super::voice::{self, Passing};
 use crate::config::HttpLimits;
-use crate::observe::{Route, TwimlFallback};
+use crate::observe::{EVERY_REQUEST, Route, TwimlFallback};
 use crate::twilio::{StreamStatus, codes};
 use crate::upstream::quote;
 
@@ -40,7 +39,8 @@ const SLOW_START: Duration = Duration::from_secs(20);
 /// Twilio waits 15 s for a voice webhook; the caller is to hear something before it gives up.
 const FOR_TWIML: Duration = Duration::from_secs(12);
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_NAME: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static(REQUEST_ID_NAME);
 const DEPLOY_ID: HeaderName = HeaderName::from_static("x-deploy-id");
 
 pub(super) struct Proxy {
@@ -54,7 +54,7 @@ pub(super) struct Proxy {
 pub(super) struct Context {
     route: Route,
     started: Instant,
-    request_id: String,
+    request_id: HeaderValue,
     /// The app server that was tried last.
     server: Option<SocketAddr>,
     /// How many were tried.
@@ -74,18 +74,18 @@ impl Proxy {
     }
 
     fn route(&self, request: &RequestHeader) -> Route {
-        let twilio = &self.gateway.config.twilio;
+        let paths = &self.gateway.paths;
         let path = request.uri.path();
         let spelling = Spelling::of(path);
-        if spelling.means(&twilio.path) || self.gateway.tokens.are_below(&spelling) {
+        if spelling.means(&paths.media) || self.gateway.tokens.are_below(&spelling) {
             Route::Media
         } else if path == "/healthz" {
             Route::Healthz
         } else if path == "/version" {
             Route::Version
-        } else if spelling.means(&twilio.stream_status) {
+        } else if spelling.means(&paths.stream_status) {
             Route::StreamStatus
-        } else if voice::is_voice(&self.gateway.config, &spelling) {
+        } else if voice::is_voice(paths, &spelling) {
             Route::Voice
         } else if handshake::asks_for_websocket(&request.method, request.version, &request.headers) {
             Route::AppUpgrade
@@ -139,8 +139,9 @@ impl Proxy {
         }
         ctx.server = Some(server);
         ctx.attempts += 1;
-        let name =
-            app.servers.first().and_then(|server| server.rsplit_once(':')).map_or("", |(host, _)| host);
+        // Asked for by TLS only.
+        let host = app.servers.first().filter(|_| app.tls).and_then(|server| server.rsplit_once(':'));
+        let name = host.map_or("", |(host, _)| host);
         let mut peer = HttpPeer::new(server, app.tls, name.to_owned());
         peer.options.connection_timeout = Some(app.connect_timeout);
         peer.options.total_connection_timeout = Some(app.connect_timeout);
@@ -151,9 +152,8 @@ impl Proxy {
     }
 
     /// What the app is told about a request.
-    fn told(&self, session: &Session, ctx: &Context) -> Vec<(HeaderName, HeaderValue)> {
-        let id = HeaderValue::from_str(&ctx.request_id).ok().map(|id| (REQUEST_ID, id));
-        forwarded(session, &self.gateway).into_iter().chain(id).collect()
+    fn told(&self, session: &Session, ctx: &Context) -> impl Iterator<Item = (&'static str, HeaderValue)> {
+        forwarded(session, &self.gateway).chain([(REQUEST_ID_NAME, ctx.request_id.clone())])
     }
 
     /// Another WebSocket of the app's: joined to the app as it is.
@@ -167,7 +167,7 @@ impl Proxy {
             }
         };
         let forged = forged(session, &self.gateway);
-        let head = tunnel::head(session.req_header(), &forged, &self.told(session, ctx));
+        let head = tunnel::head(session.req_header(), &forged, self.told(session, ctx));
         let limit = self.gateway.config.app.first_byte_timeout;
         let answer = match timeout(limit, tunnel::ask(&mut app, &head)).await {
             Ok(Ok(answer)) => answer,
@@ -220,18 +220,16 @@ impl Proxy {
     }
 }
 
-#[async_trait]
-impl ProxyHttp for Proxy {
-    type CTX = Context;
-
-    fn new_ctx(&self) -> Context {
+/// What Pingora asks for, in its order: `LiveProxy` passes it on.
+impl Proxy {
+    pub(super) fn new_ctx(&self) -> Context {
         head_is_read();
         self.gateway.requests.fetch_add(1, Ordering::SeqCst);
         self.gateway.metrics.http_inflight.inc();
         Context {
             route: Route::App,
             started: Instant::now(),
-            request_id: String::new(),
+            request_id: HeaderValue::from_static(""),
             server: None,
             attempts: 0,
             body: 0,
@@ -240,22 +238,33 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    pub(super) async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let limits = &self.gateway.config.limits.http;
         // Whoever comes again is to come to the process that stays.
         session.set_keepalive((!self.gateway.is_leaving()).then_some(limits.keepalive.as_secs()));
         session.set_read_timeout(Some(limits.body_timeout));
         let request = session.req_header();
         ctx.route = self.route(request);
-        ctx.request_id = match request.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
-            Some(id) if (1..=128).contains(&id.len()) => id.to_owned(),
+        ctx.request_id = match request.headers.get(REQUEST_ID) {
+            Some(id) if (1..=128).contains(&id.len()) && id.to_str().is_ok() => id.clone(),
             _ => self.gateway.request_id(),
         };
+        let may_be_acme = request.uri.path().starts_with(acme::PROOFS);
         if let Some((status, why)) = refused(session, limits) {
             session.set_keepalive(None);
-            respond(session, status, TEXT, why, &[]).await?;
+            Box::pin(respond(session, status, TEXT, why, &[])).await?;
             return Ok(true);
         }
+        if ctx.route == Route::App && !may_be_acme {
+            return Ok(false);
+        }
+        // In a box of its own: what it may hold is a hundred times as much as most requests need.
+        Box::pin(self.answer(session, ctx)).await
+    }
+
+    /// What is the gateway's own; false for what the app answers all the same.
+    async fn answer(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        let request = session.req_header();
         let get = matches!(request.method, Method::GET | Method::HEAD);
         if get && let Some(proof) = acme::proof(&self.gateway.config.server, request.uri.path()).await {
             ctx.route = Route::Acme;
@@ -289,7 +298,7 @@ impl ProxyHttp for Proxy {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    pub(super) fn upstream_peer(&self, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let mut peer = self.app_peer(ctx)?;
         if ctx.route == Route::Voice {
             peer.options.read_timeout = peer.options.read_timeout.min(Some(FOR_TWIML));
@@ -297,11 +306,11 @@ impl ProxyHttp for Proxy {
         Ok(Box::new(peer))
     }
 
-    async fn upstream_request_filter(
+    pub(super) fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        session: &Session,
         request: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &Context,
     ) -> Result<()> {
         for name in forged(session, &self.gateway) {
             request.remove_header(&name);
@@ -317,15 +326,10 @@ impl ProxyHttp for Proxy {
     }
 
     /// A body that is too long, or comes so slowly that it only keeps the app waiting.
-    async fn request_body_filter(
-        &self,
-        _: &mut Session,
-        body: &mut Option<Bytes>,
-        _: bool,
-        ctx: &mut Context,
-    ) -> Result<()> {
+    pub(super) fn request_body_filter(&self, piece: Option<&Bytes>, ctx: &mut Context) -> Result<()> {
+        let Some(piece) = piece else { return Ok(()) };
         let limits = &self.gateway.config.limits.http;
-        ctx.body += body.as_ref().map_or(0, Bytes::len) as u64;
+        ctx.body += piece.len() as u64;
         if limits.max_body > 0 && ctx.body > limits.max_body {
             return Err(Error::new_down(ErrorType::HTTPStatus(413)));
         }
@@ -336,9 +340,9 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    async fn response_filter(
+    pub(super) fn response_filter(
         &self,
-        session: &mut Session,
+        session: &Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -354,42 +358,33 @@ impl ProxyHttp for Proxy {
             ctx.passing = Passing::of(&self.gateway, session.req_header(), response)?;
         }
         if !response.headers.contains_key(REQUEST_ID) {
-            response.insert_header(REQUEST_ID, ctx.request_id.as_str())?;
+            response.insert_header(REQUEST_ID_NAME, ctx.request_id.clone())?;
         }
         Ok(())
     }
 
-    fn response_body_filter(
+    pub(super) fn response_body_filter(
         &self,
-        _: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Context,
-    ) -> Result<Option<Duration>> {
+    ) {
         if let Some(passing) = &mut ctx.passing {
-            passing.piece(body, end_of_stream, &self.gateway, &ctx.request_id);
+            passing.piece(body, end_of_stream, &self.gateway, id_in(&ctx.request_id));
         }
-        Ok(None)
     }
 
     /// Nothing was sent yet: another server may be tried, whatever the method.
-    fn fail_to_connect(
-        &self,
-        _: &mut Session,
-        _: &HttpPeer,
-        ctx: &mut Context,
-        mut error: Box<Error>,
-    ) -> Box<Error> {
+    pub(super) fn fail_to_connect(&self, ctx: &Context, mut error: Box<Error>) -> Box<Error> {
         error.set_retry(self.is_worth_another(ctx));
         error
     }
 
     /// A connection that the app had closed meanwhile is worth a second try, where trying twice does
     /// no harm.
-    fn error_while_proxy(
+    pub(super) fn error_while_proxy(
         &self,
-        _: &HttpPeer,
-        session: &mut Session,
+        session: &Session,
         error: Box<Error>,
         ctx: &mut Context,
         client_reused: bool,
@@ -408,16 +403,22 @@ impl ProxyHttp for Proxy {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    pub(super) async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &Context,
+    ) -> FailToProxy {
+        let request_id = id_in(&ctx.request_id);
         let (error_code, why) = self.failure(error, ctx);
         if error_code > 0 {
             let fallback = &self.gateway.config.twilio.fallback_twiml;
             let speaks = ctx.route == Route::Voice && error_code >= 500 && !fallback.is_empty();
-            warn!(status = error_code, why, fallback = speaks, request_id = ctx.request_id, "APP_FAILED");
+            warn!(status = error_code, why, fallback = speaks, request_id, "APP_FAILED");
             // What comes behind half an answer would pass for its other half.
             let has_begun = session.response_written().is_some_and(|head| !head.status.is_informational());
             let status = StatusCode::from_u16(error_code).unwrap_or(StatusCode::BAD_GATEWAY);
-            let id = [(REQUEST_ID, ctx.request_id.as_str())];
+            let id = [(REQUEST_ID, request_id)];
             let (status, kind, body) = match speaks {
                 true => (StatusCode::OK, XML, fallback.clone()),
                 false => (status, TEXT, format!("{why}\n")),
@@ -434,12 +435,7 @@ impl ProxyHttp for Proxy {
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 
-    /// `logging` says it, once.
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
-        true
-    }
-
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    pub(super) fn logging(&self, session: &Session, error: Option<&Error>, ctx: &Context) {
         let status = session.response_written().map_or(0, |response| response.status.as_u16());
         let took = ctx.started.elapsed();
         self.gateway.metrics.http_done(ctx.route, status, took.as_secs_f64());
@@ -450,14 +446,21 @@ impl ProxyHttp for Proxy {
         let media = ctx.route == Route::Media;
         let path = if media { &self.gateway.config.twilio.path } else { request.uri.path() };
         let method = request.method.as_str();
-        let (route, ms, request_id) = (ctx.route.as_str(), took.as_millis() as u64, &ctx.request_id);
+        let (route, ms, request_id) = (ctx.route.as_str(), took.as_millis() as u64, id_in(&ctx.request_id));
         // The query may hold what is nobody's business; the path is enough to find a request by.
         match (error, ctx.route) {
-            (Some(error), _) => info!(method, path, status, ms, route, request_id, %error, "HTTP"),
+            (Some(error), _) => {
+                info!(target: EVERY_REQUEST, method, path, status, ms, route, request_id, %error, "HTTP")
+            }
             (None, Route::Healthz) => debug!(method, path, status, ms, route, request_id, "HTTP"),
-            (None, _) => info!(method, path, status, ms, route, request_id, "HTTP"),
+            (None, _) => info!(target: EVERY_REQUEST, method, path, status, ms, route, request_id, "HTTP"),
         }
     }
+}
+
+/// An id is text: it was looked at, or is one of ours.
+fn id_in(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or_default()
 }
 
 /// A request that nobody answers, and why.

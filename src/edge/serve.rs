@@ -92,6 +92,8 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
             grace_period_seconds: Some(u64::from(u32::MAX)),
             graceful_shutdown_timeout_seconds: Some(0),
             upgrade_sock: gateway.upgrade.socket(),
+            // Pingora's own timers cannot be cancelled: each request's would stay until they are due.
+            fast_timeout_to_tokio_threshold_seconds: Some(0),
             ..ServerConf::default()
         },
     );

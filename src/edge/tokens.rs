@@ -21,6 +21,7 @@ const USED: usize = 20_000;
 pub(super) struct Tokens {
     check: Strictness,
     media_path: String,
+    spelling: Spelling<'static>,
     key: TokenKey,
     /// No two tokens have the same number.
     number: AtomicU64,
@@ -53,6 +54,7 @@ impl Tokens {
         Tokens {
             check: if served { twilio.token } else { Strictness::Off },
             media_path: twilio.path.clone(),
+            spelling: Spelling::kept(&twilio.path),
             key: TokenKey::new(&secret),
             number: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
             used: Mutex::default(),
@@ -82,7 +84,7 @@ impl Tokens {
 
     /// Whether a path would be one with a token to a server that does not mind how it is written.
     pub(super) fn are_below(&self, spelling: &Spelling) -> bool {
-        self.check != Strictness::Off && spelling.is_below(&self.media_path)
+        self.check != Strictness::Off && spelling.is_below(&self.spelling)
     }
 
     /// Whether a handshake may go on; with a sound token, for whom.

@@ -24,7 +24,7 @@ const MOST_HEADERS: usize = 128;
 pub(super) fn head(
     request: &RequestHeader,
     forged: &[HeaderName],
-    told: &[(HeaderName, HeaderValue)],
+    told: impl Iterator<Item = (&'static str, HeaderValue)>,
 ) -> Vec<u8> {
     let mut head = Vec::with_capacity(1024);
     head.extend_from_slice(request.method.as_str().as_bytes());
@@ -36,7 +36,7 @@ pub(super) fn head(
         headers.remove(name);
     }
     for (name, value) in told {
-        headers.insert(name.clone(), value.clone());
+        headers.insert(name, value);
     }
     for (name, value) in &headers {
         push_header(&mut head, name.as_str(), value.as_bytes());

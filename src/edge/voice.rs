@@ -11,7 +11,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use tracing::{info, warn};
 
-use super::gateway::Gateway;
+use super::gateway::{Gateway, Paths};
 use super::respond::{TEXT, XML, not_allowed, read_form, respond, whole_body};
 use super::spelling::Spelling;
 use crate::config::{Config, Strictness, Twiml};
@@ -24,15 +24,15 @@ const REJECT: &str = "<Response><Reject reason=\"busy\"/></Response>";
 
 /// Whether a path is one of the two voice webhooks, however it is written: what is true of them, that they
 /// must be signed for instance, must not depend on that.
-pub(super) fn is_voice(config: &Config, spelling: &Spelling) -> bool {
-    spelling.means(&config.twilio.incoming_call) || spelling.means(&config.twilio.stream_ended)
+pub(super) fn is_voice(paths: &Paths, spelling: &Spelling) -> bool {
+    spelling.means(&paths.incoming_call) || spelling.means(&paths.stream_ended)
 }
 
 /// Answers a voice webhook, where that is voxgate's to do.
 pub(super) async fn answer(session: &mut Session, gateway: &Gateway) -> Result<bool> {
     let twilio = &gateway.config.twilio;
     let spelling = Spelling::of(session.req_header().uri.path());
-    let ended = spelling.means(&twilio.stream_ended);
+    let ended = spelling.means(&gateway.paths.stream_ended);
     if twilio.twiml == Twiml::Forward {
         // Where both are one path, it may be a call that ends well.
         return match ended || twilio.busy_twiml.is_empty() {

@@ -7,6 +7,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::http::Http;
 use super::labels::{NOISE, Route, SPEECH, SignedKind, TOO_SHORT};
 use super::refused::{HandshakeResult, TwimlFallback};
 use crate::call::{FailureKind, Service, StopReason, TurnResult};
@@ -23,9 +24,6 @@ const CALL: [f64; 11] = [5.1, 15.1, 30.1, 60.1, 120.1, 300.1, 600.1, 1800.1, 360
 
 /// One frame through the voice activity detector and the state machine: microseconds.
 const FRAME: [f64; 5] = [2.5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3];
-
-/// The classes of status codes.
-const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// What becomes of an interruption: it ends the reply, the bot goes on, or it is not let through.
 const BARGE_INS: [&str; 3] = ["cleared", "false_positive", "suppressed"];
@@ -88,8 +86,7 @@ pub struct Metrics {
     breaker_state: IntGaugeVec,
     fallbacks: IntCounterVec,
     speech_cache: IntCounterVec,
-    http_requests: IntCounterVec,
-    http_duration: HistogramVec,
+    http: Http,
     pub http_inflight: IntGauge,
     origin_healthy: GaugeVec,
     origin_retries: IntCounterVec,
@@ -137,6 +134,17 @@ impl Metrics {
         )?;
         build.with_label_values(&[crate::VERSION, crate::COMMIT]).set(1);
         registry.register(Box::new(build))?;
+        let http_requests = new.counters(
+            "http_requests_total",
+            "HTTP requests, by who answers them and the class of the status.",
+            &["route", "code"],
+        )?;
+        let http_duration = new.histograms(
+            "http_request_duration_seconds",
+            "From a request's head to the end of its answer; not of what is answered at once.",
+            &["route"],
+            &HTTP,
+        )?;
         let metrics = Metrics {
             calls_active: new.gauge("calls_active", "Calls under way.")?,
             calls_capacity: new.gauge("calls_capacity", "Calls that may be under way at once.")?,
@@ -259,17 +267,7 @@ impl Metrics {
                 "Sentences looked for in the cache of what was said before, by result.",
                 &["result"],
             )?,
-            http_requests: new.counters(
-                "http_requests_total",
-                "HTTP requests, by who answers them and the class of the status.",
-                &["route", "code"],
-            )?,
-            http_duration: new.histograms(
-                "http_request_duration_seconds",
-                "From a request's head to the end of its answer; not of what is answered at once.",
-                &["route"],
-                &HTTP,
-            )?,
+            http: Http::new(&http_requests, &http_duration),
             http_inflight: new.gauge("http_inflight", "HTTP requests under way.")?,
             origin_healthy: new.register(GaugeVec::new(
                 Opts::new("origin_healthy", "The part of the app's servers that can be reached: 1 for all."),
@@ -365,12 +363,6 @@ impl Metrics {
                 self.signatures.with_label_values(&[kind.as_str(), result]);
             }
         }
-        for route in Route::ALL {
-            if route.takes_time() {
-                self.http_duration.with_label_values(&[route.as_str()]);
-            }
-            CODES.iter().for_each(|c| drop(self.http_requests.with_label_values(&[route.as_str(), c])));
-        }
     }
 
     /// Makes the series of a service known before its first request.
@@ -415,11 +407,7 @@ impl Metrics {
     }
 
     pub fn http_done(&self, route: Route, status: u16, seconds: f64) {
-        let class = CODES.get(usize::from(status / 100).wrapping_sub(1)).copied().unwrap_or("5xx");
-        self.http_requests.with_label_values(&[route.as_str(), class]).inc();
-        if route.takes_time() {
-            self.http_duration.with_label_values(&[route.as_str()]).observe(seconds);
-        }
+        self.http.done(route, status, seconds);
     }
 
     /// The certificate in use, from now on.

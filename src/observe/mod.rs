@@ -1,6 +1,7 @@
 //! What an operator sees: one event type becomes a log line and a metric, here and nowhere else.
 
 mod call;
+mod http;
 mod labels;
 mod log;
 mod metrics;
@@ -12,7 +13,7 @@ mod traces;
 
 pub use call::{CallLabels, CallObserver, Ending};
 pub use labels::{Route, SignedKind};
-pub use log::init as init_log;
+pub use log::{EVERY_REQUEST, Log, init as init_log};
 pub use metrics::Metrics;
 pub use refused::{Busy, HandshakeResult, TwimlFallback};
 pub use timeline::Timeline;

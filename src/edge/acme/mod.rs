@@ -24,7 +24,7 @@ use crate::config::{Acme, Server};
 use crate::observe::Metrics;
 
 /// Where an issuer looks for the proof of a name.
-const PROOFS: &str = "/.well-known/acme-challenge/";
+pub(super) const PROOFS: &str = "/.well-known/acme-challenge/";
 /// How often the certificate is looked at: another process may have renewed it, the clock may be set.
 const LOOK: Duration = Duration::from_secs(60);
 /// How long an order may take.

@@ -1,5 +1,8 @@
 //! The log: one line an event on stderr, as text or as JSON. `RUST_LOG` chooses levels.
 
+mod line;
+mod outlet;
+
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
@@ -7,6 +10,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
+use self::line::PlainLine;
+use self::outlet::Outlet;
 use crate::config::LogFormat;
 
 /// Pingora says at INFO what we say better, and at WARN and ERROR what a client did wrong, or that a
@@ -14,14 +19,28 @@ use crate::config::LogFormat;
 const LEVELS: &str = "info,pingora_core=warn,pingora_core::server::transfer_fd=off,pingora_proxy=error,\
                       symphonia=error";
 
+/// The target of the line that every request has: such lines are written together, many at once.
+pub const EVERY_REQUEST: &str = "voxgate::http";
+
+/// The log, while this is there: what waits is written when it goes.
+pub struct Log(());
+
 /// Starts the log. A second call changes nothing.
-pub fn init(format: LogFormat) {
+pub fn init(format: LogFormat) -> Log {
     let levels = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LEVELS));
-    let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = fmt::layer().with_writer(Outlet).with_target(false);
     let layer = match format {
-        LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Text if std::io::stderr().is_terminal() => layer.with_ansi(true).boxed(),
+        LogFormat::Text => layer.with_ansi(false).event_format(PlainLine).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
     // The bridge from the `log` crate, which Pingora uses, comes with `try_init`.
     let _ = tracing_subscriber::registry().with(levels).with(layer).try_init();
+    Log(())
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        outlet::flush();
+    }
 }
