@@ -26,11 +26,15 @@ pub(super) async fn serve_call(
     mut place: Place,
     pass: Option<Pass>,
 ) {
-    let begun = Box::pin(begin(transport, early, &gateway, pass)).await;
-    let Some((begun, _counted)) = begun else { return };
-    place.start();
-    let (calls, call_sid) = (gateway.calls.clone(), begun.1.start.known_as().to_owned());
-    let Served { socket, code, reason } = conduct(begun, subprotocol, gateway).await;
+    // In a block: what was borrowed would stay in the future until the end of its own.
+    let (conducted, calls, call_sid, _counted) = {
+        let begun = Box::pin(begin(transport, early, &gateway, pass)).await;
+        let Some((begun, counted)) = begun else { return };
+        place.start();
+        let (calls, call_sid) = (gateway.calls.clone(), begun.1.start.known_as().to_owned());
+        (conduct(begun, subprotocol, gateway), calls, call_sid, counted)
+    };
+    let Served { socket, code, reason } = conducted.await;
     // Before the carrier asks what comes next.
     calls.ended(&call_sid, reason);
     Box::pin(socket.close(code)).await;

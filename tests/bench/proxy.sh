@@ -25,7 +25,7 @@ for program in "$voxgate" "$bare" "$nginx" wrk hey; do
 done
 origin=9361 connections=20
 folder="$(mktemp -d)"
-trap 'kill -INT $(jobs -p) 2>/dev/null || true; wait; rm -rf "$folder"' EXIT
+trap 'kill -KILL $(jobs -p) 2>/dev/null || true; wait; rm -rf "$folder"' EXIT
 chmod 755 "$folder"
 mkdir "$folder/www"
 head -c 100 /dev/zero | tr '\0' x >"$folder/www/small"

@@ -12,7 +12,7 @@ release="${CARGO_TARGET_DIR:-target}/release"
 voxgate="${VOXGATE:-$release/voxgate}" bare="${BARE:-$release/examples/bare_proxy}"
 origin=127.0.0.1:9381 listen=127.0.0.1:9382 admin=127.0.0.1:9383
 folder="$(mktemp -d)"
-trap 'kill -INT $(jobs -p) 2>/dev/null || true; wait; rm -rf "$folder"' EXIT
+trap 'kill -KILL $(jobs -p) 2>/dev/null || true; wait; rm -rf "$folder"' EXIT
 cat >"$folder/nginx.conf" <<CONF
 daemon off;
 pid $folder/nginx.pid;
