@@ -204,9 +204,11 @@ impl Answer {
         }
     }
 
-    /// Appends as much to the beginning of an unexpected body as is quoted, if it comes in time.
+    /// Appends as much to the beginning of an unexpected body as is quoted, if it comes in time; however
+    /// it comes, it is the same that is quoted.
     pub(super) async fn read_to_quote(&mut self, body: &mut Vec<u8>) {
         self.read_up_to(ERROR_READ, body).await;
+        body.truncate(ERROR_READ);
     }
 
     async fn read_up_to(&mut self, most: usize, body: &mut Vec<u8>) {
