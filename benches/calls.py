@@ -9,7 +9,8 @@ benches/peers/requirements.txt; `--drawn` draws the last run's again). Build fir
 
 Servers: echo, dialogue and relay are voxgate's modes, each followed by its floor: `benches/peers/floor.rs` with as
 many messages. interrupted is a dialogue whose callers speak into the reply, and what counts is how soon the
-carrier is told to clear what it has (espeak-ng). flask and pipecat are what people use without voxgate (benches/peers/requirements.txt); they get
+carrier is told to clear what it has (espeak-ng). idle is a dialogue that nobody speaks in, for its memory, without
+huge pages and behind a few calls that pay for what is made once. flask and pipecat are what people use without voxgate (benches/peers/requirements.txt); they get
 ten calls, and as many as they can carry is less than a hundred.
 """
 
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import wave
 
 ROOT = pathlib.Path(__file__).parent.parent
 BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
@@ -161,14 +163,15 @@ def row(server, calls, told):
 
 def measure(servers, numbers, seconds):
     modes = {"echo": lambda: voxgate(""), "dialogue": dialogue, "relay": relay}
+    without_floor = {"interrupted": interrupted, "idle": idle}
     peers = {"flask": "flask_eventlet.py", "pipecat": "pipecat_echo.py"}
     for server in servers:
         if server in peers:
             with peer(peers[server]) as process:
                 yield row(server, PEER_CALLS, call(process, PEER_CALLS, seconds))
             continue
-        if server == "interrupted":
-            yield from interrupted(numbers, seconds)
+        if server in without_floor:
+            yield from without_floor[server](numbers, seconds)
             continue
         for calls in numbers:
             with modes[server]() as process:
@@ -192,6 +195,20 @@ def interrupted(numbers, seconds):
             yield row("interrupted", calls, told)
 
 
+def idle(numbers, seconds):
+    os.environ["MIMALLOC_ALLOW_THP"] = "0"
+    with tempfile.TemporaryDirectory() as folder:
+        silence = pathlib.Path(folder) / "silence.wav"
+        with wave.open(str(silence), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(bytes(2 * 8000 * seconds))
+        for calls in numbers:
+            with dialogue() as process:
+                call(process, 20, 2)
+                yield row("idle", calls, call(process, calls, seconds, "--say", silence))
+    del os.environ["MIMALLOC_ALLOW_THP"]
+
+
 def draw(rows, folder):
     """Cost and lateness over the number of calls."""
     import matplotlib
@@ -201,7 +218,7 @@ def draw(rows, folder):
 
     folder.mkdir(parents=True, exist_ok=True)
     voxgate = ("echo", "dialogue", "relay")
-    everybody = [row["server"] for row in rows if row["server"] != "interrupted"]
+    everybody = [row["server"] for row in rows if row["server"] not in ("interrupted", "idle")]
     for name, label, servers, value in [
         ("cost", "CPU, ms per second of a call", everybody, lambda row: row["cpu_ms"]),
         ("lateness", "frames later than ideal, p99, ms", voxgate, lambda row: row["lateness_ms"][1]),

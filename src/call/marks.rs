@@ -6,14 +6,21 @@ use super::{Call, Event, Output};
 use crate::time::CallTime;
 use crate::turn::State;
 
+impl Mark {
+    /// How its name says which place it is.
+    pub(super) fn place(self) -> String {
+        match self {
+            Mark::First => "first".to_owned(),
+            Mark::Segment(number) => format!("s{number}"),
+            Mark::End | Mark::Named => "end".to_owned(),
+        }
+    }
+}
+
 impl Call {
     pub(super) fn send_mark(&mut self, mark: Mark) {
         let turn = self.reply.as_ref().map_or(self.turns, |reply| reply.turn);
-        let place = match mark {
-            Mark::First => "first".to_owned(),
-            Mark::Segment(id) => format!("s{id}"),
-            Mark::End | Mark::Named => "end".to_owned(),
-        };
+        let place = mark.place();
         self.outputs.push_back(Output::Mark(format!("t{turn}.e{}.{place}", self.epoch)));
     }
 

@@ -29,9 +29,22 @@ impl Memory {
         Memory { turns: self.turns.max(streams * TURNS_OF_A_STREAM), ..self }
     }
 
-    /// The numbers alone: what is kept of many calls is to be small.
-    pub fn without_words(self) -> Memory {
-        Memory { previous: Previous::default(), ..self }
+    /// What is kept of many calls, small: the numbers, without the words.
+    pub fn counts(&self) -> Counts {
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let Memory { turns, utterances, segments, controls, .. } = self;
+        Counts([turns, utterances, segments, controls].map(|number| small(*number)))
+    }
+}
+
+/// How far the numbers of a call have come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts([u32; 4]);
+
+impl From<Counts> for Memory {
+    fn from(Counts(counts): Counts) -> Memory {
+        let [turns, utterances, segments, controls] = counts.map(u64::from);
+        Memory { turns, utterances, segments, controls, previous: Previous::default() }
     }
 }
 

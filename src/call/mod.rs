@@ -44,7 +44,7 @@ pub use digits::{Collecting, FinishOn, Gather, MOST_DIGITS};
 pub use event::{Event, Ignored, TurnResult};
 pub use idle::Silence;
 pub use input::{Action, Failure, FailureKind, Input, Job, Posted, Service, StopReason};
-pub use memory::Memory;
+pub use memory::{Counts, Memory};
 pub use output::{Output, Question, ReplyHeard};
 pub use relay::Relay;
 pub use reply::SILENT_RMS;

@@ -166,16 +166,16 @@ impl Pacer {
     /// The first frame of the queue, which has one.
     fn take_frame(&mut self) -> Frame {
         let (front, back) = self.queue.as_slices();
-        let frame = front.first_chunk().map_or_else(
-            || {
+        let frame = match front.first_chunk() {
+            Some(whole) => Frame(*whole),
+            None => {
                 let mut frame = Frame::SILENT;
                 let (begin, end) = frame.0.split_at_mut(front.len());
                 begin.copy_from_slice(front);
                 end.copy_from_slice(&back[..end.len()]);
                 frame
-            },
-            |whole| Frame(*whole),
-        );
+            }
+        };
         self.queue.drain(..FRAME_BYTES);
         frame
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntGauge;
 
-use crate::call::{Memory, StopReason};
+use crate::call::{Counts, Memory, StopReason};
 
 /// CallSids that are remembered; the oldest go first. A call that opens a second stream does so soon
 /// after the first.
@@ -23,23 +23,13 @@ pub(super) struct Calls {
     unstarted_gauge: IntGauge,
 }
 
-/// By what their CallSids hash to: small, and all of its room is there from the start, so that a process does not
-/// grow for hours until it knows as many calls as it may.
+/// By what their CallSids hash to, which is small. It grows with them, by doubling: a table with room for all would
+/// take a page of memory for nearly every call, until it had them all.
+#[derive(Default)]
 struct Known {
     hasher: RandomState,
     calls: HashMap<u64, Past>,
     order: VecDeque<u64>,
-}
-
-impl Default for Known {
-    fn default() -> Known {
-        Known {
-            hasher: RandomState::new(),
-            // Half of it may be places of calls that were forgotten, without another to be had.
-            calls: HashMap::with_capacity(2 * REMEMBERED),
-            order: VecDeque::with_capacity(REMEMBERED + 1),
-        }
-    }
 }
 
 /// Of a call's streams so far.
@@ -48,7 +38,7 @@ struct Past {
     greeted: bool,
     /// Its last stream was ended on purpose, by whomever.
     over: bool,
-    memory: Memory,
+    counts: Counts,
 }
 
 /// A place for one call; given back when dropped.
@@ -124,13 +114,13 @@ impl Calls {
 
     /// A stream of this call has ended, and left so much.
     pub(super) fn remember(&self, call_sid: &str, memory: Memory) {
-        self.past(call_sid, |past| past.memory = memory.without_words());
+        self.past(call_sid, |past| past.counts = memory.counts());
     }
 
     /// What its earlier streams have left: its turns are counted on, so that no turn passes for the
     /// repeat of another.
     pub(super) fn memory(&self, call_sid: &str) -> Memory {
-        self.past(call_sid, |past| past.memory.clone()).unwrap_or_default()
+        self.past(call_sid, |past| past.counts).unwrap_or_default().into()
     }
 
     /// A carrier without ids has no call that could be known again.
@@ -216,19 +206,25 @@ mod tests {
     }
 
     #[test]
-    fn the_turns_of_a_call_are_counted_on_over_its_streams() {
+    fn the_numbers_of_a_call_go_on_over_its_streams() {
         let calls = calls(1);
-        let memory = |turns| {
-            serde_json::from_value::<Memory>(serde_json::json!({
-                "turns": turns, "utterances": 0, "segments": 0, "controls": 0,
-                "previous": {"heard": "", "interrupted": false},
-            }))
-        };
-        assert_eq!(calls.memory("CA1").turns(), 0);
-        calls.remember("CA1", memory(3).expect("a memory"));
-        calls.remember("", memory(3).expect("a memory"));
-        assert_eq!((calls.memory("CA1").turns(), calls.memory("CA2").turns()), (3, 0));
-        assert_eq!(calls.memory("").turns(), 0, "a carrier without ids");
+        let told = serde_json::json!({
+            "turns": 3, "utterances": 5, "segments": 7, "controls": 9,
+            "previous": {"heard": "", "interrupted": false},
+        });
+        let memory = || serde_json::from_value::<Memory>(told.clone()).expect("a memory");
+        let kept = |call_sid| serde_json::to_value(calls.memory(call_sid)).expect("a memory");
+        let nothing = kept("CA1");
+        assert_eq!(nothing["turns"], 0);
+        calls.remember("CA1", memory());
+        calls.remember("", memory());
+        assert_eq!((kept("CA1"), kept("CA2")), (told.clone(), nothing.clone()));
+        assert_eq!(kept(""), nothing, "a carrier without ids");
         assert!(calls.greet("CA1"), "it had no greeting");
+    }
+
+    #[test]
+    fn what_is_known_of_a_call_is_small() {
+        assert!(size_of::<(u64, Past)>() <= 32);
     }
 }

@@ -9,15 +9,12 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
-use super::session::{Served, TOO_LONG_A_CALL, ending_of};
+use super::session::{NORMAL, POLICY, Served, TOO_LONG_A_CALL, ending_of};
 use super::websocket::{Close, Received, Socket};
 use crate::call::{Event, Output, StopReason, Trace};
 use crate::observe::{CallObserver, Ending};
 use crate::time::CallTime;
 use crate::twilio::{Outbound, Start};
-
-const NORMAL: u16 = 1000;
-const POLICY: u16 = 1008;
 
 pub(super) struct Carrier {
     pub(super) socket: Socket,

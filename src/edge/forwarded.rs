@@ -29,9 +29,6 @@ pub(super) fn client(session: &Session, gateway: &Gateway) -> Option<IpAddr> {
 pub fn way(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Vec<IpAddr> {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     let mut way = vec![peer];
-    if !is_trusted(&peer) {
-        return way;
-    }
     let values = headers.get_all(&FORWARDED_FOR).iter().rev();
     // A value that is no text ends the way: `split` of nothing is one empty address.
     let mut told = values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
@@ -61,11 +58,7 @@ pub(super) fn forwarded(
     let peer = peer(session);
     let believed = believes(peer, gateway);
     let told = |name: HeaderName| if believed { request.get(name) } else { None };
-    let way = match peer {
-        Some(peer) if believed => written(&way(peer, request, &server.trusted_proxies)),
-        Some(peer) => written(&[peer]),
-        None => String::new(),
-    };
+    let way = peer.map(|peer| way(peer, request, &server.trusted_proxies)).unwrap_or_default();
     let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let proto = match server.public_url.as_deref().and_then(|url| url.split_once("://")) {
         // Where TLS ends here, what came without it did come without it.
@@ -75,7 +68,7 @@ pub(super) fn forwarded(
     };
     let host = told(FORWARDED_HOST).or_else(|| request.get(header::HOST)).cloned();
     let pairs = [
-        ("x-forwarded-for", HeaderValue::from_maybe_shared(Bytes::from(way)).ok()),
+        ("x-forwarded-for", HeaderValue::from_maybe_shared(Bytes::from(written(&way))).ok()),
         ("x-forwarded-proto", Some(proto.unwrap_or(HeaderValue::from_static("http")))),
         ("x-forwarded-host", host),
     ];

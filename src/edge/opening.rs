@@ -29,10 +29,10 @@ pub(super) async fn serve_call(
     // In a block: what was borrowed would stay in the future until the end of its own.
     let (conducted, calls, call_sid, _counted) = {
         let begun = Box::pin(begin(transport, early, &gateway, pass)).await;
-        let Some((begun, counted)) = begun else { return };
+        let Some((socket, opened, counted)) = begun else { return };
         place.start();
-        let (calls, call_sid) = (gateway.calls.clone(), begun.1.start.known_as().to_owned());
-        (conduct(begun, subprotocol, gateway), calls, call_sid, counted)
+        let (calls, call_sid) = (gateway.calls.clone(), opened.start.known_as().to_owned());
+        (conduct(socket, opened, subprotocol, gateway), calls, call_sid, counted)
     };
     let Served { socket, code, reason } = conducted.await;
     // Before the carrier asks what comes next.
@@ -46,7 +46,7 @@ async fn begin(
     early: Vec<u8>,
     gateway: &Gateway,
     pass: Option<Pass>,
-) -> Option<((Socket, Opened), Option<Counted>)> {
+) -> Option<(Socket, Opened, Option<Counted>)> {
     let mut socket = Socket::new(transport, early, gateway.config.limits.max_message);
     let opened = wait_for_start(&mut socket, gateway).await.and_then(|opened| {
         match gateway.tokens.admit_call(pass.as_ref(), &opened.start.call_sid) {
@@ -55,7 +55,7 @@ async fn begin(
         }
     });
     match opened {
-        Ok((opened, counted)) => Some(((socket, opened), counted)),
+        Ok((opened, counted)) => Some((socket, opened, counted)),
         Err(refused) => {
             gateway.metrics.calls_without_start.inc();
             tracing::warn!(close_code = refused.code, detail = refused.why, "WS_STOP");
@@ -69,7 +69,8 @@ async fn begin(
 
 /// The call, by whoever conducts it.
 fn conduct(
-    (socket, opened): (Socket, Opened),
+    socket: Socket,
+    opened: Opened,
     subprotocol: Option<String>,
     gateway: Arc<Gateway>,
 ) -> Pin<Box<dyn Future<Output = Served> + Send>> {

@@ -77,7 +77,7 @@ impl Proxy {
         let paths = &self.gateway.paths;
         let path = request.uri.path();
         let spelling = Spelling::of(path);
-        if spelling.means(&paths.media) || self.gateway.tokens.are_below(&spelling) {
+        if spelling.means(&paths.media) || self.gateway.tokens.are_below(&paths.media, &spelling) {
             Route::Media
         } else if path == "/healthz" {
             Route::Healthz

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::carrier::Carrier;
 use super::gateway::Gateway;
 use super::opening::Opened;
-use super::session::{Served, ending_of};
+use super::session::{GOING_AWAY, NORMAL, Served, ending_of};
 use super::tapes::recorder;
 use super::websocket::{self, ClientSocket, Close, MODEL_MESSAGE, Received, Socket};
 use crate::call::realtime::{Answered, Input, Manner, Realtime, Request};
@@ -24,8 +24,6 @@ use crate::time::CallTime;
 use crate::twilio::{Malformed, Message, Reader, Start};
 use crate::upstream::{CallIds, Model, ModelLink, ModelReader, Watch};
 
-const NORMAL: u16 = 1000;
-const GOING_AWAY: u16 = 1001;
 const INTERNAL: u16 = 1011;
 
 /// How much later than the second ping in a row nothing at all may have come from the model.

@@ -11,7 +11,7 @@ use super::clock::Clock;
 use super::gateway::Gateway;
 use super::opening::Opened;
 use super::pulse::Pulse;
-use super::session::{Served, TOO_LONG_A_CALL, ending_of};
+use super::session::{GOING_AWAY, NORMAL, POLICY, Served, TOO_LONG_A_CALL, ending_of};
 use super::tapes::recorder;
 use super::websocket::{self, ClientSocket, Close, Received, Socket};
 use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReason};
@@ -21,10 +21,7 @@ use crate::time::CallTime;
 use crate::twilio::{Message, Outbound, Reader};
 use crate::upstream::Bot;
 
-const NORMAL: u16 = 1000;
-const GOING_AWAY: u16 = 1001;
 const NO_CODE: u16 = 1005;
-const POLICY: u16 = 1008;
 const INTERNAL: u16 = 1011;
 
 /// How long what the bot said last may still be played once it has gone.

@@ -21,7 +21,6 @@ const USED: usize = 20_000;
 pub(super) struct Tokens {
     check: Strictness,
     media_path: String,
-    spelling: Spelling<'static>,
     key: TokenKey,
     /// No two tokens have the same number.
     number: AtomicU64,
@@ -54,7 +53,6 @@ impl Tokens {
         Tokens {
             check: if served { twilio.token } else { Strictness::Off },
             media_path: twilio.path.clone(),
-            spelling: Spelling::kept(&twilio.path),
             key: TokenKey::new(&secret),
             number: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
             used: Mutex::default(),
@@ -83,8 +81,8 @@ impl Tokens {
     }
 
     /// Whether a path would be one with a token to a server that does not mind how it is written.
-    pub(super) fn are_below(&self, spelling: &Spelling) -> bool {
-        self.check != Strictness::Off && spelling.is_below(&self.spelling)
+    pub(super) fn are_below(&self, media: &Spelling, spelling: &Spelling) -> bool {
+        self.check != Strictness::Off && spelling.is_below(media)
     }
 
     /// Whether a handshake may go on; with a sound token, for whom.

@@ -11,11 +11,6 @@ count() {
   valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" --only "$1" "$2" 2>&1 |
     sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
 }
-over=0
-for kind in quiet speech rms out; do
-  few="$(count "$kind" 1000)" more="$(count "$kind" 3000)"
-  each=$(((more - few) / 2000))
-  echo "$kind: $each instructions a frame, of ${limit[$kind]}"
-  [ "$each" -le "${limit[$kind]}" ] || over=1
-done
+. tests/bench/each.sh
+each frame 1000 3000 quiet speech rms out
 [ "${1:-}" != --limit ] || exit "$over"

@@ -9,9 +9,9 @@
 # large): p50 and p99, the median. Everything shares the machine: the figure to compare is CPU a request, and its
 # ratio to `bare`'s, by the least.
 #
-# Bodies: an answer of 100 bytes, an answer of 1 MiB, an upload of 1 MiB. nginx tells the origin where a request came
-# from in three headers, voxgate in four, with one for the client, and `bare` not at all. `voxgate-quiet` logs no
-# requests, nor do the others but voxgate. LIMIT=1.05 fails where voxgate costs more than that many times what `bare` does.
+# Bodies: an answer of 100 bytes, an answer of 1 MiB, an upload of 1 MiB. nginx and `bare-told` tell the origin where a request
+# came from in three headers, voxgate in four, with one for the client, and `bare` not at all. `voxgate-quiet` logs no
+# requests, nor do the others but voxgate. `plain`, where PLAIN names a program, is `bare` built in another way. LIMIT=1.05 fails where voxgate costs more than that many times what `bare` does.
 #
 # Wants nginx, wrk and hey (Debian), and: cargo build --release --bins --examples
 set -euo pipefail
@@ -19,13 +19,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 release="${CARGO_TARGET_DIR:-target}/release"
 voxgate="${VOXGATE:-$release/voxgate}" bare="${BARE:-$release/examples/bare_proxy}" nginx="${NGINX:-nginx}"
 rounds="${1:-5}" seconds="${2:-2}" rate="${3:-1000}"
-proxies="${PROXIES:-nginx bare voxgate voxgate-quiet}" workers="${WORKERS:-1 2}" bodies="${BODIES:-small large upload}"
+proxies="${PROXIES:-nginx bare bare-told ${PLAIN:+plain }voxgate voxgate-quiet}" workers="${WORKERS:-1 2}" bodies="${BODIES:-small large upload}"
 for program in "$voxgate" "$bare" "$nginx" wrk hey; do
   command -v "$program" >/dev/null || { echo "$program is missing" >&2; exit 2; }
 done
 origin=9361 connections=20
 folder="$(mktemp -d)"
-trap 'kill -KILL $(jobs -p) 2>/dev/null || true; wait; rm -rf "$folder"' EXIT
+trap 'kill -INT $(jobs -p) 2>/dev/null || true; sleep 1; kill -KILL $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
 chmod 755 "$folder"
 mkdir "$folder/www"
 head -c 100 /dev/zero | tr '\0' x >"$folder/www/small"
@@ -105,6 +105,8 @@ CONF
     "$nginx" -p "$folder" -c "$folder/$1.conf" 2>/dev/null &
     ;;
   bare) "$bare" "$at" "127.0.0.1:$origin" "$2" 2>/dev/null & ;;
+  bare-told) "$bare" "$at" "127.0.0.1:$origin" "$2" told 2>/dev/null & ;;
+  plain) "$PLAIN" "$at" "127.0.0.1:$origin" "$2" 2>/dev/null & ;;
   voxgate*)
     cat >"$folder/$1.toml" <<TOML
 [server]

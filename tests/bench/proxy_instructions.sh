@@ -12,7 +12,7 @@ release="${CARGO_TARGET_DIR:-target}/release"
 voxgate="${VOXGATE:-$release/voxgate}" bare="${BARE:-$release/examples/bare_proxy}"
 origin=127.0.0.1:9381 listen=127.0.0.1:9382 admin=127.0.0.1:9383
 folder="$(mktemp -d)"
-trap 'kill -KILL $(jobs -p) 2>/dev/null || true; wait; rm -rf "$folder"' EXIT
+trap 'kill -INT $(jobs -p) 2>/dev/null || true; sleep 1; kill -KILL $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
 cat >"$folder/nginx.conf" <<CONF
 daemon off;
 pid $folder/nginx.pid;
@@ -50,11 +50,6 @@ count() {
   sed -n 's/.*Collected : \([0-9]*\).*/\1/p' "$folder/log"
 }
 
-over=0
-for name in bare voxgate; do
-  few="$(count "$name" 800)" more="$(count "$name" 3200)"
-  each=$(((more - few) / 2400))
-  echo "$name: $each instructions a request, of ${limit[$name]}"
-  [ "$each" -le "${limit[$name]}" ] || over=1
-done
+. tests/bench/each.sh
+each request 800 3200 bare voxgate
 [ "${1:-}" != --limit ] || exit "$over"

@@ -256,3 +256,25 @@ fn what_a_bot_or_a_carrier_says_amiss_is_not_in_the_log() {
     assert_eq!(gateway.events("UNKNOWN_EVENT").len(), 1);
     assert_discreet(&gateway);
 }
+
+#[test]
+fn what_a_model_says_amiss_is_not_in_the_log() {
+    let text = |message: Value| message.to_string();
+    let error = json!({"type": "invalid_request_error", "code": "invalid_value", "message": SECRET});
+    let model = talker(vec![vec![
+        SECRET.to_owned(),
+        text(json!({"type": SECRET})),
+        text(json!({"type": "session.updated", "session": {"audio": SECRET}})),
+        text(
+            json!({"type": "response.done", "response": {"status": "failed", "status_details": {"error": error}}}),
+        ),
+        text(json!({"type": "error", "error": error})),
+    ]]);
+    let gateway = Gateway::discreet(&format!(
+        "[dialogue]\nmode = \"realtime\"\n[dialogue.realtime]\nurl = \"ws://127.0.0.1:{model}/v1\"\nmodel = \"m\"\n"
+    ));
+    let _call = MediaStream::start(&gateway);
+    told(&gateway, "UPSTREAM_FAILED", "error: (50 bytes, not logged) (invalid_value)");
+    told(&gateway, "MESSAGE_DROPPED", "50 bytes that are no event");
+    assert_discreet(&gateway);
+}

@@ -340,12 +340,7 @@ impl Realtime {
     }
 
     fn send_mark(&mut self, mark: Mark) {
-        let place = match mark {
-            Mark::First => "first".to_owned(),
-            Mark::Segment(number) => format!("s{number}"),
-            Mark::End | Mark::Named => "end".to_owned(),
-        };
-        let name = self.mark_prefix() + &place;
+        let name = self.mark_prefix() + &mark.place();
         self.outputs.push_back(Output::Mark(name));
     }
 
