@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::entry::Entry;
@@ -31,6 +32,9 @@ const FLUSH: Duration = Duration::from_millis(500);
 const BLOCKS: usize = 32;
 /// Bytes of all calls that wait for the disk.
 const MOST_WAITING: usize = 128 * 1024 * 1024;
+/// Tapes that are written at once. Each write has a thread of its own, which stays for as long as there are others to
+/// write, with an allocator's slack for each; and a disk that hangs must not take the threads of everybody else.
+const AT_ONCE: usize = 4;
 /// Calls of one name in one millisecond.
 const NAMESAKES: u32 = 9;
 
@@ -41,6 +45,8 @@ pub struct Tapes(Arc<Shared>);
 struct Shared {
     folder: PathBuf,
     waiting: AtomicUsize,
+    /// Leave to touch the disk.
+    disk: Semaphore,
     /// Tapes that are being written.
     open: AtomicUsize,
     done: Box<dyn Fn(Done) + Send + Sync>,
@@ -63,6 +69,7 @@ impl Tapes {
         Tapes(Arc::new(Shared {
             folder: folder.to_owned(),
             waiting: AtomicUsize::new(0),
+            disk: Semaphore::const_new(AT_ONCE),
             open: AtomicUsize::new(0),
             done: Box::new(done),
         }))
@@ -271,6 +278,7 @@ impl Writer {
     }
 
     async fn append(&mut self, file: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+        let _turn = self.tapes.0.disk.acquire().await;
         file.write_all(bytes).await?;
         // tokio writes behind our back, and tells only here whether that went well.
         file.flush().await?;
@@ -298,13 +306,16 @@ impl Writer {
             }
             Err(io::ErrorKind::AlreadyExists.into())
         };
+        let _turn = self.tapes.0.disk.acquire().await;
         tokio::task::spawn_blocking(create).await.map_err(io::Error::other)?
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
     use std::sync::Mutex;
+    use std::task::{Context, Poll};
 
     use tokio::io::AsyncReadExt as _;
 
@@ -359,6 +370,50 @@ mod tests {
         let tape = Tape::read(&written).unwrap();
         assert!(tape.missing().unwrap().contains("the disk does not keep up"), "{:?}", tape.missing());
         assert!(tape.entries.len() > 500, "{} entries", tape.entries.len());
+    }
+
+    /// A file that counts how many are written, from a write to the end of its flush.
+    struct Busy {
+        now: Arc<AtomicUsize>,
+        most: Arc<AtomicUsize>,
+        flushing: bool,
+    }
+
+    impl AsyncWrite for Busy {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.most.fetch_max(1 + self.now.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushing = !self.flushing;
+            if self.flushing {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.now.fetch_sub(1, Ordering::SeqCst);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn few_tapes_are_written_at_once() {
+        let (tapes, _) = tapes();
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let pumped = (0..5 * AT_ONCE).map(|_| {
+            let (mut recorder, mut writer, mut blocks) = start(&tapes);
+            talk(&mut recorder, 3);
+            let busy = Busy { now: now.clone(), most: most.clone(), flushing: false };
+            async move { writer.pump(busy, &mut blocks).await }
+        });
+        for pumped in futures_util::future::join_all(pumped).await {
+            pumped.unwrap();
+        }
+        assert_eq!((most.load(Ordering::SeqCst), now.load(Ordering::SeqCst)), (AT_ONCE, 0));
     }
 
     #[tokio::test]
