@@ -64,9 +64,11 @@ impl Bell {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::Duration;
 
     use futures_util::FutureExt;
     use tokio::sync::mpsc;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -114,6 +116,7 @@ mod tests {
             sender.send(number).await.unwrap();
         }
         drop(sender);
-        assert_eq!(other.await.unwrap(), (0..100).collect::<Vec<_>>());
+        let heard = timeout(Duration::from_secs(10), other).await.expect("to be woken");
+        assert_eq!(heard.unwrap(), (0..100).collect::<Vec<_>>());
     }
 }

@@ -39,8 +39,6 @@ impl Farewell {
             if waits && nothing(&self.hang_up.0) && nothing(&self.goodbye.0) {
                 return Poll::Pending;
             }
-            // Having been told one, it has to ask for the other again.
-            self.task = None;
             if self.hang_up.1.poll_unpin(cx).is_ready() {
                 return Poll::Ready(Told::HangUp);
             }
@@ -65,7 +63,10 @@ fn said(mut channel: watch::Receiver<bool>) -> Waits {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::FutureExt;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -91,7 +92,8 @@ mod tests {
         let other = tokio::spawn(async move { (farewell.told().await, farewell.told().await) });
         goodbye.send_replace(true);
         hang_up.send_replace(true);
-        let mut told = other.await.unwrap();
+        let told = timeout(Duration::from_secs(10), other).await.expect("to be woken");
+        let mut told = told.unwrap();
         if told.0 == Told::HangUp {
             told = (told.1, told.0);
         }
