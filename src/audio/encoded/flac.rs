@@ -70,8 +70,7 @@ impl Flac {
         const STREAM_INFO: usize = 34;
         let Some(&[kind, a, b, c]) = bytes.get(..4) else { return Ok(Step::More) };
         let len = u64::from(u32::from_be_bytes([0, a, b, c]));
-        self.tags += len;
-        if self.tags > TAG_MAX {
+        if self.tags + len > TAG_MAX {
             return Err(NotSpeech::Broken(NAME, "more than 16 MiB before the sound"));
         }
         if self.codec.is_none() {
@@ -81,6 +80,7 @@ impl Flac {
             let Some(info) = bytes.get(4..4 + STREAM_INFO) else { return Ok(Step::More) };
             self.codec = Some(describe(info)?);
         }
+        self.tags += len;
         if kind & 0x80 != 0 {
             self.stage = Stage::Frames;
             self.restart();
@@ -97,6 +97,7 @@ impl Flac {
                 return Ok(Step::Take(0));
             }
             Header::Unclear if !complete => return Ok(Step::More),
+            Header::None if !complete && MAGIC.starts_with(bytes) => return Ok(Step::More),
             Header::Unclear | Header::None => {
                 self.astray += 1;
                 return match self.astray > ASTRAY_MAX {
