@@ -138,11 +138,13 @@ impl Relay {
     }
 
     pub fn handle_timeout(&mut self, now: CallTime) {
+        self.pump(now);
+        // Perhaps since the last whole frame has just left.
         if self.tail_due().is_some_and(|due| due <= now) {
             self.pacer.pad();
             self.tail_since = None;
+            self.pump(now);
         }
-        self.pump(now);
         if self.spurt_over().is_some_and(|at| at <= now) {
             self.end_spurt();
         }
