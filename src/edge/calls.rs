@@ -23,13 +23,25 @@ pub(super) struct Calls {
     unstarted_gauge: IntGauge,
 }
 
-/// By what their CallSids hash to, which is small. It grows with them, by doubling: a table with room for all would
-/// take a page of memory for nearly every call, until it had them all.
-#[derive(Default)]
+/// By what their CallSids hash to, which is small: 2 MB for all of them.
 struct Known {
     hasher: RandomState,
     calls: HashMap<u64, Past>,
     order: VecDeque<u64>,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        // All of it is written to once, since the system gives a page only then: a process would grow for as long
+        // as it does not know as many calls as it may, and each new call would seem to take a page.
+        let mut order: VecDeque<u64> = (0..=REMEMBERED as u64).collect();
+        // Half of it may be places of calls that were forgotten, without another to be had.
+        let mut calls: HashMap<u64, Past> =
+            (0..2 * REMEMBERED as u64).map(|n| (n, Past::default())).collect();
+        order.clear();
+        calls.clear();
+        Known { hasher: RandomState::new(), calls, order }
+    }
 }
 
 /// Of a call's streams so far.
