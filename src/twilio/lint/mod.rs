@@ -176,7 +176,7 @@ impl Looking<'_> {
         }
         let value = |key: &str| attributes.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
         match (self.stack.last().map_or("", String::as_str), name) {
-            ("Response", "Connect") => {
+            ("Response", "Connect") if self.stack.len() == 1 => {
                 let has_action = value("action").is_some_and(|action| !action.is_empty());
                 self.connect = Some(Connect { has_action, streams: 0, end: None, next: None });
             }
@@ -282,7 +282,7 @@ impl Looking<'_> {
                     self.find(Rule::NoCallSid, "<Stream>");
                 }
             }
-            "Connect" => {
+            "Connect" if self.stack.len() == 1 => {
                 if let Some(connect) = self.connect.as_mut().filter(|connect| connect.streams > 0) {
                     connect.end = Some(at);
                 }

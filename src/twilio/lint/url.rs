@@ -15,7 +15,7 @@ pub(super) fn judge(url: &str) -> Judged {
     let mut rules = Vec::new();
     let whole = url.trim();
     let (before_query, has_query) = match whole.find(['?', '#']) {
-        Some(at) => (&whole[..at], true),
+        Some(at) => (whole[..at].trim_end(), true),
         None => (whole, false),
     };
     let (authority, path) = match before_query.split_once("://") {
@@ -67,6 +67,7 @@ mod tests {
             ("wss://[::1]:8443/ws", vec![], "wss://[::1]:8443/ws"),
             ("wss://bot/ws?token=1&x=//", vec![Query], "wss://bot/ws"),
             ("wss://bot/ws#x", vec![Query], "wss://bot/ws"),
+            (" wss://bot/ws ?x", vec![Query], "wss://bot/ws"),
             ("https://bot//ws///x?y", vec![Scheme, Query, DoubleSlash], "wss://bot/ws/x"),
             ("ws://bot/ws", vec![Scheme], "wss://bot/ws"),
             ("WSS://bot/ws", vec![Scheme], "wss://bot/ws"),
