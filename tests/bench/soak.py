@@ -72,7 +72,8 @@ def accounted(gateway, folder):
     for line in open(folder / f"{gateway.name}.log"):
         event = json.loads(line)
         begun += event.get("message") == "WS_START"
-        if event.get("message") == "WS_STOP":
+        # A stream that was cut off before its `start` has none.
+        if event.get("message") == "WS_STOP" and "reason" in event:
             ended[event["reason"]] += 1
         if event.get("level") in ("WARN", "ERROR"):
             problems[f"{event['level']} {event['message']} {event.get('kind', '')}"] += 1
