@@ -10,8 +10,9 @@ benches/peers/requirements.txt; `--drawn` draws the last run's again). Build fir
 Servers: echo, dialogue and relay are voxgate's modes, each followed by its floor: `benches/peers/floor.rs` with as
 many messages. interrupted is a dialogue whose callers speak into the reply, and what counts is how soon the
 carrier is told to clear what it has (espeak-ng). idle is a dialogue that nobody speaks in, for its memory, without
-huge pages and behind a few calls that pay for what is made once. flask and pipecat are what people use without voxgate (benches/peers/requirements.txt); they get
-ten calls, and as many as they can carry is less than a hundred.
+huge pages and behind a few calls that pay for what is made once, and leave some memory: what a call takes is the
+difference of two numbers of them. flask and pipecat are what people use without
+voxgate (benches/peers/requirements.txt); they get ten calls, and as many as they can carry is less than a hundred.
 """
 
 import argparse
@@ -90,12 +91,12 @@ def listening(port):
 
 
 @contextlib.contextmanager
-def voxgate(more):
+def voxgate(keys, **more):
     """The gateway with this configuration."""
     with tempfile.TemporaryDirectory() as folder:
         config = pathlib.Path(folder) / "gateway.toml"
-        config.write_text(COMMON + more)
-        with running(0, VOXGATE, "run", "--config", config) as process:
+        config.write_text(COMMON + keys)
+        with running(0, VOXGATE, "run", "--config", config, **more) as process:
             listening(PORT)
             yield process
 
@@ -108,10 +109,10 @@ def floor(kind, talk):
 
 
 @contextlib.contextmanager
-def dialogue():
+def dialogue(**more):
     with running(1, FLOOR, "services", SERVICES, REPLY_SECONDS):
         listening(SERVICES)
-        with voxgate(DIALOGUE) as process:
+        with voxgate(DIALOGUE, **more) as process:
             time.sleep(1)  # What is always said is fetched in the beginning.
             yield process
 
@@ -163,15 +164,14 @@ def row(server, calls, told):
 
 def measure(servers, numbers, seconds):
     modes = {"echo": lambda: voxgate(""), "dialogue": dialogue, "relay": relay}
-    without_floor = {"interrupted": interrupted, "idle": idle}
     peers = {"flask": "flask_eventlet.py", "pipecat": "pipecat_echo.py"}
     for server in servers:
         if server in peers:
             with peer(peers[server]) as process:
                 yield row(server, PEER_CALLS, call(process, PEER_CALLS, seconds))
             continue
-        if server in without_floor:
-            yield from without_floor[server](numbers, seconds)
+        if server in WITHOUT_FLOOR:
+            yield from WITHOUT_FLOOR[server](numbers, seconds)
             continue
         for calls in numbers:
             with modes[server]() as process:
@@ -196,17 +196,18 @@ def interrupted(numbers, seconds):
 
 
 def idle(numbers, seconds):
-    os.environ["MIMALLOC_ALLOW_THP"] = "0"
     with tempfile.TemporaryDirectory() as folder:
         silence = pathlib.Path(folder) / "silence.wav"
         with wave.open(str(silence), "wb") as file:
             file.setparams((1, 2, 8000, 0, "NONE", ""))
             file.writeframes(bytes(2 * 8000 * seconds))
         for calls in numbers:
-            with dialogue() as process:
+            with dialogue(env=os.environ | {"MIMALLOC_ALLOW_THP": "0"}) as process:
                 call(process, 20, 2)
                 yield row("idle", calls, call(process, calls, seconds, "--say", silence))
-    del os.environ["MIMALLOC_ALLOW_THP"]
+
+
+WITHOUT_FLOOR = {"interrupted": interrupted, "idle": idle}
 
 
 def draw(rows, folder):
@@ -218,7 +219,7 @@ def draw(rows, folder):
 
     folder.mkdir(parents=True, exist_ok=True)
     voxgate = ("echo", "dialogue", "relay")
-    everybody = [row["server"] for row in rows if row["server"] not in ("interrupted", "idle")]
+    everybody = [row["server"] for row in rows if row["server"] not in WITHOUT_FLOOR]
     for name, label, servers, value in [
         ("cost", "CPU, ms per second of a call", everybody, lambda row: row["cpu_ms"]),
         ("lateness", "frames later than ideal, p99, ms", voxgate, lambda row: row["lateness_ms"][1]),

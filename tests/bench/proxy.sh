@@ -9,9 +9,10 @@
 # large): p50 and p99, the median. Everything shares the machine: the figure to compare is CPU a request, and its
 # ratio to `bare`'s, by the least.
 #
-# Bodies: an answer of 100 bytes, an answer of 1 MiB, an upload of 1 MiB. nginx and `bare-told` tell the origin where a request
-# came from in three headers, voxgate in four, with one for the client, and `bare` not at all. `voxgate-quiet` logs no
-# requests, nor do the others but voxgate. `plain`, where PLAIN names a program, is `bare` built in another way. LIMIT=1.05 fails where voxgate costs more than that many times what `bare` does.
+# Bodies: an answer of 100 bytes, an answer of 1 MiB, an upload of 1 MiB. nginx and `bare-told` tell the origin where
+# a request came from in three headers, voxgate in four, with one for the client, and `bare` not at all.
+# `voxgate-quiet` logs no requests, nor do the others but voxgate. `plain`, where PLAIN names a program, is `bare`
+# built in another way. LIMIT=1.05 fails where voxgate costs more than that many times what `bare` does.
 #
 # Wants nginx, wrk and hey (Debian), and: cargo build --release --bins --examples
 set -euo pipefail
