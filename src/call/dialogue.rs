@@ -11,7 +11,7 @@ use super::{
     Action, Asked, Call, Event, Failure, FailureKind, Hearing, Job, Mode, Output, Phrase, Previous, Question,
     ReplyHeard, Service, Thinking, TurnResult,
 };
-use crate::audio::BYTES_PER_MS;
+use crate::audio::{BYTES_PER_MS, FRAME_BYTES};
 use crate::time::CallTime;
 use crate::turn::{Ended, State, Why, are_own, normalised};
 
@@ -174,6 +174,11 @@ impl Call {
     /// Whether the caller's wait may still be filled.
     pub(super) fn may_fill(&self) -> bool {
         !self.thinking.filled && self.pacer.is_empty() && !self.settings.filler.audio.is_empty()
+    }
+
+    /// The reply's first frame is here.
+    pub(super) fn reply_is_queued(&self) -> bool {
+        self.pacer.pushed() >= self.filler_end.max(self.pacer.sent()) + FRAME_BYTES as u64
     }
 
     /// Tells the caller that something is being done. It is no reply: the turn is still THINKING, and
@@ -406,7 +411,7 @@ impl Call {
         let failed = reply.failed;
         let (turn, heard) = (reply.turn, reply.heard(u64::MAX));
         let after = now.since(self.speaking_since);
-        let told = ReplyHeard { turn, text: heard.clone(), interrupted: false, after };
+        let told = ReplyHeard { turn, text: heard.clone(), after, ..ReplyHeard::default() };
         self.outputs.push_back(Output::Heard(told));
         self.previous = Previous { heard, interrupted: false };
         self.turn_ended(if failed { TurnResult::Failed } else { TurnResult::Answered });
@@ -416,13 +421,13 @@ impl Call {
         }
     }
 
-    /// Tells what the caller has heard of the reply up to now, and answers with it.
+    /// Tells what the caller has heard up to now of a reply that is cut short, and answers with it.
     pub(super) fn tell_heard(&mut self, interrupted: bool, now: CallTime) -> String {
         let Some(reply) = &self.reply else { return String::new() };
-        let speaks = self.state() == State::Speaking;
-        let text = if speaks { reply.heard(self.pacer.heard(now)) } else { String::new() };
-        let after = if speaks { now.since(self.speaking_since) } else { Duration::ZERO };
-        let told = ReplyHeard { turn: reply.turn, text: text.clone(), interrupted, after };
+        let text = reply.heard(self.pacer.heard(now));
+        let after = now.since(self.speaking_since);
+        let told =
+            ReplyHeard { turn: reply.turn, text: text.clone(), interrupted, after, ..ReplyHeard::default() };
         self.outputs.push_back(Output::Heard(told));
         text
     }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::reply::Reply;
-use super::{Action, Asked, Call, Event, Hearing, Job, Mode, Output, ReplyHeard};
+use super::{Action, Asked, Call, Event, Hearing, Job, Mode, Output};
 use crate::time::CallTime;
 use crate::turn::{State, normalised};
 
@@ -104,8 +104,7 @@ impl Call {
         let Some(early) = self.early.take() else { return };
         let turn = early.turn;
         self.outputs.push_back(Output::Cancel(Job::Ask { turn }));
-        let nothing = ReplyHeard { turn, text: String::new(), interrupted: true, after: Duration::ZERO };
-        self.outputs.push_back(Output::Heard(nothing));
+        self.is_asked_again(turn, Duration::ZERO);
     }
 
     /// The caller has finished, and said this: whether it was asked already. Then the answer goes on
@@ -118,6 +117,7 @@ impl Call {
             }
             return false;
         };
+        self.digits.give_up();
         self.reply = Some(Reply::new(early.turn));
         self.asked_text = Some(text.to_owned());
         if early.ended.is_none() {

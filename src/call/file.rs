@@ -3,8 +3,10 @@
 
 use crate::audio::{Hint, NotSpeech, SAMPLE_RATE, SpeechDecoder};
 
-/// What a file says about its length that does not know it: it is written while it is made.
+/// What a file says about its length that does not know it, since it is written while it is made: as much as
+/// can be said, or a head and no sound.
 const UNKNOWN: u32 = 0x7FFF_0000;
+const NO_SOUND: u32 = 36;
 
 #[derive(Debug)]
 pub(super) struct File {
@@ -39,7 +41,7 @@ impl File {
             }
         }
         let whole = u32::from_le_bytes(self.length);
-        let is_known = self.seen + bytes.len() as u64 >= 8 && (36..UNKNOWN).contains(&whole);
+        let is_known = self.seen + bytes.len() as u64 >= 8 && (NO_SOUND + 1..UNKNOWN).contains(&whole);
         let left = (u64::from(whole) + 8).saturating_sub(self.seen);
         let (ours, behind) = match usize::try_from(left) {
             Ok(left) if is_known && left <= bytes.len() => (&bytes[..left], Some(&bytes[left..])),
@@ -99,11 +101,11 @@ mod tests {
 
     #[test]
     fn a_file_that_is_written_while_it_is_made_goes_on() {
-        for length in [0, u32::MAX, 0x7FFF_FFFF] {
+        for (whole, data) in [(0, 0), (NO_SOUND, 0), (u32::MAX, u32::MAX), (0x7FFF_FFFF, 0x7FFF_FFFF)] {
             let mut bytes = wav_pcm16(&[0x90; 300]);
-            bytes[4..8].copy_from_slice(&length.to_le_bytes());
-            bytes[40..44].copy_from_slice(&length.to_le_bytes());
-            assert_eq!(played(&bytes, 200), [0x90; 300], "{length}");
+            bytes[4..8].copy_from_slice(&whole.to_le_bytes());
+            bytes[40..44].copy_from_slice(&data.to_le_bytes());
+            assert_eq!(played(&bytes, 200), [0x90; 300], "{whole}");
         }
     }
 

@@ -154,7 +154,8 @@ impl Call {
     /// Decides, as far as it can be decided.
     pub(super) fn judge_hold(&mut self, now: CallTime) {
         let Some(held) = &mut self.hold.held else { return };
-        let confirms = self.hold.evidence.confirms();
+        // A voice that is no utterance of the caller's, like a television's, could not be answered.
+        let confirms = self.hold.evidence.confirms() && (self.ear.hears_speech() || held.ended.is_some());
         held.voiced |= confirms;
         let goes_on = held.said == Said::Backchannel && !held.asked;
         let quiet = held.quiet >= if goes_on { GO_ON_FRAMES } else { QUIET_FRAMES };
@@ -187,7 +188,8 @@ impl Call {
     fn interrupted(&mut self, now: CallTime) {
         let Some(held) = &mut self.hold.held else { return };
         let (reaction, ended) = (held.at.since(held.began), held.ended.take());
-        let collides = held.began < self.speaking_since + COLLISION;
+        let goes_on = self.ear.hears_speech() || ended.is_some();
+        let collides = goes_on && held.began < self.speaking_since + COLLISION;
         match self.unsettled.take_if(|_| collides) {
             Some(before) => self.collided(Collision { reaction, before }, now),
             None => self.barge_in(reaction, now),

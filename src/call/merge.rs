@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::idle::Idle;
 use super::{Call, Event, Hearing, Output, Previous, ReplyHeard};
 use crate::time::CallTime;
 use crate::turn::{Measured, State, Why};
@@ -21,7 +22,9 @@ impl Call {
     /// A frame of the caller's while nothing of the reply has been sent.
     pub(super) fn heard_while_thinking(&mut self, measured: Measured, now: CallTime) {
         let speech = measured.speaks(self.least_db);
-        if self.interruption.hear(speech).is_some() {
+        // Of a voice that begins no utterance, like a television's behind the caller, nothing would come that
+        // could be answered.
+        if self.interruption.hear(speech).is_some() && self.ear.hears_speech() {
             self.caller_went_on(now);
         }
     }
@@ -65,13 +68,22 @@ impl Call {
             self.unanswered.extend(self.asked_text.take());
         }
         self.cancel_jobs();
-        self.tell_heard(true, now);
+        if let Some(turn) = self.reply.as_ref().map(|reply| reply.turn) {
+            self.is_asked_again(turn, Duration::ZERO);
+        }
         self.be_quiet(now);
         // A few bytes of speech may wait that were too short for a frame.
         self.pacer.truncate(0);
         self.reply = None;
+        self.idle = Idle::new(now);
         let transition = self.machine.listen(Why::CallerWentOn);
         self.moved(transition);
+    }
+
+    /// What this turn was made of becomes a part of the next.
+    pub(super) fn is_asked_again(&mut self, turn: u64, after: Duration) {
+        let nothing = ReplyHeard { turn, text: String::new(), interrupted: true, asked_again: true, after };
+        self.outputs.push_back(Output::Heard(nothing));
     }
 
     /// The bot began to speak while the caller was about to go on: one turn, not two, as if the bot
@@ -81,10 +93,8 @@ impl Call {
             self.unanswered.extend(self.asked_text.take());
         }
         self.cancel_jobs();
-        if let Some(reply) = &self.reply {
-            let after = now.since(self.speaking_since);
-            let told = ReplyHeard { turn: reply.turn, text: String::new(), interrupted: true, after };
-            self.outputs.push_back(Output::Heard(told));
+        if let Some(turn) = self.reply.as_ref().map(|reply| reply.turn) {
+            self.is_asked_again(turn, now.since(self.speaking_since));
         }
         let cleared = self.clear(now);
         self.tell(Event::BargeIn { reaction, cleared, heard: String::new() });

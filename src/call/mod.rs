@@ -493,8 +493,8 @@ impl Call {
         }
         match self.state() {
             State::Listening | State::Ended => None,
-            // The reply is about to begin: `audio_due` says when.
-            State::Thinking if self.giving_way.is_some() => None,
+            // The reply is about to begin, behind a filler or a caller: `audio_due` says when.
+            State::Thinking if self.reply_is_queued() => None,
             State::Thinking => {
                 let from = self.thinking.speech_end.unwrap_or(self.thinking.since);
                 let waits = if self.may_fill() { self.settings.filler_after } else { Duration::MAX };

@@ -41,15 +41,16 @@ pub enum Output {
 }
 
 /// What became of a reply: for an agent that remembers it, or stops talking when interrupted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ReplyHeard {
     /// The turn that it answered; 0 for a greeting, or what the agent said unasked.
     pub turn: u64,
     /// What the caller heard of it: an apology, where that took its place.
     pub text: String,
-    /// The caller cut it short. If nothing of it was heard by then, what the caller said is asked
-    /// again with the next question, as a part of it.
+    /// The caller cut it short.
     pub interrupted: bool,
+    /// What the caller said is asked again with the next question, as a part of it: nothing of this reply counts.
+    pub asked_again: bool,
     /// For how long the caller heard it.
     pub after: Duration,
 }

@@ -11,59 +11,66 @@ const ABBREVIATIONS: [&str; 14] =
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sentences {
     text: String,
+    /// So much of it was given out.
+    given: usize,
 }
 
 impl Sentences {
     pub(super) fn push(&mut self, piece: &str) {
+        self.text.drain(..std::mem::take(&mut self.given));
         self.text.push_str(piece);
     }
 
     /// The next whole sentence, once it is certain that it has ended.
     pub(super) fn next(&mut self) -> Option<String> {
-        let end = self.boundary()?;
-        let rest = self.text.split_off(end);
-        let sentence = std::mem::replace(&mut self.text, rest);
-        let sentence = sentence.trim();
-        if is_speakable(sentence) { Some(sentence.to_owned()) } else { self.next() }
+        loop {
+            let left = &self.text[self.given..];
+            let end = boundary(left)?;
+            self.given += end;
+            let sentence = left[..end].trim();
+            if is_speakable(sentence) {
+                return Some(sentence.to_owned());
+            }
+        }
     }
 
     /// What is left when no more text will come.
     pub(super) fn rest(&mut self) -> Option<String> {
-        let text = std::mem::take(&mut self.text);
-        let text = text.trim();
-        is_speakable(text).then(|| text.to_owned())
+        let Sentences { text, given } = std::mem::take(self);
+        let left = text[given..].trim();
+        is_speakable(left).then(|| left.to_owned())
     }
+}
 
-    /// The byte behind the first sentence, white space included.
-    fn boundary(&self) -> Option<usize> {
-        let mut last_space = None;
-        let mut chars = self.text.char_indices().peekable();
-        while let Some((at, c)) = chars.next() {
-            let next = chars.peek().map(|(_, c)| *c);
-            let behind = at + c.len_utf8();
-            match c {
-                '\n' if !self.text[..at].trim().is_empty() => return Some(behind),
-                '.' | '!' | '?' | '…' | ':' | ';' if next.is_some_and(char::is_whitespace) => {
-                    let ends = match c {
-                        '.' => !is_abbreviation(&self.text[..at]),
-                        ':' | ';' => false,
-                        _ => true,
-                    };
-                    if ends {
-                        return Some(behind);
-                    }
+/// The byte behind the first sentence of a text, white space included.
+fn boundary(text: &str) -> Option<usize> {
+    let mut last_space = None;
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        let next = chars.peek().map(|(_, c)| *c);
+        let behind = at + c.len_utf8();
+        match c {
+            '\n' if !text[..at].trim().is_empty() => return Some(behind),
+            '.' | '!' | '?' | '…' | ':' | ';' if next.is_some_and(char::is_whitespace) => {
+                let ends = match c {
+                    '.' => !is_abbreviation(&text[..at]),
+                    ':' | ';' => false,
+                    _ => true,
+                };
+                if ends {
+                    return Some(behind);
                 }
-                // A full stop of these scripts needs no space behind it.
-                '。' | '！' | '？' => return Some(behind),
-                c if c.is_whitespace() => last_space = Some(behind),
-                _ => {}
             }
-            if behind > LONGEST {
-                return Some(last_space.unwrap_or(behind));
-            }
+            // A full stop of these scripts needs no space behind it.
+            '。' | '！' | '？' => return Some(behind),
+            c if c.is_whitespace() => last_space = Some(behind),
+            _ => {}
         }
-        None
+        if behind > LONGEST {
+            return Some(last_space.unwrap_or(behind));
+        }
     }
+    None
 }
 
 fn is_abbreviation(before: &str) -> bool {
@@ -125,6 +132,13 @@ mod tests {
     fn text_without_an_end_is_cut_at_a_space() {
         let told = cut(&[&"word ".repeat(200)]);
         assert!(told.len() > 3 && told.iter().all(|s| s.len() <= LONGEST && !s.ends_with("wor")), "{told:?}");
+    }
+
+    #[test]
+    fn a_quarter_of_a_megabyte_without_a_word_is_nothing_to_say() {
+        for punctuation in ["! ", "-\n", "。"] {
+            assert_eq!(cut(&[&punctuation.repeat(90_000)]), [""; 0], "{punctuation:?}");
+        }
     }
 
     proptest! {

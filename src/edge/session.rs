@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -87,8 +88,9 @@ pub(super) struct Session {
     answers: mpsc::Sender<Posted>,
     started: Instant,
     requests: Vec<Request>,
-    /// Hears the whole call, where the recogniser is of that kind.
-    recogniser: Option<Recogniser>,
+    /// Hears the whole call, where the recogniser is of that kind; and what it says, for which there is always
+    /// room: the caller interrupts with it.
+    recogniser: Option<(Recogniser, mpsc::Receiver<Posted>)>,
     inbox: mpsc::Receiver<Posted>,
     pulse: Pulse,
     ending: Ending,
@@ -145,7 +147,8 @@ impl Session {
                 (gateway.services.for_call(ids.clone(), answers.clone()), answers, inbox)
             }
         };
-        let recogniser = gateway.services.recognise(&ids, answers.clone());
+        let (said, words) = mpsc::channel(INBOX);
+        let recogniser = gateway.services.recognise(&ids, said).map(|recogniser| (recogniser, words));
         Session {
             socket,
             mode,
@@ -171,7 +174,7 @@ impl Session {
     /// Runs the call to its end.
     pub(super) async fn run(mut self: Box<Self>) -> Served {
         let mut farewell = self.gateway.farewell();
-        let mut bell = Bell::new();
+        let (mut bell, mut words_bell) = (Bell::new(), Bell::new());
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -187,25 +190,27 @@ impl Session {
                 biased;
                 told = farewell.told() => Woken::Told(told),
                 received = self.socket.next() => Woken::Received(received),
+                Some(input) = poll_fn(|cx| match &mut self.recogniser {
+                    Some((_, words)) => words_bell.ask(cx, |cx| words.poll_recv(cx)),
+                    None => Poll::Ready(None),
+                }) => Woken::Answered(input),
                 Some(input) = poll_fn(|cx| bell.ask(cx, |cx| self.inbox.poll_recv(cx))),
                     if self.call.has_room() => Woken::Answered(input),
                 () = &mut timer => Woken::Time,
             };
-            let now = self.now();
+            let (now, is_time) = (self.now(), matches!(woken, Woken::Time));
             match woken {
-                Woken::Received(received) => {
-                    self.receive(received, now);
-                    // A carrier that never pauses does not stop the clock.
-                    if Clock(self.started).at(now) >= deadline {
-                        self.time_passed(now);
-                    }
-                }
+                Woken::Received(received) => self.receive(received, now),
                 Woken::Answered(input) => self.call.handle(*input, now),
-                Woken::Time => self.time_passed(now),
+                Woken::Time => {}
                 Woken::Told(Told::Goodbye) => self.say_goodbye(now),
                 Woken::Told(Told::HangUp) => {
                     self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down");
                 }
+            }
+            // Who never pauses does not stop the clock.
+            if is_time || Clock(self.started).at(now) >= deadline {
+                self.time_passed(now);
             }
         }
         let Session { socket, call, observer, started, ending, requests, recogniser, gateway, ids, .. } =
@@ -218,7 +223,7 @@ impl Session {
             let handover = Handover { services, inbox, answers, memory: call.memory() };
             gateway.handovers.keep(&ids.call_sid, reason, gateway.config.twilio.resume, handover);
         }
-        let unheard = recogniser.map_or(0, |recogniser| recogniser.lost());
+        let unheard = recogniser.map_or(0, |(recogniser, _)| recogniser.lost());
         gateway.metrics.frames_dropped.with_label_values(&["in", "stt_behind"]).inc_by(unheard / 160);
         observer.stopped(started.elapsed(), &ending);
         let code = ending.close_code.unwrap_or(NORMAL);
@@ -280,7 +285,7 @@ impl Session {
             Ok(Message::Media { payload, timestamp_ms }) => {
                 let look = self.observer.heard(payload.len(), timestamp_ms, now);
                 // First: what the call asks about this audio must come behind it.
-                if let Some(recogniser) = &mut self.recogniser {
+                if let Some((recogniser, _)) = &mut self.recogniser {
                     recogniser.hear(payload);
                 }
                 let before = look.then(Instant::now);
@@ -328,12 +333,12 @@ impl Session {
                     self.request(Job::Transcribe { utterance }, job);
                 }
                 Output::Finalize { utterance } => {
-                    if let Some(recogniser) = &mut self.recogniser {
+                    if let Some((recogniser, _)) = &mut self.recogniser {
                         recogniser.finalize(utterance);
                     }
                 }
                 Output::Forget => {
-                    if let Some(recogniser) = &mut self.recogniser {
+                    if let Some((recogniser, _)) = &mut self.recogniser {
                         recogniser.forget();
                     }
                 }

@@ -245,7 +245,7 @@ async fn a_model_that_stands_in_knows_what_was_said() {
     let call = services.for_call(ids(), to);
     call.ask(question(1, "hello")).await;
     let text = "Hi.".to_owned();
-    call.heard(crate::call::ReplyHeard { turn: 1, text, interrupted: false, after: SOON });
+    call.heard(crate::call::ReplyHeard { turn: 1, text, after: SOON, ..Default::default() });
     call.ask(question(2, "when do you open")).await;
     assert_eq!(words(&told), ["first ok", "first http_5xx", "agent falls back", "second ok"]);
     let body: Value = serde_json::from_slice(&second.request().await.body).unwrap();

@@ -98,6 +98,26 @@ fn a_conversation_by_deepgrams_wire_when_only_we_know_the_end() {
     assert!(finalizes >= 3, "{log:?}");
 }
 
+/// Speech of the services waits outside once half a minute of it is queued. The caller's words do not.
+#[test]
+fn the_callers_words_come_through_while_there_is_no_room_for_more_speech() {
+    let server = Server::start("deepgram_server");
+    let greeting = "We are open from nine to five. ".repeat(30);
+    let bot = deepgram(&server, "");
+    let gateway = Bot { more: format!("[turn]\ngreeting = \"{greeting}\""), ..bot }.start();
+    let interrupt =
+        Step::Interrupt { after: Duration::from_millis(1_500), audio: say(WAIT), timeout: PATIENCE };
+    let call = call(&gateway, vec![interrupt, Step::wait_for_reply_end(PATIENCE), Step::Hangup]);
+    gateway.event("WS_STOP", 0);
+    assert_sound(&call);
+    let cleared = gateway.event("BARGE_IN", 0)["cleared_ms"].as_u64();
+    assert!(cleared > Some(31_000), "{cleared:?} ms were queued");
+    let log = gateway.log();
+    let first = |name: &str| log.iter().position(|line| line["message"] == name).expect(name);
+    assert!(first("STT_PARTIAL") < first("BARGE_IN"), "words, and then the interruption that they make");
+    assert_eq!(asked(&call), [WAIT]);
+}
+
 #[test]
 fn a_conversation_by_vosks_wire() {
     let server = Server::start("vosk_server");

@@ -67,7 +67,10 @@ impl Realtime {
         };
         if !may_interrupt {
             self.interruption.forget();
-        } else if let Some(ago) = self.interruption.hear(interrupts) {
+        } else if let Some(ago) = self.interruption.hear(interrupts)
+            // Of a voice that begins no utterance nothing would come that could be answered.
+            && self.listening
+        {
             match self.state() {
                 State::Thinking => self.caller_went_on(now),
                 State::Listening | State::Speaking | State::Ended => self.barge_in(ago, now),

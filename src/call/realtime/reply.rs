@@ -234,6 +234,7 @@ impl Realtime {
         if let Err(why) = self.playback.push(place, audio, &hint, &mut self.pacer) {
             let why = format!("the vendor: audio that is none: {why}");
             self.failed(FailureKind::Protocol, why);
+            self.apologise(now);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::super::*;
 use super::world::{Answer, World, settings, tone};
 
@@ -152,4 +154,32 @@ fn a_sentence_that_was_asked_early_is_over_when_its_answer_begins_or_by_habit() 
         world.run(3_000);
         assert!(world.told().contains(told), "{}", world.told());
     }
+}
+
+#[test]
+fn a_caller_who_speaks_in_place_of_keying_is_not_asked_for_keys_once_that_was_answered_early() {
+    let mut world = World::new(Settings { early_agent: true, ..streams() });
+    world.speech = vec![(1000, 2000), (5000, 6000)];
+    world.stt = [Answer::Text(50, "hello"), Answer::Text(50, "none of them please")].into();
+    let gather = Action::Gather(Gather::default());
+    world.agent = [Answer::Then(100, "Please key it in.", gather), Answer::Text(100, "Then not.")].into();
+    let words = Input::Partial { text: "none of them please".into() };
+    world.schedule_at(CallTime::from_millis(5_900), words);
+    world.run(20_000);
+    let asked: Vec<&str> = world.questions.iter().map(|question| question.text.as_str()).collect();
+    assert_eq!(asked, ["hello", "none of them please"], "{}", world.told());
+}
+
+#[test]
+fn who_speaks_before_the_prompt_was_heard_is_not_told_goodbye_after_the_answer() {
+    let mut settings = asks_and_hangs_up();
+    settings.silence.prompt.audio = Bytes::new();
+    let mut world = World::new(settings);
+    // The prompt is asked for at 5,000 ms, and heard a second later.
+    world.tts = Some(1_000);
+    world.speech = vec![(5_100, 6_500)];
+    let timeline = world.run(13_000).told();
+    assert!(timeline.contains("turn 1 answered"), "{timeline}");
+    assert!(!timeline.contains("hang up"), "{timeline}");
+    assert_eq!(timeline.matches("(idle)").count(), 1, "{timeline}");
 }

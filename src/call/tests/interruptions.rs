@@ -51,6 +51,30 @@ fn a_short_noise_holds_the_bot_for_a_moment_and_no_word_is_lost() {
     assert_eq!(world.questions.len(), 1, "it was no turn");
 }
 
+#[test]
+fn a_television_holds_the_bot_for_a_moment_and_takes_no_turn() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000)];
+    world.television = vec![(2_800, 3_900)];
+    world.agent = [Answer::Text(100, LONG)].into();
+    world.run(12_000);
+    assert!(world.told().contains("held"), "{}", world.told());
+    assert!(world.told().contains("turn 1 answered"), "{}", world.told());
+    assert_eq!(heard_of_the_reply(&world), 3_240 / 20, "every frame once");
+}
+
+#[test]
+fn words_that_our_ear_takes_for_no_utterance_end_the_turn_and_do_not_take_it_up_again() {
+    let mut world = World::new(streams());
+    world.speech = vec![(1000, 2000)];
+    world.television = vec![(2_720, 3_400)];
+    world.agent = [Answer::Text(100, LONG)].into();
+    world.schedule_at(CallTime::from_millis(3_100), Input::Partial { text: "no stop".into() });
+    world.run(12_000);
+    assert!(world.told().contains("turn 1 interrupted"), "{}", world.told());
+    assert!(world.heard.iter().all(|heard| !heard.asked_again), "{:?}", world.heard);
+}
+
 /// However long a noise is that is no interruption yet, with words to come or without.
 #[test]
 fn whoever_did_not_interrupt_is_hearing_the_bot_again_within_700_ms() {

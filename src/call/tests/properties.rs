@@ -159,7 +159,10 @@ impl Check {
                 Output::Event(Event::BargeIn { .. }) => self.held = false,
                 Output::Event(Event::State(transition)) => {
                     self.held &= transition.to == State::Speaking;
-                    let goes_on = transition.to != State::Listening || transition.why == Why::Played;
+                    // Behind a reply that was played, one without a word stops nothing: what was played may
+                    // still be on its way to a carrier that says so too early.
+                    let goes_on = transition.to != State::Listening
+                        || matches!(transition.why, Why::Played | Why::EmptyReply);
                     if let Some(telephone) = self.telephone.as_mut().filter(|_| !goes_on) {
                         telephone.stopped(self.now);
                     }

@@ -437,3 +437,32 @@ fn a_caller_who_goes_on_into_the_filler_goes_on_with_the_turn() {
     assert!(world.transcribed[1] > 3000, "both halves are recognised: {:?}", world.transcribed);
     assert_eq!(world.call.state(), State::Listening);
 }
+
+#[test]
+fn an_answer_that_is_there_in_time_waits_for_the_filler_and_one_that_is_not_is_apologised_for_once() {
+    let filler = Phrase { text: "One moment.".into(), audio: super::world::tone(2_000, 0x95) };
+    let filling = Settings { filler, filler_after: Duration::from_secs(5), ..settings() };
+    for (answers, told, value) in [(5_300, "turn 1 answered", 0x81), (9_000, "turn 1 failed", 0xEE)] {
+        let mut world = World::new(filling.clone());
+        world.speech = vec![(1000, 2000)];
+        world.agent = [Answer::Text(answers, "Here it is.")].into();
+        world.run(12_000);
+        assert!(world.told().contains(told), "{}", world.told());
+        let failures = usize::from(told.ends_with("failed"));
+        assert_eq!(world.told().matches("agent failed").count(), failures, "{}", world.told());
+        let heard: Vec<u8> = world.stretches().iter().map(|(_, _, value)| *value).collect();
+        assert_eq!(heard, [0x95, value], "the filler to its end, and the answer: {}", world.told());
+        let filled = world.played.iter().filter(|(_, value)| *value == 0x95).count();
+        assert_eq!(filled, 100);
+    }
+}
+
+#[test]
+fn a_television_behind_a_caller_who_has_finished_costs_no_answer() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000)];
+    world.television = vec![(2_460, 3_960)];
+    world.agent = [Answer::Text(1_500, "Here it is.")].into();
+    world.run(9000);
+    assert!(world.told().contains("turn 1 answered"), "{}", world.told());
+}

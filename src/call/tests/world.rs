@@ -55,6 +55,10 @@ pub(super) fn tone(ms: usize, value: u8) -> Bytes {
     Bytes::from(vec![value; ms * BYTES_PER_MS])
 }
 
+/// A voice that is not the caller's, like a television's: loud enough to be noticed, and no utterance.
+pub(in crate::call) const TELEVISION: Measured =
+    Measured { level_db: 60.0, floor_db: 20.0, p: 0.7, echo_db: 0.0, holds_turn: false, against_bot: 1.0 };
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Marks {
     /// Played or cleared, a mark comes back (Twilio).
@@ -101,6 +105,8 @@ pub(super) struct World {
     pub(super) carrier: VecDeque<Carrier>,
     /// When the caller speaks, in ms: [from, to).
     pub(super) speech: Vec<(u64, u64)>,
+    /// When nobody does but a television.
+    pub(super) television: Vec<(u64, u64)>,
     pub(super) timeline: Vec<String>,
     /// Every frame with the time it left.
     pub(super) played: Vec<(u64, u8)>,
@@ -130,6 +136,7 @@ impl World {
             tts: Some(100),
             carrier: VecDeque::new(),
             speech: Vec::new(),
+            television: Vec::new(),
             timeline: Vec::new(),
             played: Vec::new(),
             outstanding: VecDeque::new(),
@@ -177,11 +184,19 @@ impl World {
             } else if next == self.next_media {
                 self.next_media = self.next_media + FRAME;
                 let ms = self.now.as_millis();
-                let speaks = self.speech.iter().any(|(from, to)| (*from..*to).contains(&ms));
-                let payload = [if speaks { 0x9F } else { 0xFF }; FRAME_BYTES];
-                self.call.handle(Input::Media { payload: &payload, timestamp_ms: None }, self.now);
+                let during = |times: &[(u64, u64)]| times.iter().any(|(from, to)| (*from..*to).contains(&ms));
+                let speaks = during(&self.speech);
+                let payload = &[if speaks { 0x9F } else { 0xFF }; FRAME_BYTES];
+                let frames = &[TELEVISION];
+                let media = match during(&self.television) {
+                    true => Input::Measured { payload, timestamp_ms: None, frames },
+                    false => Input::Media { payload, timestamp_ms: None },
+                };
+                self.call.handle(media, self.now);
             } else {
                 self.call.handle_timeout(self.now);
+                let next = self.call.poll_timeout();
+                assert!(next.is_none_or(|at| at > self.now), "still overdue at {}", self.now);
             }
             self.drain();
         }

@@ -117,17 +117,20 @@ impl History {
     }
 
     pub(super) fn heard(&mut self, reply: ReplyHeard) {
-        let ReplyHeard { turn, text, interrupted, .. } = reply;
-        if text.is_empty() && interrupted && self.at(turn).is_none_or(|exchange| !exchange.keyed) {
-            // The caller goes on, and the next question has these words in it.
-            return self.exchanges.retain(|exchange| exchange.turn != turn);
-        }
+        let ReplyHeard { turn, text, interrupted, asked_again, .. } = reply;
         let heard = if interrupted && !text.is_empty() { text + CUT_OFF } else { text };
         match self.at(turn) {
+            // Each is something else that the bot has said of itself.
+            _ if turn == 0 && heard.is_empty() => {}
+            _ if turn == 0 => self.push(Exchange { heard: Some(heard), ..Exchange::default() }),
+            Some(exchange) if asked_again && !exchange.keyed => {
+                self.exchanges.retain(|exchange| exchange.turn != turn);
+            }
             Some(exchange) => {
                 exchange.written.clear();
                 exchange.heard = Some(heard);
             }
+            None if asked_again => {}
             None => self.push(Exchange { turn, heard: Some(heard), ..Exchange::default() }),
         }
     }
@@ -157,8 +160,6 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn history(turns: usize) -> History {
@@ -178,7 +179,12 @@ mod tests {
     }
 
     fn hear(history: &mut History, turn: u64, text: &str, interrupted: bool) {
-        history.heard(ReplyHeard { turn, text: text.to_owned(), interrupted, after: Duration::ZERO });
+        history.heard(ReplyHeard { turn, text: text.to_owned(), interrupted, ..ReplyHeard::default() });
+    }
+
+    /// The caller goes on with this turn.
+    fn ask_again(history: &mut History, turn: u64) {
+        history.heard(ReplyHeard { turn, interrupted: true, asked_again: true, ..ReplyHeard::default() });
     }
 
     /// As `role: content`.
@@ -214,7 +220,7 @@ mod tests {
     fn a_question_that_the_caller_goes_on_with_is_asked_once() {
         let mut history = history(9);
         ask(&mut history, 1, "book a table", None);
-        hear(&mut history, 1, "", true);
+        ask_again(&mut history, 1);
         ask(&mut history, 2, "book a table for two", None);
         assert_eq!(told(&history), ["user: book a table for two"]);
     }
@@ -223,9 +229,38 @@ mod tests {
     fn keys_are_not_said_again_by_who_goes_on() {
         let mut history = history(9);
         ask(&mut history, 1, "12#", Some("12#"));
-        hear(&mut history, 1, "", true);
+        ask_again(&mut history, 1);
         ask(&mut history, 2, "hello", None);
         assert_eq!(told(&history), ["user: [The caller pressed: 12#]", "user: hello"]);
+    }
+
+    #[test]
+    fn who_cuts_the_first_word_off_has_asked_all_the_same() {
+        let mut history = history(9);
+        ask(&mut history, 1, "when are you open", None);
+        history.written(1, "We are open.");
+        hear(&mut history, 1, "", true);
+        ask(&mut history, 2, "and on Monday", None);
+        assert_eq!(told(&history), ["user: when are you open", "user: and on Monday"]);
+    }
+
+    #[test]
+    fn what_the_bot_says_of_itself_stands_where_it_was_said() {
+        let mut history = history(9);
+        hear(&mut history, 0, "Welcome.", false);
+        ask(&mut history, 1, "hi", None);
+        hear(&mut history, 1, "Hello.", false);
+        hear(&mut history, 0, "Are you there?", false);
+        hear(&mut history, 0, "", true);
+        ask(&mut history, 2, "yes", None);
+        let expected = [
+            "assistant: Welcome.",
+            "user: hi",
+            "assistant: Hello.",
+            "assistant: Are you there?",
+            "user: yes",
+        ];
+        assert_eq!(told(&history), expected);
     }
 
     #[test]

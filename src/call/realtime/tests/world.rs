@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::super::*;
 use crate::audio::{BYTES_PER_MS, mulaw};
-use crate::call::tests::world::settings;
+use crate::call::tests::world::{TELEVISION, settings};
 use crate::call::{Failure, FailureKind};
 
 pub(super) fn manner(ears: Ears) -> Manner {
@@ -45,6 +45,8 @@ pub(super) struct World {
     pub(super) now: CallTime,
     /// When the caller speaks, in ms: [from, to).
     pub(super) speech: Vec<(u64, u64)>,
+    /// When nobody does but a television.
+    pub(super) television: Vec<(u64, u64)>,
     pub(super) replies: VecDeque<Reply>,
     /// How the app answers, after how many ms.
     pub(super) app: VecDeque<(u64, Answered)>,
@@ -81,6 +83,7 @@ impl World {
             call: Realtime::new(Arc::new(settings()), manner, CallTime::ZERO),
             now: CallTime::ZERO,
             speech: Vec::new(),
+            television: Vec::new(),
             replies: VecDeque::new(),
             app: VecDeque::new(),
             dials: VecDeque::new(),
@@ -128,12 +131,20 @@ impl World {
             } else if next == self.next_media {
                 self.next_media = self.next_media + FRAME;
                 let ms = self.now.as_millis();
-                let speaks = self.speech.iter().any(|(from, to)| (*from..*to).contains(&ms));
-                let payload = [if speaks { 0x9F } else { 0xFF }; FRAME_BYTES];
-                self.call.handle(Input::Media { payload: &payload, timestamp_ms: None }, self.now);
+                let during = |times: &[(u64, u64)]| times.iter().any(|(from, to)| (*from..*to).contains(&ms));
+                let speaks = during(&self.speech);
+                let payload = &[if speaks { 0x9F } else { 0xFF }; FRAME_BYTES];
+                let frames = &[TELEVISION];
+                let media = match during(&self.television) {
+                    true => Input::Measured { payload, timestamp_ms: None, frames },
+                    false => Input::Media { payload, timestamp_ms: None },
+                };
+                self.call.handle(media, self.now);
                 self.model_hears(speaks, ms);
             } else {
                 self.call.handle_timeout(self.now);
+                let next = self.call.poll_timeout();
+                assert!(next.is_none_or(|at| at > self.now), "still overdue at {}", self.now);
             }
             self.drain();
         }

@@ -86,7 +86,7 @@ impl World {
 
     fn heard(&self, turn: u64, text: &str, interrupted: bool) {
         let text = text.to_owned();
-        self.call.heard(ReplyHeard { turn, text, interrupted, after: Duration::ZERO });
+        self.call.heard(ReplyHeard { turn, text, interrupted, ..ReplyHeard::default() });
     }
 
     async fn request(&mut self) -> Request {
@@ -203,7 +203,7 @@ async fn the_model_is_told_what_the_caller_heard() {
     world.heard(1, "One. Two", true);
     world.ask(2, "go on").await.1.unwrap();
     // Nothing was heard of it, and the caller goes on with the question.
-    world.heard(2, "", true);
+    world.call.heard(ReplyHeard { turn: 2, interrupted: true, asked_again: true, ..ReplyHeard::default() });
     world.ask(3, "go on please").await.1.unwrap();
     world.heard(3, "Five.", false);
     world.ask(4, "thanks").await.1.unwrap();

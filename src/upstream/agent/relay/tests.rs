@@ -69,7 +69,13 @@ impl World {
 
     fn heard(&self, turn: u64, text: &str, after_ms: u64) {
         let after = Duration::from_millis(after_ms);
-        self.call.heard(ReplyHeard { turn, text: text.to_owned(), interrupted: true, after });
+        self.call.heard(ReplyHeard {
+            turn,
+            text: text.to_owned(),
+            interrupted: true,
+            asked_again: false,
+            after,
+        });
     }
 
     /// What the call is told next: turn and text, or turn and action, or turn and failure.
