@@ -112,6 +112,9 @@ mod tests {
         assert_eq!(api("auth_token = \"env:TWILIO_AUTH_TOKEN\"").unwrap().credentials, token);
         let written = check("[twilio]\nauth_token = \"w\"", &[]).unwrap().twilio.api.credentials;
         assert_eq!(written, Some(Credentials::AuthToken(secret("w"))));
+        for other in ["w", "env:UNSET", "file:missing"] {
+            assert_eq!(api(&format!("auth_token = \"{other}\"")).unwrap().credentials, token, "{other}");
+        }
         for unset in [&[][..], &[("TWILIO_AUTH_TOKEN", "")]] {
             for text in ["", "[twilio]\nauth_token = \"env:TWILIO_AUTH_TOKEN\""] {
                 assert_eq!(check(text, unset).unwrap().twilio.api.credentials, None, "{text}");

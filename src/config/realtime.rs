@@ -37,7 +37,7 @@ pub(super) fn realtime(
     let fields = ["near_field", "far_field"].map(|word| (word, word));
     let noise_reduction = t.choice("noise_reduction", &fields, &[]);
     let speaks_first = t.flag("speaks_first").unwrap_or(false);
-    let tools = vendors::tools(t);
+    let tools = vendors::tools(t, &[Tool::Hangup]);
     let functions = functions(t, app.is_some());
     Some(Realtime {
         endpoint: account.endpoint?,
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!((&*least.model, least.voice.as_deref()), ("gpt-realtime", Some("marin")));
         assert_eq!(
             (least.dialect, least.speaks_first, least.tools),
-            (Dialect::Ga, false, Tool::ALL.to_vec())
+            (Dialect::Ga, false, vec![Tool::Hangup])
         );
         assert_eq!((least.functions, least.app, least.transcription), (vec![], None, None));
         let TurnDetection::ServerVad { threshold: None, interrupt_response: false, .. } =

@@ -79,7 +79,7 @@ pub(super) fn openai_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<A
         );
     }
     let history_turns = t.count("history_turns", 0..=1000).unwrap_or(20);
-    let tools = tools(t);
+    let tools = tools(t, &Tool::ALL);
     Some(Agent::OpenAi(OpenAiAgent {
         endpoint: account.endpoint?,
         api_key: account.api_key,
@@ -94,14 +94,14 @@ pub(super) fn openai_agent(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<A
     }))
 }
 
-/// The functions of our own that a model may call.
-pub(super) fn tools(t: &mut Table<'_, '_>) -> Vec<Tool> {
-    let known = "\"hangup\", \"transfer\", \"send_digits\"";
-    let tools = t.list("tools", known, |name| {
-        let tool = Tool::ALL.into_iter().find(|tool| tool.name() == name);
+/// The functions of our own that a model may call, of those that can be done.
+pub(super) fn tools(t: &mut Table<'_, '_>, all: &[Tool]) -> Vec<Tool> {
+    let known = all.iter().map(|tool| format!("\"{}\"", tool.name())).collect::<Vec<_>>().join(", ");
+    let tools = t.list("tools", &known, |name| {
+        let tool = all.iter().copied().find(|tool| tool.name() == name);
         tool.ok_or_else(|| Refused::from("is not one of the functions"))
     });
-    tools.unwrap_or_else(|| Tool::ALL.to_vec())
+    tools.unwrap_or_else(|| all.to_vec())
 }
 
 pub(super) fn openai_tts(t: &mut Table<'_, '_>, place: &Place<'_>) -> Option<Tts> {

@@ -216,17 +216,18 @@ impl<'a> Table<'_, 'a> {
         })
     }
 
-    /// A secret that a variable holds unless the file says otherwise. The variable may be unset, even
-    /// where the file names it: the file that ships does.
+    /// A secret that a variable holds, or else the file. The variable may be unset, even where the file names
+    /// it: the file that ships does.
     pub(super) fn secret_in(&mut self, key: &'static str, variable: &'static str) -> Option<Secret> {
-        let said = self.as_written(key);
-        if self.has(key) && said.and_then(|said| said.strip_prefix("env:")) != Some(variable) {
+        let named = self.as_written(key).and_then(|said| said.strip_prefix("env:")) == Some(variable);
+        let secret = self.doc.env.get(variable).filter(|secret| !secret.is_empty());
+        if secret.is_none() && self.has(key) && !named {
             return self.secret(key);
         }
         self.shape(key, Shape::Text);
         self.asked().hidden.push(key.to_owned());
-        let secret = self.doc.env.get(variable).filter(|secret| !secret.is_empty())?;
-        if said.is_none() {
+        let secret = secret?;
+        if !named {
             self.replaced(key, "\"***\"".to_owned(), variable);
         }
         Some(Secret(secret.clone()))

@@ -56,7 +56,7 @@ impl ServeHttp for Admin {
                 Some(why) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, &why),
                 None => answer(StatusCode::OK, TEXT, "ready\n"),
             },
-            "/upgrade" if head.method == Method::POST => match gateway.upgrade.begin().await {
+            "/upgrade" if head.method == Method::POST => match gateway.begin_upgrade().await {
                 Ok(pid) => {
                     let said = format!("process {pid} takes over; this one ends with its last call\n");
                     answer(StatusCode::OK, TEXT, &said)

@@ -73,7 +73,7 @@ impl Carrier {
     pub(super) fn time_passed(&mut self, at: Instant) -> Option<[u8; 8]> {
         let write_timeout = self.gateway.config.limits.write_timeout;
         if self.socket.blocked_since().is_some_and(|since| since + write_timeout <= at) {
-            self.finish(StopReason::Timeout, POLICY, "the carrier has stopped reading");
+            self.finish(StopReason::WsLost, POLICY, "the carrier has stopped reading");
             return None;
         }
         if self.gateway.longest(self.started).is_some_and(|longest| longest <= at) {
@@ -120,7 +120,7 @@ impl Carrier {
             _ => return,
         };
         if self.socket.send_text(message).is_err() {
-            self.finish(StopReason::Timeout, POLICY, "the carrier has stopped reading: too much is waiting");
+            self.finish(StopReason::WsLost, POLICY, "the carrier has stopped reading: too much is waiting");
         }
     }
 

@@ -188,6 +188,15 @@ impl Gateway {
         self.metrics.draining.set(1);
     }
 
+    /// Has a successor take over, where this process is not about to end anyway: it would not let go of its
+    /// sockets any more.
+    pub(super) async fn begin_upgrade(&self) -> Result<u32, String> {
+        if self.is_draining() {
+            return Err("this process is going down".to_owned());
+        }
+        self.upgrade.begin().await
+    }
+
     /// This process ends with what it has.
     pub(super) fn is_leaving(&self) -> bool {
         self.is_draining() || self.upgrade.has_handed_over()

@@ -20,6 +20,8 @@ pub(super) struct Handshake {
 pub(super) enum Refusal {
     /// No WebSocket was asked for.
     NoUpgrade,
+    /// One was asked for, and something in between has not passed that on.
+    UpgradeLost,
     Malformed(&'static str),
 }
 
@@ -30,12 +32,10 @@ pub(super) fn judge(
     headers: &HeaderMap,
     subprotocol: &str,
 ) -> Result<Handshake, Refusal> {
-    if !has_token(headers, header::UPGRADE, "websocket") {
-        return Err(Refusal::NoUpgrade);
-    }
-    if version == Version::HTTP_2 {
-        // HTTP/2 has no upgrade; Twilio never uses it.
-        return Err(Refusal::NoUpgrade);
+    // HTTP/2 has no upgrade; Twilio never uses it.
+    if version == Version::HTTP_2 || !has_token(headers, header::UPGRADE, "websocket") {
+        let asked = headers.contains_key(header::SEC_WEBSOCKET_KEY);
+        return Err(if asked { Refusal::UpgradeLost } else { Refusal::NoUpgrade });
     }
     let malformed = |reason| Err(Refusal::Malformed(reason));
     if method != Method::GET {
@@ -200,13 +200,14 @@ mod tests {
         ] {
             assert_eq!(judged(&lines), Err(Refusal::Malformed(reason)), "{lines}");
         }
-        assert_eq!(judged(&without("Upgrade")), Err(Refusal::NoUpgrade));
-        assert_eq!(judged(&GOOD.replace("websocket", "h2c")), Err(Refusal::NoUpgrade));
+        assert_eq!(judged("Host: x"), Err(Refusal::NoUpgrade));
+        assert_eq!(judged(&without("Upgrade")), Err(Refusal::UpgradeLost));
+        assert_eq!(judged(&GOOD.replace("websocket", "h2c")), Err(Refusal::UpgradeLost));
         let good = headers(GOOD);
         let post = judge(&Method::POST, Version::HTTP_11, &good, "x");
         assert_eq!(post, Err(Refusal::Malformed("a WebSocket handshake is a GET request")));
         let old = judge(&Method::GET, Version::HTTP_10, &good, "x");
         assert_eq!(old, Err(Refusal::Malformed("a WebSocket handshake needs HTTP/1.1")));
-        assert_eq!(judge(&Method::GET, Version::HTTP_2, &good, "x"), Err(Refusal::NoUpgrade));
+        assert_eq!(judge(&Method::GET, Version::HTTP_2, &good, "x"), Err(Refusal::UpgradeLost));
     }
 }

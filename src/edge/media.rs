@@ -7,7 +7,7 @@ use http::{StatusCode, header};
 use pingora::Result;
 use pingora::proxy::Session;
 use tokio::io::AsyncWriteExt;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::forwarded;
 use super::gateway::Gateway;
@@ -43,8 +43,13 @@ pub(super) async fn answer(session: &mut Session, gateway: &Arc<Gateway>) -> Res
             return malformed(session, gateway, &why).await;
         }
         Ok(handshake) => handshake,
-        Err(Refusal::NoUpgrade) => {
-            gateway.metrics.handshake(HandshakeResult::NoUpgrade);
+        Err(refusal @ (Refusal::NoUpgrade | Refusal::UpgradeLost)) => {
+            if refusal == Refusal::UpgradeLost {
+                let why = "a proxy in between does not pass `Upgrade: websocket` on";
+                refused(gateway, HandshakeResult::BadRequest, why);
+            } else {
+                gateway.metrics.handshake(HandshakeResult::NoUpgrade);
+            }
             let why = format!(
                 "{} takes Twilio Media Streams over WebSocket: give it as the <Stream url> of \
                  your TwiML, with wss://\n",
@@ -89,9 +94,14 @@ pub(super) async fn answer(session: &mut Session, gateway: &Arc<Gateway>) -> Res
     Ok(())
 }
 
+/// Counts, and tells, a handshake that something in between has spoilt.
+fn refused(gateway: &Gateway, result: HandshakeResult, why: &str) {
+    gateway.metrics.handshake(result);
+    warn!(result = result.as_str(), why, "HANDSHAKE_REFUSED");
+}
+
 async fn malformed(session: &mut Session, gateway: &Gateway, why: &str) -> Result<()> {
-    gateway.metrics.handshake(HandshakeResult::BadRequest);
-    info!(why, "HANDSHAKE_REFUSED");
+    refused(gateway, HandshakeResult::BadRequest, why);
     // RFC 6455, section 4.4: which version would have been understood.
     let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
     respond(session, StatusCode::BAD_REQUEST, TEXT, format!("{why}\n"), &version).await

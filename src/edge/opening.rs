@@ -3,8 +3,10 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tracing::warn;
 
 use super::calls::Place;
 use super::gateway::Gateway;
@@ -13,8 +15,11 @@ use super::realtime::realtime;
 use super::relay::relay;
 use super::session::{ABNORMAL, GOING_AWAY, NORMAL, POLICY, Served, Session, ending_of};
 use super::websocket::{Received, Socket, Transport};
+use crate::call::{Control, Input, StopReason};
+use crate::config::Mode;
 use crate::observe::Busy;
 use crate::twilio::{Malformed, Message, Pass, Reader, Start, caller};
+use crate::upstream::{CallIds, Carrier};
 
 /// Serves one media stream from its handshake to its end. Each part is in a box of its own, so that a call
 /// holds nothing of how it began and how it will end.
@@ -27,17 +32,65 @@ pub(super) async fn serve_call(
     pass: Option<Pass>,
 ) {
     // In a block: what was borrowed would stay in the future until the end of its own.
-    let (conducted, calls, call_sid, _counted) = {
+    let (conducted, calls, call_sid, resumable, _counted) = {
         let begun = Box::pin(begin(transport, early, &gateway, pass)).await;
         let Some((socket, opened, counted)) = begun else { return };
         place.start();
         let (calls, call_sid) = (gateway.calls.clone(), opened.start.known_as().to_owned());
-        (conduct(socket, opened, subprotocol, gateway), calls, call_sid, counted)
+        let resumable =
+            gateway.config.twilio.resume.then(|| Box::new(Resumable::of(&opened.start, &gateway)));
+        (conduct(socket, opened, subprotocol, gateway), calls, call_sid, resumable, counted)
     };
     let Served { socket, code, reason } = conducted.await;
     // Before the carrier asks what comes next.
     calls.ended(&call_sid, reason);
+    if let Some(resumable) = resumable {
+        Box::pin(resumable.ended(reason)).await;
+    }
     Box::pin(socket.close(code)).await;
+}
+
+/// A call that comes back when its stream ends, to whichever process is asked. That it was ended on purpose only
+/// this one knows: Twilio is to end it.
+struct Resumable {
+    ids: CallIds,
+    carrier: Option<Arc<Carrier>>,
+    /// Its bot or its model has no other way to have it ended.
+    conducted: bool,
+}
+
+impl Resumable {
+    fn of(start: &Start, gateway: &Gateway) -> Resumable {
+        let ids = CallIds {
+            call_sid: start.call_sid.clone(),
+            account_sid: start.account_sid.clone(),
+            ..CallIds::default()
+        };
+        let conducted = !matches!(gateway.config.dialogue.mode, Mode::Dialogue { .. });
+        Resumable { ids, carrier: gateway.carrier.clone(), conducted }
+    }
+
+    async fn ended(self: Box<Self>, reason: StopReason) {
+        let ends = match reason {
+            StopReason::BotEnd => self.conducted,
+            StopReason::Timeout => true,
+            StopReason::CallerHangup
+            | StopReason::Transfer
+            | StopReason::SendDigits
+            | StopReason::WsLost
+            | StopReason::Drain
+            | StopReason::Error => false,
+        };
+        let Some(carrier) = self.carrier.filter(|_| ends) else { return };
+        let (to, mut answers) = mpsc::channel(1);
+        carrier.control(&self.ids, 0, &Control::Hangup, "", &to).await;
+        if let Ok(answer) = answers.try_recv()
+            && let Input::Failed { failure, .. } = *answer
+        {
+            let (call_sid, service, kind) = (self.ids.call_sid, "carrier", failure.kind.as_str());
+            warn!(call_sid, service, upstream = failure.upstream, kind, why = failure.why, "UPSTREAM_FAILED");
+        }
+    }
 }
 
 /// A stream that has started, and its part of what its caller may have; `None` of one that was refused.
@@ -58,7 +111,7 @@ async fn begin(
         Ok((opened, counted)) => Some((socket, opened, counted)),
         Err(refused) => {
             gateway.metrics.calls_without_start.inc();
-            tracing::warn!(close_code = refused.code, detail = refused.why, "WS_STOP");
+            warn!(close_code = refused.code, detail = refused.why, "WS_STOP");
             if refused.code != ABNORMAL {
                 socket.close(refused.code).await;
             }

@@ -15,6 +15,7 @@ use super::serve::StartError;
 use crate::audio::{APOLOGY, APOLOGY_TEXT, Hint, SAMPLE_RATE, SpeechDecoder};
 use crate::call::Phrase;
 use crate::config::{Config, Mode};
+use crate::upstream::Services;
 
 const RETRY: Duration = Duration::from_secs(15);
 
@@ -101,34 +102,59 @@ pub(super) async fn render(gateway: Arc<Gateway>) {
     let idle_prompt = turn.idle_prompt.map_or("", |_| &turn.idle_prompt_text);
     let goodbye = turn.idle_hangup.map_or("", |_| &turn.idle_hangup_text);
     let transfer_apology = gateway.carrier.as_ref().map_or("", |_| &config.twilio.api.transfer.apology);
-    for (name, text, place) in [
+    let phrases = [
         ("greeting", turn.greeting.as_str(), &phrases.greeting),
         ("apology", apology, &phrases.apology),
         ("filler", config.dialogue.filler.as_str(), &phrases.filler),
         ("idle_prompt", idle_prompt, &phrases.idle_prompt),
         ("idle_hangup", goodbye, &phrases.goodbye),
         ("transfer_apology", transfer_apology, &phrases.transfer_apology),
-    ] {
-        // In another voice than the first, until that is back.
-        let mut stands_in = false;
-        let mut told = false;
-        while !text.is_empty() {
-            match services.render(text, !stands_in).await {
-                Ok((audio, first_voice)) => {
-                    info!(phrase = name, ms = audio.len() / 8, first_voice, "PHRASE_RENDERED");
-                    place.store(Arc::new(Phrase { text: text.to_owned(), audio: Bytes::from(audio) }));
-                    if first_voice {
-                        break;
-                    }
-                    stands_in = true;
-                }
-                Err(failure) if !told => {
-                    told = true;
-                    warn!(phrase = name, why = failure.why, "PHRASE_NOT_RENDERED");
-                }
-                Err(_) => {}
+    ];
+    let wanted = phrases.into_iter().filter(|(_, text, _)| !text.is_empty());
+    let mut waiting: Vec<_> = wanted
+        .map(|(name, text, place)| Waiting { name, text, place, stands_in: false, told: false })
+        .collect();
+    loop {
+        let mut left = Vec::new();
+        for phrase in waiting {
+            left.extend(phrase.render(services).await);
+        }
+        if left.is_empty() {
+            return;
+        }
+        waiting = left;
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// A phrase that is not yet there in the first voice.
+struct Waiting<'a> {
+    name: &'static str,
+    text: &'a str,
+    place: &'a ArcSwap<Phrase>,
+    /// It is there in another voice, until the first is back.
+    stands_in: bool,
+    /// That it could not be had was told.
+    told: bool,
+}
+
+impl Waiting<'_> {
+    /// Tries once; itself if it has to be tried again.
+    async fn render(mut self, services: &Services) -> Option<Self> {
+        let phrase = self.name;
+        match services.render(self.text, !self.stands_in).await {
+            Ok((audio, first_voice)) => {
+                info!(phrase, ms = audio.len() / 8, first_voice, "PHRASE_RENDERED");
+                self.place.store(Arc::new(Phrase { text: self.text.to_owned(), audio: Bytes::from(audio) }));
+                self.stands_in = true;
+                (!first_voice).then_some(self)
             }
-            tokio::time::sleep(RETRY).await;
+            Err(failure) => {
+                if !std::mem::replace(&mut self.told, true) {
+                    warn!(phrase, why = failure.why, "PHRASE_NOT_RENDERED");
+                }
+                Some(self)
+            }
         }
     }
 }

@@ -39,6 +39,9 @@ const SLOW_START: Duration = Duration::from_secs(20);
 /// Twilio waits 15 s for a voice webhook; the caller is to hear something before it gives up.
 const FOR_TWIML: Duration = Duration::from_secs(12);
 
+/// A client that has left before it was answered, as nginx calls it: that is no failure of the app.
+const CLIENT_CLOSED: u16 = 499;
+
 const REQUEST_ID_NAME: &str = "x-request-id";
 const REQUEST_ID: HeaderName = HeaderName::from_static(REQUEST_ID_NAME);
 const DEPLOY_ID: HeaderName = HeaderName::from_static("x-deploy-id");
@@ -436,7 +439,11 @@ impl Proxy {
     }
 
     pub(super) fn logging(&self, session: &Session, error: Option<&Error>, ctx: &Context) {
-        let status = session.response_written().map_or(0, |response| response.status.as_u16());
+        let status = match (session.response_written(), error) {
+            (Some(response), _) => response.status.as_u16(),
+            (None, Some(error)) if *error.esource() == ErrorSource::Downstream => CLIENT_CLOSED,
+            (None, _) => 0,
+        };
         let took = ctx.started.elapsed();
         self.gateway.metrics.http_done(ctx.route, status, took.as_secs_f64());
         self.gateway.metrics.http_inflight.dec();

@@ -199,7 +199,7 @@ impl Talk {
         let at = Instant::now();
         let write_timeout = self.gateway.config.limits.write_timeout;
         if self.socket.blocked_since().is_some_and(|since| since + write_timeout <= at) {
-            return self.finish(StopReason::Timeout, POLICY, None, "the carrier has stopped reading");
+            return self.finish(StopReason::WsLost, POLICY, None, "the carrier has stopped reading");
         }
         if self.gateway.longest(self.started).is_some_and(|longest| longest <= at) {
             return self.finish(StopReason::Timeout, NORMAL, None, TOO_LONG_A_CALL);
@@ -373,7 +373,7 @@ impl Talk {
             };
             if self.socket.send_text(message).is_err() {
                 let why = "the carrier has stopped reading: too much is waiting";
-                self.finish(StopReason::Timeout, POLICY, None, why);
+                self.finish(StopReason::WsLost, POLICY, None, why);
             }
         }
     }

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use super::gateway::Gateway;
 use super::phrases::{Phrases, render};
 use super::proxy::Proxy;
-use super::serve::{StartError, services};
+use super::serve::{StartError, know_upstreams, services};
 use crate::config::{self, Config, Source};
 use crate::upstream::{Services, tell_words};
 
@@ -74,6 +74,9 @@ impl Live {
             Ok((proxy, restart)) => {
                 proxy.gateway.takes_over();
                 tell_words(proxy.gateway.config.log.transcripts);
+                if !Arc::ptr_eq(&proxy.gateway.services, &gateway.services) {
+                    know_upstreams(&proxy.gateway.config, Some(&gateway.config), metrics);
+                }
                 self.proxy.store(Arc::new(proxy));
                 self.render(&mut reloading);
                 self.probe(&mut reloading);

@@ -74,6 +74,7 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     }
     tell_words(config.log.transcripts);
     let metrics = Arc::new(Metrics::new()?);
+    know_upstreams(&config, None, &metrics);
     let services = Arc::new(services(&config, &metrics)?);
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -170,10 +171,20 @@ fn can_listen(key: &'static str, address: SocketAddr) -> Result<(), StartError> 
 
 /// The services of a dialogue, with their metrics.
 pub(super) fn services(config: &Config, metrics: &Arc<Metrics>) -> Result<Services, StartError> {
-    for (name, service) in upstreams(config) {
+    Ok(Services::new(&config.dialogue, count(metrics))?)
+}
+
+/// Has the services of a dialogue in the metrics, and none that were only in the one before.
+pub(super) fn know_upstreams(config: &Config, before: Option<&Config>, metrics: &Metrics) {
+    let now = upstreams(config);
+    for (name, _) in before.iter().flat_map(|before| upstreams(before)) {
+        if !now.iter().any(|(other, _)| *other == name) {
+            metrics.forget_upstream(name);
+        }
+    }
+    for (name, service) in now {
         metrics.know_upstream(name, service);
     }
-    Ok(Services::new(&config.dialogue, count(metrics))?)
 }
 
 /// Counts what the services tell.

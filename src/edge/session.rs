@@ -244,7 +244,7 @@ impl Session {
         let at = Instant::now();
         let limits = &self.gateway.config.limits;
         if self.socket.blocked_since().is_some_and(|since| since + limits.write_timeout <= at) {
-            return self.end(StopReason::Timeout, POLICY, "the carrier has stopped reading");
+            return self.end(StopReason::WsLost, POLICY, "the carrier has stopped reading");
         }
         if self.longest.is_some_and(|longest| longest <= at) {
             self.too_long(now);
@@ -386,7 +386,7 @@ impl Session {
 
     fn control(&mut self, number: u64, control: Control) {
         // The stream with which the call would come back is refused.
-        if matches!(control, Control::SendDigits { .. }) && self.gateway.is_draining() {
+        if matches!(control, Control::SendDigits { .. }) && self.gateway.is_leaving() {
             let why = "the gateway is going down: the call could not come back".to_owned();
             let failure = Failure { upstream: String::new(), kind: FailureKind::Busy, why };
             let failed = Input::Failed { job: Job::Control { number }, failure };
@@ -436,7 +436,7 @@ impl Session {
 
     fn must_fit(&mut self, sent: Result<(), Full>) {
         if sent.is_err() {
-            self.end(StopReason::Timeout, POLICY, "the carrier has stopped reading: too much is waiting");
+            self.end(StopReason::WsLost, POLICY, "the carrier has stopped reading: too much is waiting");
         }
     }
 

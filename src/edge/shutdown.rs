@@ -87,8 +87,8 @@ impl ShutdownSignalWatch for Watch {
                 }
                 () = upgrade.handed_over() => return ShutdownSignal::GracefulUpgrade,
                 _ = quit.recv() => {
-                    let upgrade = upgrade.clone();
-                    tokio::spawn(async move { upgrade.begin().await });
+                    let gateway = self.drain.0.gateway();
+                    tokio::spawn(async move { gateway.begin_upgrade().await });
                 }
             }
         }

@@ -78,6 +78,10 @@ impl Upgrade {
     }
 
     async fn successor(&self) -> Result<u32, String> {
+        // With the first process of a container all others end.
+        if std::process::id() == 1 {
+            return Err("this process is its container's first: start another container".to_owned());
+        }
         let program = self.program.as_ref().map_err(|error| format!("the program is not known: {error}"))?;
         let folder = self.socket.parent().unwrap_or(Path::new("."));
         if self.socket.as_os_str().len() > LONGEST_PATH {

@@ -375,6 +375,13 @@ impl Metrics {
         }
     }
 
+    /// A service that is not asked any more is neither well nor ill. What was counted of it stays.
+    pub fn forget_upstream(&self, upstream: &str) {
+        // Where there is none it is forgotten already.
+        let _ = self.breaker_state.remove_label_values(&[upstream]);
+        let _ = self.upstream_healthy.remove_label_values(&[upstream]);
+    }
+
     pub fn upstream_done(&self, upstream: &str, service: Service, result: &str, first_byte: Option<f64>) {
         let kind = service.as_str();
         self.upstream_requests.with_label_values(&[upstream, kind, result]).inc();

@@ -91,6 +91,26 @@ fn a_silent_app_is_a_gateway_timeout() {
     assert_eq!(app.heads().len(), 2, "asked once for each");
 }
 
+/// Who has left is no failure of the app's, and wakes nobody.
+#[test]
+fn a_client_that_leaves_before_the_answer_is_none_of_the_apps_failures() {
+    let (asked, arrives) = mpsc::channel();
+    let app = TcpApp::start(move |_, wire| {
+        asked.send(()).unwrap();
+        drop(wire.rest());
+    });
+    let gateway = before(app.port, "");
+    let mut wire = Wire::to(gateway.port);
+    wire.send(get("/"));
+    arrives.recv().unwrap();
+    drop(wire);
+    let line = gateway.event("HTTP", 0);
+    assert_eq!((&line["status"], &line["route"]), (&json!(499), &json!("app")), "{line}");
+    let counted =
+        |code: &str| gateway.metric(&format!("voxgate_http_requests_total{{code=\"{code}\",route=\"app\"}}"));
+    assert_eq!((counted("4xx"), counted("5xx")), (1.0, 0.0));
+}
+
 #[test]
 fn an_app_that_talks_nonsense_is_a_bad_gateway() {
     let nonsense =

@@ -149,7 +149,7 @@ fn each_broken_server_fails_in_its_own_row() {
         let webhook = format!("/webhook/incoming_call?media={fault}");
         doctor(&sound, &["--incoming-call", &webhook, "--expect-deploy-id", "broken-1"])
     };
-    let cases: [(&str, &[&str], &str, &str); 16] = [
+    let cases: [(&str, &[&str], &str, &str); 17] = [
         ("html", &["handshake, offered", "handshake, plain"], "31920", "fell through to the app"),
         ("403", &["handshake, offered", "handshake, plain"], "31920", "refused on purpose"),
         ("drops", &["handshake, offered"], "31924", "does not know the subprotocol"),
@@ -165,6 +165,7 @@ fn each_broken_server_fails_in_its_own_row() {
         ("extra", &["first audio", "messages"], "", "101 and silence"),
         ("binary", &["first audio", "messages"], "", "101 and silence"),
         ("eager", &["messages"], "31951", "no such message"),
+        ("leaves", &["call"], "31921", "the server ended the call"),
         ("hangs_up", &["call", "first audio"], "31924", "101 and then 31924: the subprotocol or the framing"),
     ];
     std::thread::scope(|scope| {
@@ -218,6 +219,9 @@ fn each_fault_of_twiml_is_a_row() {
     }
     let verdict = doctor(&url, &["--no-call", "--incoming-call", "/webhook/incoming_call?twiml=case"]);
     assert_eq!(verdict.failed(), ["twiml case", "twiml misplaced"], "a <connect> is none");
+    let verdict = doctor(&url, &["--no-call", "--incoming-call", "/webhook/incoming_call?twiml=plain"]);
+    assert_eq!(verdict.failed(), ["incoming_call"], "the caller would hear the markup");
+    assert_eq!(verdict.row("incoming_call")["code"], "12300");
     let verdict = doctor(&url, &["--no-call", "--incoming-call", "/none", "--stream-status", "/none"]);
     assert_eq!(verdict.failed(), ["incoming_call", "stream_status"]);
 }

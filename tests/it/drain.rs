@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::stream::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, connect};
 
 use crate::world::hearing::assert_alike;
-use crate::world::{Bot, Gateway, MediaStream, TcpApp, Wire, free_port, until, voice};
+use crate::world::{Bot, Gateway, MediaStream, TcpApp, Wire, free_port, run, until, voice};
 
 pub type Call = WebSocket<MaybeTlsStream<TcpStream>>;
 
@@ -109,6 +109,13 @@ fn calls_go_on_and_the_process_ends_with_the_last() {
         assert_eq!(status, 503);
         assert!(why.contains("draining"), "{why}");
         assert_eq!(gateway.metric("voxgate_draining"), 1.0);
+        let upgraded =
+            run("curl", &["-s", "-X", "POST", &format!("http://127.0.0.1:{}/upgrade", gateway.admin)]);
+        let said = String::from_utf8_lossy(&upgraded.stdout);
+        assert_eq!(
+            said, "not upgraded: this process is going down\n",
+            "it would never let go of its sockets"
+        );
         let health = Wire::ask(gateway.port, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!((health.status(), health.text()), (200, "ok"), "the listener still answers");
         let Err(tokio_tungstenite::tungstenite::Error::Http(refused)) = connect(gateway.media()) else {

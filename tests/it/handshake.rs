@@ -116,6 +116,22 @@ fn who_wants_no_websocket_is_told_what_the_path_is_for() {
     wire.send(format!("HEAD {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
     assert!(wire.head().starts_with("HTTP/1.1 426 "));
     assert_eq!(wire.rest(), b"", "an answer to HEAD has no body");
+    assert!(gateway.events("HANDSHAKE_REFUSED").is_empty(), "a browser is nobody's trouble");
+    never_reached(&app);
+}
+
+/// What a proxy passes on that was not told to: nobody can call, and an operator has to see why.
+#[test]
+fn a_handshake_whose_upgrade_was_lost_on_the_way_is_told_of() {
+    let (app, gateway) = world();
+    let lost =
+        twilio(PATH, "").replace("connection: Upgrade\r\nupgrade: websocket\r\n", "connection: close\r\n");
+    let answer = Wire::ask(gateway.port, &lost);
+    assert_eq!(answer.status(), 426);
+    let told = gateway.event("HANDSHAKE_REFUSED", 0);
+    assert_eq!((&told["result"], &told["level"]), (&"bad_request".into(), &"WARN".into()), "{told}");
+    assert!(told["why"].as_str().unwrap().contains("does not pass `Upgrade: websocket` on"), "{told}");
+    assert_eq!(gateway.metric("voxgate_ws_handshakes_total{result=\"bad_request\"}"), 1.0);
     never_reached(&app);
 }
 

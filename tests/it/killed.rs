@@ -8,7 +8,7 @@ use voxgate::tape::Tape;
 use voxgate::twilio::lint::{Site, Stream, lint};
 
 use crate::relay;
-use crate::world::{Bot, Fake, Gateway, MediaStream, Server, Wire, tone};
+use crate::world::{Bot, Fake, Gateway, MediaStream, Server, Wire, run, tone};
 
 const PUBLIC: &str = "public_url = \"https://bot.example.com\"";
 const TOKEN: (&str, &str) = ("TWILIO_AUTH_TOKEN", "t0ken");
@@ -183,11 +183,14 @@ fn a_stream_that_breaks_comes_back_and_one_that_was_ended_does_not() {
 /// A bot of the operator's own ends a call by closing its socket, and that is no break.
 #[test]
 fn a_relayed_call_comes_back_when_its_stream_broke_and_not_when_its_bot_has_left() {
-    let bot = Server::start("relay_bot");
+    let (bot, twilio) = (Server::start("relay_bot"), Server::start("carrier_api"));
+    let sid = "CA00000000000000000000000000000001";
+    let known = twilio.url(&format!("/test/calls/{sid}"));
+    assert!(run("curl", &["-sf", "-d", "{}", &known]).status.success());
     for (manner, comes_back) in [("/burst", true), ("/leaves", false)] {
-        let config = format!("{SERVE}{}", relay::config(&bot, manner));
+        let config = format!("{SERVE}api_url = \"{}\"\n{}", twilio.url(""), relay::config(&bot, manner));
         let gateway = Gateway::start_with(&config, PUBLIC, &[TOKEN]);
-        let call = Call::comes_in(&gateway, "CA1");
+        let call = Call::comes_in(&gateway, sid);
         let mut stream = call.connect(&gateway);
         stream.say(&tone(100));
         if comes_back {
@@ -195,13 +198,16 @@ fn a_relayed_call_comes_back_when_its_stream_broke_and_not_when_its_bot_has_left
         } else {
             assert_eq!(stream.closed(), 1000);
         }
+        // Before the stream was closed: what asks for the call to go on may be asked elsewhere.
+        let asked: Vec<_> = twilio.log().iter().map(|entry| entry["call_sid"].clone()).collect();
+        assert_eq!(asked, vec![sid; usize::from(!comes_back)]);
         let reason = if comes_back { "ws_lost" } else { "bot_end" };
         assert_eq!(gateway.event("WS_STOP", 0)["reason"], reason);
         let twiml = call.goes_on(&gateway);
         assert_eq!((twiml.contains("<Stream"), twiml.contains(OVER)), (comes_back, !comes_back), "{twiml}");
         if comes_back {
-            drop(Call::told("CA1", &twiml).connect(&gateway));
-            assert_eq!(gateway.event("CALL_RESUMED", 0)["call_sid"], "CA1");
+            drop(Call::told(sid, &twiml).connect(&gateway));
+            assert_eq!(gateway.event("CALL_RESUMED", 0)["call_sid"], sid);
         }
     }
 }

@@ -133,7 +133,7 @@ fn a_conversation_by_the_models_ear() {
     assert_eq!(session["audio"]["input"]["turn_detection"]["silence_duration_ms"], 400);
     let names: Vec<_> =
         session["tools"].as_array().unwrap().iter().map(|tool| tool["name"].clone()).collect();
-    assert_eq!(names, ["hangup", "transfer", "send_digits", "ask_agent"]);
+    assert_eq!(names, ["hangup", "ask_agent"]);
     assert_eq!(refused(log), [Value::Null; 0]);
     assert_eq!(gateway.events("UPSTREAM_FAILED"), [Value::Null; 0]);
     let upstream = format!("127.0.0.1:{}", server.port);

@@ -295,6 +295,20 @@ fn a_replay_with_another_configuration_says_what_is_different() {
 }
 
 #[test]
+fn a_picture_has_the_whole_name_of_its_call() {
+    let folder = Folder::new("named");
+    fs::create_dir_all(&folder.0).unwrap();
+    let tape = folder.0.join("2026-11-26T10-43-42.123Z_CA12.tape");
+    fs::copy(ECHO, &tape).unwrap();
+    let drawn = std::process::Command::new(env!("CARGO_BIN_EXE_voxgate"))
+        .args(["tune", text(&tape)])
+        .current_dir(&folder.0)
+        .status();
+    assert!(drawn.unwrap().success());
+    assert!(folder.0.join("2026-11-26T10-43-42.123Z_CA12.svg").exists());
+}
+
+#[test]
 fn a_picture_shows_the_decisions_and_the_values_that_made_them() {
     let folder = Folder::new("picture");
     fs::create_dir_all(&folder.0).unwrap();

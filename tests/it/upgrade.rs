@@ -215,6 +215,9 @@ fn the_app_that_voxgate_started_changes_hands_with_the_last_call() {
     gateway.event("DRAIN_START", 0);
     answers(&gateway);
     assert_eq!(gateway.events("CHILD_STARTED").len(), 1, "the old one's still serves");
+    // For an app that is not there yet: it must not end who waits for it.
+    let successor = started(&gateway, 1);
+    run("kill", &["-USR1", &successor]);
     first.close(None).unwrap();
     while first.read().is_ok() {}
     assert!(gateway.ended().success());

@@ -64,6 +64,8 @@ class Stream:
         pieces = [audio[at : at + size] for at in range(0, len(audio), size)]
         start = clock()
         for number, piece in enumerate(pieces):
+            if self.fault == "leaves" and number == 10:
+                return await self.frame(8, struct.pack(">H", 1000))
             await self.media(piece)
             due = start + (number + 1) * size / 8000
             if self.fault == "jerky":
@@ -194,7 +196,8 @@ async def serve(reader, writer):
             await answer(writer, "200 OK", "text/plain", "ok\n")
         elif url.path == "/webhook/incoming_call":
             document = twiml(headers["host"], query.get("media", "sound"), query.get("twiml"))
-            await answer(writer, "200 OK", "text/xml", document)
+            kind = "text/plain" if query.get("twiml") == "plain" else "text/xml"
+            await answer(writer, "200 OK", kind, document)
         elif url.path == "/webhook/stream_status":
             writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
         else:

@@ -77,69 +77,70 @@ impl Child {
 
 /// Until it is told to stop.
 async fn watch(recipe: Recipe, mut stop: oneshot::Receiver<()>, started: mpsc::Sender<anyhow::Result<()>>) {
+    // From the first moment: a signal that nobody waits for would end the gateway.
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(why) => return drop(started.send(Err(why))),
+    };
     let (output, written) = Output::start(recipe.log);
     if edge::is_successor() {
         // The predecessor's app serves until its last call has ended.
         let _ = started.send(Ok(()));
         info!(port = recipe.port, "CHILD_WAITS");
-        tokio::select! {
-            () = free(recipe.port) => {}
-            _ = &mut stop => return,
-        }
-    }
-    let first = Signals::new().and_then(|signals| Ok((signals, Process::start(&recipe, &output)?)));
-    let (mut signals, mut process) = match first {
-        Ok((signals, process)) => (signals, Some(process)),
-        Err(error) => {
-            // A successor's command line does not wait for that any more.
-            if let Err(mpsc::SendError(Err(why))) = started.send(Err(error)) {
-                warn!(why = format!("{why:#}"), "CHILD_NOT_STARTED");
-            }
+        if !signals.pass_over(free(recipe.port), &mut stop).await {
             return;
         }
+    }
+    let mut back_off = BackOff::default();
+    let mut process = match Process::start(&recipe, &output) {
+        Ok(process) => Some(process),
+        // A successor's command line does not wait for that any more.
+        Err(why) if edge::is_successor() => {
+            warn!(why = format!("{why:#}"), "CHILD_NOT_STARTED");
+            None
+        }
+        Err(why) => return drop(started.send(Err(why))),
     };
     let _ = started.send(Ok(()));
-    let mut back_off = BackOff::default();
     loop {
-        let began = Instant::now();
-        let Some(mut running) = process.take() else { break };
-        let status = loop {
-            tokio::select! {
-                status = running.ended() => break Some(status),
-                _ = &mut stop => break None,
-                signal = signals.next() => running.signal(signal),
+        let mut pause = match process {
+            None => back_off.after(Duration::ZERO),
+            Some(mut running) => {
+                let began = Instant::now();
+                let status = loop {
+                    tokio::select! {
+                        status = running.ended() => break Some(status),
+                        _ = &mut stop => break None,
+                        signal = signals.next() => running.signal(signal),
+                    }
+                };
+                let Some(status) = status else {
+                    running.stop(GRACE).await;
+                    info!(pid = running.pid(), "CHILD_STOPPED");
+                    break;
+                };
+                running.stop(LEFTOVERS).await;
+                let pause = back_off.after(began.elapsed());
+                let (seconds, restart_in_ms) = (began.elapsed().as_secs(), pause.as_millis() as u64);
+                warn!(pid = running.pid(), status, seconds, restart_in_ms, "CHILD_EXITED");
+                pause
             }
         };
-        let Some(status) = status else {
-            running.stop(GRACE).await;
-            info!(pid = running.pid(), "CHILD_STOPPED");
-            break;
-        };
-        running.stop(LEFTOVERS).await;
-        let mut pause = back_off.after(began.elapsed());
-        let (seconds, restart_in_ms) = (began.elapsed().as_secs(), pause.as_millis() as u64);
-        warn!(pid = running.pid(), status, seconds, restart_in_ms, "CHILD_EXITED");
-        while process.is_none() {
-            let mut passed = pin!(sleep(pause));
-            let go_on = loop {
-                tokio::select! {
-                    () = &mut passed => break true,
-                    _ = &mut stop => break false,
-                    // A signal for nobody: the next child could not take it yet.
-                    _ = signals.next() => {}
-                }
-            };
-            if !go_on {
-                break;
+        process = loop {
+            if !signals.pass_over(sleep(pause), &mut stop).await {
+                break None;
             }
-            pause = back_off.after(Duration::ZERO);
             match Process::start(&recipe, &output) {
-                Ok(next) => process = Some(next),
+                Ok(next) => break Some(next),
                 Err(why) => {
+                    pause = back_off.after(Duration::ZERO);
                     let restart_in_ms = pause.as_millis() as u64;
                     warn!(why = format!("{why:#}"), restart_in_ms, "CHILD_NOT_STARTED");
                 }
             }
+        };
+        if process.is_none() {
+            break;
         }
     }
     drop(output);
@@ -161,6 +162,18 @@ impl Signals {
         let listen = |signal: Signal| unix::signal(SignalKind::from_raw(signal as i32));
         let [hup, usr1, usr2] = PASSED_ON;
         Ok(Signals([listen(hup)?, listen(usr1)?, listen(usr2)?]))
+    }
+
+    /// Waits for this, while there is no child that could take a signal; false if it is to stop instead.
+    async fn pass_over(&mut self, until: impl Future<Output = ()>, stop: &mut oneshot::Receiver<()>) -> bool {
+        let mut until = pin!(until);
+        loop {
+            tokio::select! {
+                () = &mut until => return true,
+                _ = &mut *stop => return false,
+                _ = self.next() => {}
+            }
+        }
     }
 
     async fn next(&mut self) -> Signal {

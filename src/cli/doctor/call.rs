@@ -46,7 +46,7 @@ pub(super) async fn short_call(line: &mut Line<'_>, said: Vec<u8>, report: &mut 
 
 fn judge(call: &CallReport, report: &mut Report) {
     let seconds = call.duration.as_secs_f32();
-    match call.close.as_ref().filter(|close| close.by_server && close.code != 1000) {
+    match call.close.as_ref().filter(|close| close.by_server && (close.code != 1000 || call.unsaid > 0)) {
         Some(close) => {
             let seen = format!("closed after {seconds:.1} s with {} {:?}", close.code, close.reason);
             let fault = if call.duration < Duration::from_secs(1) {

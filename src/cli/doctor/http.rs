@@ -47,6 +47,12 @@ impl Answer {
         format!("{} {} {line}", self.status, self.kind).replace("  ", " ")
     }
 
+    /// It is said to be what Twilio takes TwiML from.
+    fn is_twiml(&self) -> bool {
+        let kind = self.kind.split(';').next().unwrap_or_default().trim();
+        ["text/xml", "application/xml", "text/html"].iter().any(|twiml| kind.eq_ignore_ascii_case(twiml))
+    }
+
     fn is_html(&self) -> bool {
         self.kind.contains("html") || self.body.trim_ascii_start().starts_with(b"<")
     }
@@ -209,7 +215,13 @@ impl Client {
             report.fail("incoming_call", answer.seen(), answer.fault(path).code(11200));
             return elsewhere;
         }
-        report.pass("incoming_call", format!("200 {}", answer.kind));
+        if answer.is_twiml() {
+            report.pass("incoming_call", format!("200 {}", answer.kind));
+        } else {
+            let cause = "Twilio takes no TwiML of this type, and reads plain text out to the caller";
+            let fault = Fault::new(cause, "answer with Content-Type: text/xml");
+            report.fail("incoming_call", answer.seen(), fault.code(12300));
+        }
         for finding in &linted.findings {
             let rule = finding.rule;
             let fault = Fault::new(rule.why(), rule.cure());

@@ -67,8 +67,9 @@ pub(super) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let picture = draw(path, &bytes, config.as_ref()).with_context(|| path.display().to_string())?;
     let out = args.out.clone().unwrap_or_else(|| {
-        let stem = path.file_stem().unwrap_or_default().to_owned();
-        Path::new(&stem).with_extension("svg")
+        let mut name = path.file_stem().unwrap_or_default().to_owned();
+        name.push(".svg");
+        name.into()
     });
     std::fs::write(&out, picture).with_context(|| out.display().to_string())?;
     println!("{}", out.display());

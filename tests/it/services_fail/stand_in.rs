@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{bot, two_utterances};
 use crate::world::hearing::assert_only;
-use crate::world::{Bot, Fake, Gateway, Server, call, tone, until, voice};
+use crate::world::{Bot, Fake, Gateway, Server, call, free_port, tone, until, voice};
 
 const QUIET: &str = "apology = \"\"";
 
@@ -83,6 +83,40 @@ fn a_health_check_brings_a_service_back() {
     assert_only(&call.heard, &[&answer, &answer], "it answers again");
     assert_eq!((gateway.events("BREAKER_OPEN").len(), gateway.events("BREAKER_CLOSED").len()), (1, 1));
     assert_eq!(state(), 0.0);
+}
+
+/// One after the other they would wait for the first voice to come back.
+#[test]
+fn every_phrase_is_there_in_another_voice_while_the_first_is_away() {
+    let good = bot().tts;
+    let tts = format!("url = \"http://127.0.0.1:{}/\"\n[[dialogue.tts.fallback]]\n{good}", free_port());
+    let more = "[turn]\ngreeting = \"Hello.\"".to_owned();
+    let dialogue = "apology = \"Sorry.\"\nfiller = \"One moment.\"".to_owned();
+    let gateway = Gateway::start(&Bot { tts, dialogue, more, ..bot() }.config());
+    let rendered = [0, 1, 2].map(|nth| gateway.event("PHRASE_RENDERED", nth));
+    for (line, phrase) in rendered.iter().zip(["greeting", "apology", "filler"]) {
+        assert_eq!((&line["phrase"], &line["first_voice"]), (&phrase.into(), &false.into()), "{line}");
+    }
+}
+
+/// The cure of an open breaker is another service: the alert is to end with it.
+#[test]
+fn a_service_that_a_reload_has_replaced_is_neither_ill_nor_well() {
+    let tts = format!(
+        "upstream = \"voice\"\npath = \"/\"\n\
+         [upstreams.voice]\nservers = [\"127.0.0.1:{}\"]\nbreaker_failures = 1",
+        free_port()
+    );
+    let gateway = Gateway::start(&Bot { tts: tts.clone(), dialogue: QUIET.into(), ..bot() }.config());
+    call(&gateway, two_utterances());
+    let told =
+        ["breaker_state", "upstream_healthy"].map(|name| format!("voxgate_{name}{{upstream=\"voice\"}}"));
+    assert_eq!(told.each_ref().map(|series| gateway.metric(series)), [2.0, 0.0]);
+    let config = gateway.config_file();
+    let mended = std::fs::read_to_string(&config).unwrap().replace(&tts, &bot().tts);
+    std::fs::write(&config, mended).unwrap();
+    gateway.event("CONFIG_RELOADED", 0);
+    assert!(told.iter().all(|series| gateway.metric(series).is_nan()), "no series is left");
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn a_carrier_that_stops_reading_ends_its_call_when_too_much_waits() {
     stream.stream_sid = "MZ".into();
     stream.say(&tone(20_000));
     let stop = gateway.event("WS_STOP", 0);
-    assert_eq!((&stop["reason"], &stop["close_code"]), (&json!("timeout"), &json!(1008)), "{stop}");
+    assert_eq!((&stop["reason"], &stop["close_code"]), (&json!("ws_lost"), &json!(1008)), "{stop}");
     assert!(stop["detail"].as_str().unwrap().contains("too much is waiting"), "{stop}");
     let grown = gateway.rss_kib().saturating_sub(before);
     assert!(grown < 16 * 1024, "{grown} KiB more");
@@ -171,7 +171,7 @@ fn a_carrier_that_stops_reading_ends_its_call_in_time() {
     let mut writer = stream.ws.get_mut().try_clone().unwrap();
     let flooding = std::thread::spawn(move || while writer.write_all(&pings).is_ok() {});
     let stop = stop_of(&gateway, &stream.stream_sid);
-    assert_eq!((&stop["reason"], &stop["close_code"]), (&json!("timeout"), &json!(1008)), "{stop}");
+    assert_eq!((&stop["reason"], &stop["close_code"]), (&json!("ws_lost"), &json!(1008)), "{stop}");
     assert_eq!(stop["detail"], "the carrier has stopped reading");
     flooding.join().unwrap();
     no_calls(&gateway);
