@@ -132,3 +132,24 @@ fn what_only_a_restart_changes_is_told_by_name() {
         "generation 3 counts; changed, but only after a restart: [server] listen, [log] format\n"
     );
 }
+
+/// The file is sound, since it listens on loopback; the process still listens where it did.
+#[test]
+fn a_public_admin_listener_keeps_its_token_until_it_has_gone() {
+    let mut gateway = Gateway::start("token = \"s3cret\"");
+    let (local, public) = (format!("127.0.0.1:{}", gateway.admin), format!("0.0.0.0:{}", gateway.admin));
+    rewrite(&gateway, |text| text.replace(&local, &public));
+    gateway.killed();
+    let status = |request: &str, token: &str| {
+        let request = format!("{request} HTTP/1.1\r\nHost: 127.0.0.1\r\n{token}Content-Length: 0\r\n\r\n");
+        Wire::ask(gateway.admin, &request).status()
+    };
+    assert_eq!(status("GET /metrics", ""), 401);
+    rewrite(&gateway, |text| text.replace(&public, &local).replace("token = \"s3cret\"", ""));
+    let told = gateway.event("CONFIG_RELOADED", 0);
+    let needs_restart = "[admin] listen, [admin] token";
+    assert_eq!((&told["needs_restart"], &told["level"]), (&needs_restart.into(), &"WARN".into()), "{told}");
+    assert_eq!((status("GET /metrics", ""), status("POST /reload", "")), (401, 401));
+    assert_eq!(status("POST /reload", "Authorization: Bearer s3cret\r\n"), 200);
+    assert_eq!(status("GET /metrics", ""), 401, "and after another one");
+}
