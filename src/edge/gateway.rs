@@ -133,7 +133,7 @@ impl Gateway {
             handovers: self.handovers.clone(),
             tokens: match same_twilio {
                 true => self.tokens.clone(),
-                false => Arc::new(Tokens::new(&config.twilio, metrics.clone())),
+                false => Arc::new(self.tokens.succeeded_by(&old.twilio, &config.twilio)),
             },
             phrases: match same_phrases {
                 true => self.phrases.clone(),

@@ -4,9 +4,10 @@
 use std::fs;
 
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::Error;
 
 use crate::drain::{call, is_alive};
-use crate::world::{Gateway, TcpApp, Wire, free_port, until};
+use crate::world::{Gateway, MediaStream, TcpApp, Wire, free_port, until};
 
 fn app(port: u16) -> String {
     format!("[upstreams.app]\nservers = [\"127.0.0.1:{port}\"]\n")
@@ -152,4 +153,34 @@ fn a_public_admin_listener_keeps_its_token_until_it_has_gone() {
     assert_eq!((status("GET /metrics", ""), status("POST /reload", "")), (401, 401));
     assert_eq!(status("POST /reload", "Authorization: Bearer s3cret\r\n"), 200);
     assert_eq!(status("GET /metrics", ""), 401, "and after another one");
+}
+
+/// Whatever it is of `[twilio]` that has changed.
+#[test]
+fn who_is_between_webhook_and_stream_is_let_in_after_a_reload_and_nobody_twice() {
+    let config = "[twilio]\ntwiml = \"serve\"\ntoken = \"enforce\"\n";
+    let gateway = Gateway::start_with(config, "public_url = \"https://bot.example.com\"", &[]);
+    let stream = |call_sid: &str| {
+        let form = format!("CallSid={call_sid}");
+        let length = form.len();
+        let answer = Wire::ask(
+            gateway.port,
+            &format!(
+                "POST /webhook/incoming_call HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\
+                 Content-Type: application/x-www-form-urlencoded\r\n\r\n{form}"
+            ),
+        );
+        let (_, url) = answer.text().split_once("\"wss://bot.example.com").expect("a stream");
+        url.split_once('"').expect("its end").0.to_owned()
+    };
+    let (used, waiting) = (stream("CA1"), stream("CA2"));
+    drop(MediaStream::try_open_at(&gateway, &used).expect("let in"));
+    rewrite(&gateway, |text| text.replace("[twilio]\n", "[twilio]\nbusy_twiml = \"\"\n"));
+    gateway.event("CONFIG_RELOADED", 0);
+    let refused = |path: &str| match MediaStream::try_open_at(&gateway, path) {
+        Err(Error::Http(response)) => response.status().as_u16(),
+        Err(other) => panic!("{other}"),
+        Ok(_) => 101,
+    };
+    assert_eq!((refused(&used), refused(&waiting), refused(&waiting)), (403, 101, 403));
 }
