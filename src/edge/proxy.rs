@@ -345,6 +345,9 @@ impl Proxy {
             // What is packed cannot be looked at.
             request.remove_header(&header::ACCEPT_ENCODING);
         }
+        if ctx.silence.is_some() {
+            request.insert_header(header::CONNECTION, "close")?;
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! How long the app may be silent, where that depends on whether it has begun to answer. Pingora has one
 //! time-out for all that it reads, and a request keeps the one that it began with. So the connection itself
-//! looks at the clock where `first_byte_timeout` and `stall_timeout` differ. It serves one request: Pingora
-//! knows the connections that it keeps by their descriptors, and this one shows none.
+//! looks at the clock where `first_byte_timeout` and `stall_timeout` differ. It serves one request, and the app
+//! is told so: Pingora knows the connections that it keeps by their descriptors, and this one shows none.
 
 use std::io;
 use std::pin::Pin;
@@ -24,6 +24,8 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Upstream;
 
+/// For an app that leaves its side open all the same. Pingora's timers know no zero.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// Connections of these are kept apart from those that any request may use.
 const APART: u64 = 1;
 
@@ -46,7 +48,7 @@ impl Silence {
     /// Has a request's connection made so.
     pub(super) fn bounds(&self, peer: &mut HttpPeer) {
         peer.options.custom_l4 = Some(Arc::new(self.clone()));
-        peer.options.idle_timeout = Some(Duration::ZERO);
+        peer.options.idle_timeout = Some(AT_ONCE);
         peer.group_key = APART;
     }
 

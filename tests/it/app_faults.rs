@@ -122,6 +122,8 @@ fn how_long_the_app_may_be_silent_depends_on_whether_it_has_begun_to_answer() {
         let answer = Wire::ask(gateway.port, &request);
         assert_eq!((answer.status(), answer.text()), (200, "halfhalf"), "{request}");
     }
+    let is_told = |head: &String| header(head, "Connection") == Some("close");
+    assert!(app.heads().iter().all(is_told), "that a connection serves one request: {:?}", app.heads());
     let gateway = before(app.port, "stall_timeout = \"1s\"");
     for request in [get("/late"), post("/late", "hello"), get("/")] {
         let answer = Wire::ask(gateway.port, &request);
