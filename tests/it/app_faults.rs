@@ -179,7 +179,8 @@ fn an_app_has_so_many_requests_at_once() {
     let spoken = Wire::ask(gateway.port, &post("/webhook/incoming_call", "CallSid=CA1"));
     assert_eq!((spoken.status(), spoken.text()), (200, "<Response><Say>Sorry</Say></Response>"));
     assert_eq!(gateway.event("APP_FAILED", 0)["status"], 503);
-    assert_eq!(gateway.metric("voxgate_http_requests_total{code=\"5xx\",route=\"app\"}"), 2.0);
+    let counted = || gateway.metric("voxgate_http_requests_total{code=\"5xx\",route=\"app\"}");
+    until("both to be counted", || (counted() == 2.0).then_some(()));
     assert_eq!(app.heads().len(), before, "the app was asked");
     // A reload makes no more places.
     assert_eq!(gateway.admin_post("/reload").0, 200);
