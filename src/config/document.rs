@@ -47,6 +47,8 @@ pub(super) struct Asked<'a> {
     pub(super) keys: Vec<Cow<'a, str>>,
     /// Keys that are or may hold secrets.
     pub(super) hidden: Vec<String>,
+    /// Those of them whose values are secret whatever they look like.
+    pub(super) secret: Vec<String>,
     /// Values that came neither from the file nor under a key's own name: key, value, who gave it.
     pub(super) replaced: Vec<(&'static str, String, &'static str)>,
     pub(super) kind: Kind<'a>,
@@ -64,8 +66,8 @@ pub(super) enum Kind<'a> {
 
 impl<'a> Asked<'a> {
     pub(super) fn new(name: String) -> Self {
-        let (keys, hidden, replaced) = Default::default();
-        Asked { name, header: None, entries: None, keys, hidden, replaced, kind: Kind::Only }
+        let (keys, hidden, secret, replaced) = Default::default();
+        Asked { name, header: None, entries: None, keys, hidden, secret, replaced, kind: Kind::Only }
     }
 
     fn knows(&self, key: &str) -> bool {

@@ -52,12 +52,13 @@ pub(super) fn entries(doc: &Document<'_>) -> Vec<Entry> {
                 continue;
             }
             let hidden = table.hidden.iter().any(|hidden| hidden == key);
-            // A URL or a path is hidden for what may be in it.
+            let secret = table.secret.iter().any(|secret| secret == key);
+            // A URL or a path is hidden for what may be in it. A secret may look like either.
             let is_plain = |value: &str| {
                 let begins = ["\"\"", "\"/", "\"http", "\"ws"].iter().any(|with| value.starts_with(with));
                 begins && !value.contains('?')
             };
-            let mask = |value: String| match (hidden && !is_plain(&value)) || value.contains('@') {
+            let mask = |value: String| match secret || (hidden && !is_plain(&value)) || value.contains('@') {
                 true => MASK.to_owned(),
                 false => value,
             };
@@ -175,6 +176,31 @@ mod tests {
             assert!(lines.iter().any(|line| line == wanted), "{wanted} is not in\n{}", lines.join("\n"));
         }
         assert!(!lines.join("").contains("s3cret"));
+    }
+
+    /// One token in 64 begins as a path does.
+    #[test]
+    fn a_secret_is_masked_whatever_it_looks_like() {
+        for like in
+            ["'/s3cret'", "\"/s3cret\"", "\"https://s3cret\"", "\"wss://s3cret\"", "\"\"\"s3cret\"\"\""]
+        {
+            let text = format!(
+                "[admin]\ntoken = {like}\n[twilio]\nauth_token = {like}\n\
+                 more_auth_tokens = [{like}]\napi_key_sid = \"SK0123456789abcdef0123456789abcdef\"\n\
+                 api_key_secret = {like}\naccount_sid = \"AC0123456789abcdef0123456789abcdef\"\n\
+                 [dialogue]\nmode = \"dialogue\"\n\
+                 [dialogue.stt]\nurl = \"http://a/\"\nheaders = {{ X-Key = {like} }}\n\
+                 [dialogue.agent]\nurl = \"http://a/\"\n\
+                 [dialogue.tts]\nkind = \"elevenlabs\"\napi_key = {like}\n\
+                 [traces]\nendpoint = \"http://a/\"\nheaders = {{ X-Key = {like} }}\n"
+            );
+            let lines = printed(&text, &[]);
+            let masked = lines.iter().filter(|line| line.contains(" = \"***\" # gateway.toml:")).count();
+            assert!(!lines.join("").contains("s3cret"), "{}", lines.join("\n"));
+            assert_eq!(masked, 7, "{}", lines.join("\n"));
+            let shown = "dialogue.stt.url = \"http://a/\" # gateway.toml:12";
+            assert!(lines.iter().any(|line| line == shown), "{}", lines.join("\n"));
+        }
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Account {
     pub(super) fn read(t: &mut Table<'_, '_>, place: &Place<'_>, vendor: &'static Vendor) -> Account {
         let endpoint = endpoint(t, &Place { home: Some(vendor.home), ..*place });
         let wanted = format!("a key such as \"env:{}\"", vendor.variable);
-        let api_key = t.hidden("api_key", &wanted, |text| match text {
+        let api_key = t.secret_as("api_key", &wanted, |text| match text {
             "" => Err(Refused::from("is empty")),
             text if text.starts_with("sk-") && vendor.kind != OPENAI.kind => {
                 Err(Refused::from("begins as a key of OpenAI does"))

@@ -173,6 +173,17 @@ impl<'a> Table<'_, 'a> {
         self.doc.judge(self.index, key, given, wanted, true, |doc, given| parse(&doc.string(given)?))
     }
 
+    /// The same for what is a secret, and is never shown: a token may begin as a path does.
+    pub(super) fn secret_as<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Result<T, Refused>,
+    ) -> Option<T> {
+        self.asked().secret.push(key.to_owned());
+        self.hidden(key, wanted, parse)
+    }
+
     /// A file that is there; relative paths start in the configuration's own folder.
     pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         let folder = self.doc.folder;
@@ -210,7 +221,7 @@ impl<'a> Table<'_, 'a> {
     }
 
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
-        self.hidden(key, "a string that is not empty", |text| match text {
+        self.secret_as(key, "a string that is not empty", |text| match text {
             "" => Err(Refused::from("is empty")),
             text => Ok(Secret(text.to_owned())),
         })
@@ -226,6 +237,7 @@ impl<'a> Table<'_, 'a> {
         }
         self.shape(key, Shape::Text);
         self.asked().hidden.push(key.to_owned());
+        self.asked().secret.push(key.to_owned());
         let secret = secret?;
         if !named {
             self.replaced(key, "\"***\"".to_owned(), variable);
@@ -235,8 +247,8 @@ impl<'a> Table<'_, 'a> {
 
     /// A list of secrets.
     pub(super) fn secret_list(&mut self, key: &'static str, wanted: &str) -> Option<Vec<Secret>> {
-        self.asked().hidden.push(key.to_owned());
-        self.list(key, wanted, |text| match text {
+        self.asked().secret.push(key.to_owned());
+        self.list_as(key, wanted, true, |text| match text {
             "" => Err(Refused::from("is empty")),
             text => Ok(Secret(text.to_owned())),
         })
@@ -249,14 +261,27 @@ impl<'a> Table<'_, 'a> {
         wanted: &str,
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Option<Vec<T>> {
+        self.list_as(key, wanted, false, parse)
+    }
+
+    /// With `hide`, neither what stands in the list's place nor an item of it is shown.
+    fn list_as<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        hide: bool,
+        parse: impl Fn(&str) -> Result<T, Refused>,
+    ) -> Option<Vec<T>> {
         self.shape(key, Shape::List);
-        let items = self.get(key, &format!("a list: [{wanted}, …]"), |given| match given {
+        let given = self.given(key);
+        let of_them = format!("a list: [{wanted}, …]");
+        let items = self.doc.judge(self.index, key, given, &of_them, hide, |_, given| match given {
             Given::Written(value) => value.get_ref().as_array().ok_or_else(|| type_of(value.get_ref())),
             Given::Environment(..) => Err(Refused::from("cannot be a list")),
         })?;
         let one = |item| {
             let given = [Given::Written(item)];
-            self.doc.judge(self.index, key, given, wanted, false, |doc, given| parse(&doc.string(given)?))
+            self.doc.judge(self.index, key, given, wanted, hide, |doc, given| parse(&doc.string(given)?))
         };
         // All are looked at before one that is wrong spoils the list.
         let items: Vec<Option<T>> = items.iter().map(one).collect();
@@ -308,6 +333,7 @@ impl<'a> Table<'_, 'a> {
             let entries = table.asked().entries.into_iter().flatten();
             let secrets = entries.filter_map(|(name, value)| {
                 table.asked().keys.push(name.get_ref().clone());
+                table.asked().secret.push(name.get_ref().clone().into_owned());
                 table.doc.judge(
                     table.index,
                     name.get_ref(),

@@ -58,6 +58,8 @@ pub(super) struct Gateway {
     draining: Arc<AtomicBool>,
     /// Requests and tunnels under way.
     pub(super) requests: Arc<AtomicUsize>,
+    /// Those of them that the app has.
+    pub(super) at_app: Arc<AtomicUsize>,
     /// Connections whose first request has not come.
     pub(super) newcomers: Newcomers,
     /// Turns true when the last callers are to be told goodbye.
@@ -96,6 +98,7 @@ impl Gateway {
             services,
             draining: Arc::default(),
             requests: Arc::default(),
+            at_app: Arc::default(),
             newcomers: Newcomers::default(),
             goodbye: watch::Sender::new(false),
             hang_up: watch::Sender::new(false),
@@ -130,7 +133,7 @@ impl Gateway {
             handovers: self.handovers.clone(),
             tokens: match same_twilio {
                 true => self.tokens.clone(),
-                false => Arc::new(Tokens::new(&config.twilio, metrics.clone())),
+                false => Arc::new(self.tokens.succeeded_by(&old.twilio, &config.twilio)),
             },
             phrases: match same_phrases {
                 true => self.phrases.clone(),
@@ -142,6 +145,7 @@ impl Gateway {
             services,
             draining: self.draining.clone(),
             requests: self.requests.clone(),
+            at_app: self.at_app.clone(),
             newcomers: self.newcomers.clone(),
             goodbye: self.goodbye.clone(),
             hang_up: self.hang_up.clone(),

@@ -34,6 +34,7 @@ mod serve;
 mod session;
 mod shutdown;
 mod signed;
+mod silence;
 mod spelling;
 mod stall;
 mod take_over;

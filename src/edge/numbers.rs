@@ -22,6 +22,8 @@ struct Known {
     calls: HashMap<u64, usize>,
     /// By call: whose it is, and until when its stream is expected.
     expected: HashMap<u64, (u64, Instant)>,
+    /// By call: streams of it that count. One that has broken may be there for a while beside the next.
+    running: HashMap<u64, usize>,
     /// Until when, and which call; also those whose stream has come meanwhile.
     order: VecDeque<(Instant, u64)>,
 }
@@ -29,6 +31,7 @@ struct Known {
 /// A call under way counts until this is dropped.
 pub(super) struct Counted {
     numbers: Numbers,
+    call: u64,
     number: u64,
 }
 
@@ -42,7 +45,9 @@ impl Numbers {
         if known.expected.contains_key(&call) {
             return true;
         }
-        if known.calls.get(&number).is_some_and(|calls| *calls >= most) {
+        // A call that comes back is not turned away for the stream that it has lost.
+        let is_new = !known.running.contains_key(&call);
+        if is_new && known.calls.get(&number).is_some_and(|calls| *calls >= most) {
             return false;
         }
         if known.order.len() >= MOST {
@@ -72,15 +77,17 @@ impl Numbers {
             (None, None) => return Ok(None),
             (None, Some(number)) => {
                 let number = known.hasher.hash_one(number);
+                let is_new = !known.running.contains_key(&call);
                 let calls = known.calls.entry(number).or_default();
-                if *calls >= most {
+                if is_new && *calls >= most {
                     return Err(());
                 }
                 *calls += 1;
                 number
             }
         };
-        Ok(Some(Counted { numbers: self.clone(), number }))
+        *known.running.entry(call).or_default() += 1;
+        Ok(Some(Counted { numbers: self.clone(), call, number }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -105,18 +112,24 @@ impl Known {
     }
 
     fn ended(&mut self, number: u64) {
-        if let Some(calls) = self.calls.get_mut(&number) {
-            *calls -= 1;
-            if *calls == 0 {
-                self.calls.remove(&number);
-            }
+        one_less(&mut self.calls, number);
+    }
+}
+
+fn one_less(counts: &mut HashMap<u64, usize>, of: u64) {
+    if let Some(count) = counts.get_mut(&of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&of);
         }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.numbers.lock().ended(self.number);
+        let mut known = self.numbers.lock();
+        known.ended(self.number);
+        one_less(&mut known.running, self.call);
     }
 }
 
@@ -150,6 +163,27 @@ mod tests {
         assert!(numbers.expect("CA2", "+1", 1, after(6)));
         drop(numbers.enter("CA2", None, 1, after(7)).unwrap());
         assert!(numbers.lock().calls.is_empty() && numbers.lock().expected.is_empty());
+    }
+
+    /// Its stream has broken, and nobody here knows it yet.
+    #[test]
+    fn a_call_that_comes_back_is_not_one_too_many_beside_itself() {
+        let (numbers, now) = (Numbers::default(), Instant::now());
+        assert!(numbers.expect("CA1", "+1", 1, now));
+        let broken = numbers.enter("CA1", None, 1, now).unwrap();
+        assert!(numbers.expect("CA1", "+1", 1, now), "its own stream is there still");
+        assert!(!numbers.expect("CA2", "+1", 1, now), "another call is one too many all the same");
+        let next = numbers.enter("CA1", None, 1, now).unwrap();
+        // The webhook was another replica's.
+        let third = numbers.enter("CA1", Some("+1"), 1, now).unwrap();
+        assert!(numbers.enter("CA2", Some("+1"), 1, now).is_err());
+        drop(broken);
+        drop(third);
+        assert!(numbers.expect("CA1", "+1", 1, now) && !numbers.expect("CA2", "+1", 1, now));
+        drop(numbers.enter("CA1", None, 1, now).unwrap());
+        drop(next);
+        let known = numbers.lock();
+        assert!(known.calls.is_empty() && known.expected.is_empty() && known.running.is_empty());
     }
 
     #[test]

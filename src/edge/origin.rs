@@ -1,5 +1,5 @@
-//! The servers of the app behind: whose turn it is, which of them cannot be reached at present, and
-//! whether a request that reached none is worth another.
+//! The servers of the app behind: whose turn it is, which of them cannot be reached at present,
+//! whether a request that reached none is worth another, and how many the app has at once.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -17,7 +17,19 @@ pub(super) struct Origin {
     limits: BreakerLimits,
     budget: Budget,
     since: Instant,
+    /// Requests that the app has, and how many it may.
+    at_app: Arc<AtomicUsize>,
+    most: usize,
     metrics: Arc<Metrics>,
+}
+
+/// A request that the app has, until this is dropped.
+pub(super) struct AtApp(Arc<AtomicUsize>);
+
+impl Drop for AtApp {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A server, and what the requests to it have shown.
@@ -30,7 +42,12 @@ struct Server {
 }
 
 impl Origin {
-    pub(super) fn new(app: &Upstream, metrics: Arc<Metrics>) -> std::io::Result<Origin> {
+    /// Those that the app has already, by way of another configuration, count as well.
+    pub(super) fn new(
+        app: &Upstream,
+        metrics: Arc<Metrics>,
+        at_app: Arc<AtomicUsize>,
+    ) -> std::io::Result<Origin> {
         let mut addresses = BTreeSet::new();
         for server in &app.servers {
             addresses.extend(server.to_socket_addrs()?);
@@ -43,6 +60,8 @@ impl Origin {
             limits: app.breaker,
             budget: Budget::default(),
             since: Instant::now(),
+            at_app,
+            most: app.max_in_flight,
             metrics,
         };
         origin.tell();
@@ -73,9 +92,14 @@ impl Origin {
         self.servers.iter().find(|server| server.address == address)
     }
 
-    /// A request begins.
-    pub(super) fn asked(&self) {
+    /// A request begins; `None` where the app has enough of them.
+    pub(super) fn asked(&self) -> Option<AtApp> {
+        let one = AtApp(self.at_app.clone());
+        if self.at_app.fetch_add(1, Ordering::Relaxed) >= self.most {
+            return None;
+        }
         self.budget.earn();
+        Some(one)
     }
 
     /// A server has answered, whatever it said.
@@ -162,7 +186,8 @@ mod tests {
         let servers = servers.iter().map(|server| (*server).to_owned()).collect();
         let breaker = BreakerLimits { failures: NonZeroU32::new(failures), cooldown };
         let metrics = Arc::new(Metrics::new().expect("metrics"));
-        Origin::new(&Upstream { servers, breaker, ..app }, metrics).expect("addresses")
+        let app = Upstream { servers, breaker, max_in_flight: 2, ..app };
+        Origin::new(&app, metrics, Arc::default()).expect("addresses")
     }
 
     fn address(text: &str) -> SocketAddr {
@@ -203,12 +228,24 @@ mod tests {
     }
 
     #[test]
+    fn the_app_has_so_many_requests_at_once() {
+        let origin = origin(&["127.0.0.1:1"], 1, LONG);
+        let (first, second) = (origin.asked(), origin.asked());
+        assert!(first.is_some() && second.is_some() && origin.asked().is_none());
+        drop(first);
+        let third = origin.asked();
+        assert!(third.is_some() && origin.asked().is_none(), "who was refused takes no place");
+        drop((second, third));
+        assert_eq!(origin.at_app.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn one_request_in_five_may_be_tried_again() {
         let origin = origin(&["127.0.0.1:1", "127.0.0.1:2"], 0, LONG);
         let one = address("127.0.0.1:1");
         let tries = |requests: usize| {
             let again = |_| {
-                origin.asked();
+                drop(origin.asked());
                 origin.unreachable(one, 1)
             };
             (0..requests).map(again).filter(|again| *again).count()

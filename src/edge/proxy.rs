@@ -21,10 +21,11 @@ use super::forwarded::{forged, forwarded};
 use super::gateway::Gateway;
 use super::handshake;
 use super::media;
-use super::origin::Origin;
+use super::origin::{AtApp, Origin};
 use super::patience::head_is_read;
 use super::respond::{TEXT, XML, not_allowed, read_form, respond};
 use super::signed::{self, Turned};
+use super::silence::{Silence, was_too_long};
 use super::spelling::Spelling;
 use super::take_over::take_over;
 use super::tunnel::{self, Tunnel};
@@ -38,6 +39,9 @@ use crate::upstream::quote;
 const SLOW_START: Duration = Duration::from_secs(20);
 /// Twilio waits 15 s for a voice webhook; the caller is to hear something before it gives up.
 const FOR_TWIML: Duration = Duration::from_secs(12);
+
+/// Why a request is not forwarded.
+const TOO_MANY: &str = "[upstreams.app] max_in_flight requests are under way";
 
 /// A client that has left before it was answered, as nginx calls it: that is no failure of the app.
 const CLIENT_CLOSED: u16 = 499;
@@ -62,6 +66,10 @@ pub(super) struct Context {
     server: Option<SocketAddr>,
     /// How many were tried.
     attempts: usize,
+    /// While the app has it.
+    at_app: Option<AtApp>,
+    /// How long the app may be silent, where one time-out does not do.
+    silence: Option<Silence>,
     /// Bytes of its body so far.
     body: u64,
     /// What the app answers to a voice webhook.
@@ -72,7 +80,8 @@ pub(super) struct Context {
 
 impl Proxy {
     pub(super) fn new(gateway: Arc<Gateway>) -> std::io::Result<Proxy> {
-        let app = Origin::new(&gateway.config.app, gateway.metrics.clone())?;
+        let at_app = gateway.at_app.clone();
+        let app = Origin::new(&gateway.config.app, gateway.metrics.clone(), at_app)?;
         Ok(Proxy { gateway, app, connector: TransportConnector::new(None) })
     }
 
@@ -134,12 +143,15 @@ impl Proxy {
 
     fn app_peer(&self, ctx: &mut Context) -> Result<HttpPeer> {
         let app = &self.gateway.config.app;
+        if ctx.at_app.is_none() {
+            ctx.at_app = self.app.asked();
+            if ctx.at_app.is_none() {
+                return Error::e_explain(ErrorType::HTTPStatus(503), TOO_MANY);
+            }
+        }
         let Some(server) = self.app.next(ctx.server) else {
             return Error::e_explain(ErrorType::ConnectNoRoute, "no server in [upstreams.app]");
         };
-        if ctx.attempts == 0 {
-            self.app.asked();
-        }
         ctx.server = Some(server);
         ctx.attempts += 1;
         // Asked for by TLS only.
@@ -148,6 +160,7 @@ impl Proxy {
         let mut peer = HttpPeer::new(server, app.tls, name.to_owned());
         peer.options.connection_timeout = Some(app.connect_timeout);
         peer.options.total_connection_timeout = Some(app.connect_timeout);
+        // Where the two differ, `Silence` holds the app to the shorter one.
         peer.options.read_timeout = Some(app.first_byte_timeout.max(app.stall_timeout));
         peer.options.write_timeout = Some(app.stall_timeout);
         peer.options.idle_timeout = Some(app.idle_timeout);
@@ -184,8 +197,8 @@ impl Proxy {
             self.app.answered(server);
         }
         let (client, early) = take_over(session, answer.status).await?;
-        let gateway = self.gateway.clone();
-        Tunnel { client, early, app, answer, gateway }.start();
+        let (gateway, at_app) = (self.gateway.clone(), ctx.at_app.take());
+        Tunnel { client, early, app, answer, gateway, at_app }.start();
         Ok(())
     }
 
@@ -203,6 +216,7 @@ impl Proxy {
                 (*code, format!("{server} answers {code}"))
             }
             (_, ErrorType::HTTPStatus(413)) => (413, "the body is longer than [limits] max_body_mb".into()),
+            (_, ErrorType::HTTPStatus(503)) => (503, TOO_MANY.into()),
             (_, ErrorType::HTTPStatus(408)) => (408, "the body comes too slowly".into()),
             (_, ErrorType::HTTPStatus(code)) => (*code, format!("{error}")),
             (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => {
@@ -214,6 +228,9 @@ impl Proxy {
                 (504, format!("{server} cannot be reached within connect_timeout"))
             }
             (_, ReadTimedout | WriteTimedout) => (504, format!("{server} does not answer in time")),
+            (ErrorSource::Upstream, _) if was_too_long(error) => {
+                (504, format!("{server} does not answer in time"))
+            }
             (ErrorSource::Upstream, kind) => {
                 (502, format!("{server} does not answer as it should: {}", kind.as_str()))
             }
@@ -235,6 +252,8 @@ impl Proxy {
             request_id: HeaderValue::from_static(""),
             server: None,
             attempts: 0,
+            at_app: None,
+            silence: None,
             body: 0,
             passing: None,
             app_status: None,
@@ -306,6 +325,10 @@ impl Proxy {
         if ctx.route == Route::Voice {
             peer.options.read_timeout = peer.options.read_timeout.min(Some(FOR_TWIML));
         }
+        ctx.silence = Silence::of(&self.gateway.config.app);
+        if let Some(silence) = &ctx.silence {
+            silence.bounds(&mut peer);
+        }
         Ok(Box::new(peer))
     }
 
@@ -324,6 +347,9 @@ impl Proxy {
         if ctx.route == Route::Voice {
             // What is packed cannot be looked at.
             request.remove_header(&header::ACCEPT_ENCODING);
+        }
+        if ctx.silence.is_some() {
+            request.insert_header(header::CONNECTION, "close")?;
         }
         Ok(())
     }
@@ -352,6 +378,9 @@ impl Proxy {
         if let Some(server) = ctx.server {
             self.app.answered(server);
         }
+        if let Some(silence) = ctx.silence.as_ref().filter(|_| !response.status.is_informational()) {
+            silence.is_broken();
+        }
         if ctx.route == Route::Voice {
             if response.status.is_server_error() && !self.gateway.config.twilio.fallback_twiml.is_empty() {
                 let status = response.status.as_u16();
@@ -374,6 +403,10 @@ impl Proxy {
     ) {
         if let Some(passing) = &mut ctx.passing {
             passing.piece(body, end_of_stream, &self.gateway, id_in(&ctx.request_id));
+        }
+        if end_of_stream {
+            // The app is done with it, however slowly the client reads.
+            ctx.at_app = None;
         }
     }
 

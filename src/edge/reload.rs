@@ -160,6 +160,10 @@ fn keep(old: &Config, new: &mut Config) -> Vec<&'static str> {
     keep(&mut kept, "[server.tls]", &old.server.tls, &mut new.server.tls);
     keep(&mut kept, "[server.acme]", &old.server.acme, &mut new.server.acme);
     keep(&mut kept, "[admin] listen", &old.admin.listen, &mut new.admin.listen);
+    // It was dropped for the new address, and nobody listens there: who reaches the old one needs it still.
+    if new.admin.token.is_none() && !old.admin.listen.ip().is_loopback() {
+        keep(&mut kept, "[admin] token", &old.admin.token, &mut new.admin.token);
+    }
     keep(&mut kept, "[log] format", &old.log.format, &mut new.log.format);
     keep(&mut kept, "[recording]", &old.recording, &mut new.recording);
     keep(&mut kept, "[traces]", &old.traces, &mut new.traces);
@@ -208,5 +212,34 @@ fn look(source: &Source) -> Option<Vec<u8>> {
     match source {
         Source::File(path) => std::fs::read(path).ok(),
         Source::Text { .. } | Source::Default => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Admin, Secret};
+
+    fn admin(listen: &str, token: Option<&str>) -> Config {
+        let token = token.map(|token| Secret(token.to_owned()));
+        Config { admin: Admin { listen: listen.parse().expect("an address"), token }, ..Config::default() }
+    }
+
+    /// The rule that a public listener has a token is held to the address that is listened on.
+    #[test]
+    fn a_listener_that_stays_public_keeps_its_token() {
+        let (public, local) = ("0.0.0.0:9090", "127.0.0.1:9090");
+        let kept = |old: &Config, mut new: Config| {
+            let kept = keep(old, &mut new);
+            (kept, new.admin.token.map(|token| token.0))
+        };
+        let old = admin(public, Some("s3cret"));
+        let both = (vec!["[admin] listen", "[admin] token"], Some("s3cret".to_owned()));
+        assert_eq!(kept(&old, admin(local, None)), both);
+        let other = (vec!["[admin] listen"], Some("other".to_owned()));
+        assert_eq!(kept(&old, admin(local, Some("other"))), other, "a new one counts");
+        let old = admin(local, Some("s3cret"));
+        assert_eq!(kept(&old, admin(local, None)), (vec![], None), "on loopback it may go");
+        assert_eq!(kept(&old, admin("[::1]:9090", None)), (vec!["[admin] listen"], None));
     }
 }

@@ -22,10 +22,15 @@ pub(super) struct Tokens {
     check: Strictness,
     media_path: String,
     key: TokenKey,
+    /// Shared with those before a reload, whose tokens are still on their way.
+    issued: Arc<Issued>,
+    metrics: Arc<Metrics>,
+}
+
+struct Issued {
     /// No two tokens have the same number.
     number: AtomicU64,
     used: Mutex<Used>,
-    metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
@@ -49,15 +54,31 @@ impl Tokens {
                 random
             }
         };
+        let number = AtomicU64::new(RandomState::new().hash_one(std::process::id()));
+        let issued = Arc::new(Issued { number, used: Mutex::default() });
+        Tokens::with(twilio, TokenKey::new(&secret), issued, metrics)
+    }
+
+    fn with(twilio: &Twilio, key: TokenKey, issued: Arc<Issued>, metrics: Arc<Metrics>) -> Tokens {
         let served = twilio.twiml == Twiml::Serve;
         Tokens {
             check: if served { twilio.token } else { Strictness::Off },
             media_path: twilio.path.clone(),
-            key: TokenKey::new(&secret),
-            number: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
-            used: Mutex::default(),
+            key,
+            issued,
             metrics,
         }
+    }
+
+    /// The same under another configuration: who is between webhook and stream gets in, and nobody twice. With
+    /// another secret, those that are on their way are good no more.
+    pub(super) fn succeeded_by(&self, old: &Twilio, new: &Twilio) -> Tokens {
+        let metrics = self.metrics.clone();
+        let key = match old.auth_token == new.auth_token {
+            true => self.key.clone(),
+            false => Tokens::new(new, metrics.clone()).key,
+        };
+        Tokens::with(new, key, self.issued.clone(), metrics)
     }
 
     /// The path of the stream for this call.
@@ -65,7 +86,8 @@ impl Tokens {
         match self.check {
             Strictness::Off => self.media_path.clone(),
             Strictness::Warn | Strictness::Enforce => {
-                let token = self.key.issue(call_sid, self.number.fetch_add(1, Ordering::Relaxed), now());
+                let token =
+                    self.key.issue(call_sid, self.issued.number.fetch_add(1, Ordering::Relaxed), now());
                 format!("{}/{token}", self.media_path.trim_end_matches('/'))
             }
         }
@@ -93,7 +115,7 @@ impl Tokens {
         let now = now();
         let judged = token.ok_or(TokenFault::Missing).and_then(|token| {
             let pass = self.key.verify(token, now)?;
-            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut used = self.issued.used.lock().unwrap_or_else(PoisonError::into_inner);
             if used.take(token, pass.expires, now) { Ok(pass) } else { Err(TokenFault::Used) }
         });
         match judged {
@@ -174,6 +196,31 @@ mod tests {
         let other = self::tokens(Strictness::Enforce);
         let path = other.path_for("CA3");
         assert!(tokens.admit(tokens.of_path(&path)).is_ok(), "another replica with the same secret");
+    }
+
+    #[test]
+    fn a_reload_forgets_neither_who_is_on_the_way_nor_who_has_come() {
+        for secret in [None, Some("secret")] {
+            let twilio = Twilio {
+                twiml: Twiml::Serve,
+                token: Strictness::Enforce,
+                auth_token: secret.map(|secret: &str| Secret(secret.to_owned())),
+                ..Config::default().twilio
+            };
+            let before = Tokens::new(&twilio, Arc::new(Metrics::new().unwrap()));
+            let (used, waiting) = (before.path_for("CA1"), before.path_for("CA2"));
+            assert!(before.admit(before.of_path(&used)).is_ok());
+            let changed = Twilio { twiml_fix: !twilio.twiml_fix, ..twilio.clone() };
+            let after = before.succeeded_by(&twilio, &changed);
+            assert_eq!(after.admit(after.of_path(&used)), Err(TokenFault::Used));
+            assert!(after.admit(after.of_path(&waiting)).is_ok(), "{secret:?}");
+            // A request of before may still be under way.
+            assert_eq!(before.admit(before.of_path(&waiting)), Err(TokenFault::Used));
+            let other = Twilio { auth_token: Some(Secret("other".to_owned())), ..twilio.clone() };
+            let path = after.path_for("CA3");
+            let rotated = after.succeeded_by(&changed, &other);
+            assert_eq!(rotated.admit(rotated.of_path(&path)), Err(TokenFault::Forged));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use pingora::protocols::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional, sink, split};
 
 use super::gateway::Gateway;
+use super::origin::AtApp;
 
 /// The longest head of an app's answer, and the most headers in it.
 const LONGEST_HEAD: usize = 64 * 1024;
@@ -123,6 +124,7 @@ pub(super) struct Tunnel {
     pub(super) app: Stream,
     pub(super) answer: Answer,
     pub(super) gateway: Arc<Gateway>,
+    pub(super) at_app: Option<AtApp>,
 }
 
 impl Tunnel {
@@ -140,6 +142,7 @@ impl Tunnel {
         if let Err(error) = ended {
             tracing::debug!(%error, "a tunnel to the app broke");
         }
+        drop(self.at_app);
         self.gateway.requests.fetch_sub(1, Ordering::SeqCst);
     }
 }

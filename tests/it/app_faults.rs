@@ -111,6 +111,112 @@ fn a_client_that_leaves_before_the_answer_is_none_of_the_apps_failures() {
     assert_eq!((counted("4xx"), counted("5xx")), (1.0, 0.0));
 }
 
+/// Each of the two limits alone, beside a minute of the other: a pause that one forbids, the other allows.
+#[test]
+fn how_long_the_app_may_be_silent_depends_on_whether_it_has_begun_to_answer() {
+    const PAUSE: Duration = Duration::from_millis(1_500);
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n";
+    let app = TcpApp::start(|head, wire| {
+        if head.contains("/never") {
+            drop(wire.rest());
+            return;
+        }
+        wire.take(header(head, "Content-Length").map_or(0, |length| length.parse().unwrap()));
+        if head.contains("/late") {
+            thread::sleep(PAUSE);
+        }
+        wire.send(format!("{HEAD}half"));
+        if head.contains("/stalls") {
+            thread::sleep(PAUSE);
+        }
+        wire.try_send("half");
+        drop(wire.rest());
+    });
+    let told = "does not answer in time\n";
+    let gateway = before(app.port, "first_byte_timeout = \"1s\"");
+    for request in [get("/never"), post("/late", "hello")] {
+        let answer = Wire::ask(gateway.port, &request);
+        assert!(answer.status() == 504 && answer.text().ends_with(told), "{answer:?}");
+    }
+    for request in [get("/stalls"), post("/stalls", "hello"), get("/")] {
+        let answer = Wire::ask(gateway.port, &request);
+        assert_eq!((answer.status(), answer.text()), (200, "halfhalf"), "{request}");
+    }
+    let is_told = |head: &String| header(head, "Connection") == Some("close");
+    assert!(app.heads().iter().all(is_told), "that a connection serves one request: {:?}", app.heads());
+    let gateway = before(app.port, "stall_timeout = \"1s\"");
+    for request in [get("/late"), post("/late", "hello"), get("/")] {
+        let answer = Wire::ask(gateway.port, &request);
+        assert_eq!((answer.status(), answer.text()), (200, "halfhalf"), "{request}");
+    }
+    let mut wire = Wire::to(gateway.port);
+    wire.send(get("/stalls"));
+    assert_eq!(String::from_utf8(wire.rest()).unwrap().split("\r\n\r\n").nth(1), Some("half"));
+    // A server that cannot be reached is told as ever.
+    let gone = Wire::ask(before(free_port(), "first_byte_timeout = \"1s\"").port, &get("/"));
+    assert!(gone.status() == 502 && gone.text().contains("refuses connections"), "{gone:?}");
+}
+
+/// A hanging app gets no more than it may have, over all its servers; nobody waits for a place.
+#[test]
+fn an_app_has_so_many_requests_at_once() {
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let app = TcpApp::start(move |head, wire| {
+        if head.contains("GET /ws ") {
+            wire.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            );
+            wire.rest();
+            return;
+        }
+        if head.contains("/hangs") {
+            may_go_on.lock().unwrap().recv().unwrap();
+        }
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ndone");
+    });
+    let (gone, port) = (free_port(), app.port);
+    let gateway = Gateway::start(&format!(
+        "[twilio]\nfallback_twiml = \"<Response><Say>Sorry</Say></Response>\"\n\
+         [upstreams.app]\nservers = [\"127.0.0.1:{gone}\", \"127.0.0.1:{port}\"]\nmax_in_flight = 1\n"
+    ));
+    let refused = |request: &str| {
+        let answer = Wire::ask(gateway.port, request);
+        let why = "[upstreams.app] max_in_flight requests are under way\n";
+        (answer.status() == 503).then(|| assert_eq!(answer.text(), why)).is_some()
+    };
+    // One that is tried on two servers is one.
+    for _ in 0..4 {
+        assert!(!refused(&get("/")));
+    }
+    let mut hangs = Wire::to(gateway.port);
+    hangs.send(get("/hangs"));
+    until("the app to have it", || app.heads().iter().any(|head| head.contains("/hangs")).then_some(()));
+    let before = app.heads().len();
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    assert!(refused(&get("/")) && refused(&post("/", "x")) && refused(upgrade));
+    let spoken = Wire::ask(gateway.port, &post("/webhook/incoming_call", "CallSid=CA1"));
+    assert_eq!((spoken.status(), spoken.text()), (200, "<Response><Say>Sorry</Say></Response>"));
+    assert_eq!(gateway.event("APP_FAILED", 0)["status"], 503);
+    let counted = || gateway.metric("voxgate_http_requests_total{code=\"5xx\",route=\"app\"}");
+    until("both to be counted", || (counted() == 2.0).then_some(()));
+    assert_eq!(app.heads().len(), before, "the app was asked");
+    // A reload makes no more places.
+    assert_eq!(gateway.admin_post("/reload").0, 200);
+    assert!(refused(&get("/")));
+    go_on.send(()).unwrap();
+    assert_eq!(hangs.answer().text(), "done");
+    until("a place", || (!refused(&get("/"))).then_some(()));
+
+    let mut socket = Wire::to(gateway.port);
+    socket.send(upgrade);
+    assert!(socket.head().starts_with("HTTP/1.1 101 "));
+    assert!(refused(&get("/")), "a WebSocket takes one, too");
+    drop(socket);
+    until("its place", || (!refused(&get("/"))).then_some(()));
+}
+
 #[test]
 fn an_app_that_talks_nonsense_is_a_bad_gateway() {
     let nonsense =

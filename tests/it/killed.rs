@@ -180,6 +180,26 @@ fn a_stream_that_breaks_comes_back_and_one_that_was_ended_does_not() {
     }
 }
 
+/// Twilio knows of a break before the gateway does, where neither end of the connection has said so.
+#[test]
+fn a_caller_who_comes_back_is_not_one_too_many_beside_the_stream_that_broke() {
+    let (_agent, bot) = bot(SERVE);
+    let config = bot.config() + "[limits]\nmax_calls_per_number = 1\n";
+    let gateway = Gateway::start_with(&config, PUBLIC, &[TOKEN]);
+    let first = Call::comes_in(&gateway, "CA1");
+    let broken = first.connect(&gateway);
+    gateway.event("WS_START", 0);
+    let second = Call::told("CA1", &first.goes_on(&gateway));
+    let mut stream = second.connect(&gateway);
+    assert_eq!(gateway.event("WS_START", 1)["call_sid"], "CA1");
+    let other = ask(&gateway, "/webhook/incoming_call", "CA2", "ringing");
+    assert!(!other.contains("<Stream"), "{other}");
+    stream.stop();
+    drop(broken);
+    let turned_away = gateway.event("CALL_TURNED_AWAY", 0);
+    assert_eq!((&turned_away["call_sid"], &turned_away["reason"]), (&json!("CA2"), &json!("number")));
+}
+
 /// A bot of the operator's own ends a call by closing its socket, and that is no break.
 #[test]
 fn a_relayed_call_comes_back_when_its_stream_broke_and_not_when_its_bot_has_left() {

@@ -4,9 +4,10 @@
 use std::fs;
 
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::Error;
 
 use crate::drain::{call, is_alive};
-use crate::world::{Gateway, TcpApp, Wire, free_port, until};
+use crate::world::{Gateway, MediaStream, TcpApp, Wire, free_port, until};
 
 fn app(port: u16) -> String {
     format!("[upstreams.app]\nservers = [\"127.0.0.1:{port}\"]\n")
@@ -131,4 +132,55 @@ fn what_only_a_restart_changes_is_told_by_name() {
         said,
         "generation 3 counts; changed, but only after a restart: [server] listen, [log] format\n"
     );
+}
+
+/// The file is sound, since it listens on loopback; the process still listens where it did.
+#[test]
+fn a_public_admin_listener_keeps_its_token_until_it_has_gone() {
+    let mut gateway = Gateway::start("token = \"s3cret\"");
+    let (local, public) = (format!("127.0.0.1:{}", gateway.admin), format!("0.0.0.0:{}", gateway.admin));
+    rewrite(&gateway, |text| text.replace(&local, &public));
+    gateway.killed();
+    let status = |request: &str, token: &str| {
+        let request = format!("{request} HTTP/1.1\r\nHost: 127.0.0.1\r\n{token}Content-Length: 0\r\n\r\n");
+        Wire::ask(gateway.admin, &request).status()
+    };
+    assert_eq!(status("GET /metrics", ""), 401);
+    rewrite(&gateway, |text| text.replace(&public, &local).replace("token = \"s3cret\"", ""));
+    let told = gateway.event("CONFIG_RELOADED", 0);
+    let needs_restart = "[admin] listen, [admin] token";
+    assert_eq!((&told["needs_restart"], &told["level"]), (&needs_restart.into(), &"WARN".into()), "{told}");
+    assert_eq!((status("GET /metrics", ""), status("POST /reload", "")), (401, 401));
+    assert_eq!(status("POST /reload", "Authorization: Bearer s3cret\r\n"), 200);
+    assert_eq!(status("GET /metrics", ""), 401, "and after another one");
+}
+
+/// Whatever it is of `[twilio]` that has changed.
+#[test]
+fn who_is_between_webhook_and_stream_is_let_in_after_a_reload_and_nobody_twice() {
+    let config = "[twilio]\ntwiml = \"serve\"\ntoken = \"enforce\"\n";
+    let gateway = Gateway::start_with(config, "public_url = \"https://bot.example.com\"", &[]);
+    let stream = |call_sid: &str| {
+        let form = format!("CallSid={call_sid}");
+        let length = form.len();
+        let answer = Wire::ask(
+            gateway.port,
+            &format!(
+                "POST /webhook/incoming_call HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\
+                 Content-Type: application/x-www-form-urlencoded\r\n\r\n{form}"
+            ),
+        );
+        let (_, url) = answer.text().split_once("\"wss://bot.example.com").expect("a stream");
+        url.split_once('"').expect("its end").0.to_owned()
+    };
+    let (used, waiting) = (stream("CA1"), stream("CA2"));
+    drop(MediaStream::try_open_at(&gateway, &used).expect("let in"));
+    rewrite(&gateway, |text| text.replace("[twilio]\n", "[twilio]\nbusy_twiml = \"\"\n"));
+    gateway.event("CONFIG_RELOADED", 0);
+    let refused = |path: &str| match MediaStream::try_open_at(&gateway, path) {
+        Err(Error::Http(response)) => response.status().as_u16(),
+        Err(other) => panic!("{other}"),
+        Ok(_) => 101,
+    };
+    assert_eq!((refused(&used), refused(&waiting), refused(&waiting)), (403, 101, 403));
 }
