@@ -192,6 +192,44 @@ fn no_spelling_of_a_webhook_goes_around_its_signature() {
     assert!(gateway.metric("voxgate_signatures_total{kind=\"webhook\",result=\"missing\"}") >= 15.0);
 }
 
+/// gunicorn believes who connects from loopback, and cuts `SCRIPT_NAME` off the front of the path.
+#[test]
+fn no_header_moves_the_path_behind_the_gateway() {
+    let app = LegacyApp::start();
+    let config = format!(
+        "[twilio]\nsignature = \"enforce\"\nauth_token = \"12345\"\n[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n",
+        app.port
+    );
+    let ask = |port: u16, header: &str| {
+        let request = format!(
+            "POST /p/webhook/incoming_call HTTP/1.1\r\nHost: x\r\n{header}\r\nContent-Length: 0\r\n\r\n"
+        );
+        Wire::ask(port, &request)
+    };
+    let direct = ask(app.port, "SCRIPT_NAME: /p");
+    assert!(direct.text().contains("<Stream"), "this gunicorn is none of those: {direct:?}");
+    for trusted in ["", "trusted_proxies = [\"127.0.0.0/8\"]\n"] {
+        let server = format!("{trusted}public_url = \"https://bot.example.com\"");
+        let gateway = Gateway::start_with(&config, &server, &[]);
+        for header in [
+            "SCRIPT_NAME: /p",
+            "script_name: /p",
+            "Script-Name: /p",
+            "X-Script-Name: /p",
+            "PATH_INFO: /webhook/incoming_call",
+            "Path-Info: /webhook/incoming_call",
+        ] {
+            let answer = ask(gateway.port, header);
+            assert_eq!(answer.status(), 200, "{header}: {answer:?}");
+            let seen = answer.text();
+            assert!(seen.contains("fell through") && seen.contains("/p/webhook/incoming_call"), "{seen}");
+            for name in ["script", "path-info", "path_info"] {
+                assert!(!seen.to_lowercase().contains(name), "{header}: {seen}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_token_in_another_spelling_is_not_shown_to_the_app() {
     let (app, _) = app();
