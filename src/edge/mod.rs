@@ -38,6 +38,7 @@ mod spelling;
 mod stall;
 mod take_over;
 mod tapes;
+mod target;
 mod tls;
 mod tokens;
 mod tunnel;

@@ -27,6 +27,7 @@ use super::respond::{TEXT, XML, not_allowed, read_form, respond};
 use super::signed::{self, Turned};
 use super::spelling::Spelling;
 use super::take_over::take_over;
+use super::target;
 use super::tunnel::{self, Tunnel};
 use super::voice::{self, Passing};
 use crate::config::HttpLimits;
@@ -243,6 +244,7 @@ impl Proxy {
         // Whoever comes again is to come to the process that stays.
         session.set_keepalive((!self.gateway.is_leaving()).then_some(limits.keepalive.as_secs()));
         session.set_read_timeout(Some(limits.body_timeout));
+        let settled = target::settle(session.req_header_mut());
         let request = session.req_header();
         ctx.route = self.route(request);
         ctx.request_id = match request.headers.get(REQUEST_ID) {
@@ -250,7 +252,8 @@ impl Proxy {
             _ => self.gateway.request_id(),
         };
         let may_be_acme = request.uri.path().starts_with(acme::PROOFS);
-        if let Some((status, why)) = refused(session, limits) {
+        let misread = settled.err().map(|why| (StatusCode::BAD_REQUEST, why.to_owned()));
+        if let Some((status, why)) = misread.or_else(|| refused(session, limits)) {
             session.set_keepalive(None);
             Box::pin(respond(session, status, TEXT, why, &[])).await?;
             return Ok(true);

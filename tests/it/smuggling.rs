@@ -182,6 +182,18 @@ fn no_spelling_of_a_webhook_goes_around_its_signature() {
         "/webhook/incoming_call#x",
         "/Webhook/Incoming_Call",
         "http://bot.example.com/webhook/incoming_call",
+        "http://x/webhook/incoming_call",
+        "HTTPS://x/webhook//incoming_call",
+        "x://x/webhook/incoming_call",
+        "x:/webhook/incoming_call",
+        "x:/webhook/incoming_call?a=://",
+        "x:webhook/incoming_call",
+        "webhook/incoming_call",
+        "webhook/incoming_call?y=:&x=a://b",
+        "?/webhook/incoming_call",
+        "*/webhook/incoming_call",
+        "*",
+        "x:443",
         "/webhook/./stream_ended",
         "/webhook/%73tream_status",
     ] {
@@ -228,6 +240,30 @@ fn no_header_moves_the_path_behind_the_gateway() {
             }
         }
     }
+}
+
+/// A whole URL is a path by the time that it is judged, for the app and for its WebSockets.
+#[test]
+fn the_app_gets_the_path_that_was_judged() {
+    let (app, _) = app();
+    let gateway = Gateway::echo(app.port);
+    for upgrade in ["", "Upgrade: websocket\r\nConnection: Upgrade\r\n"] {
+        for (target, path) in [("http://x/a/b?c=d", "/a/b?c=d"), ("HTTP://x?c", "/?c"), ("//a/b", "//a/b")] {
+            let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n");
+            assert_eq!(Wire::ask(gateway.port, &request).text(), "from the app", "{target}");
+            let asked = app.heads().pop().unwrap();
+            assert!(asked.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{target}: {asked}");
+        }
+    }
+    Wire::ask(gateway.port, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(app.heads().pop().unwrap().starts_with("OPTIONS * HTTP/1.1\r\n"));
+    let asked = app.heads().len();
+    let refused = b"GET /caf\xe9 HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(statuses(&gateway, refused), [400]);
+    let answer = Wire::ask(gateway.port, "GET a/b HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((answer.status(), answer.text().lines().count()), (400, 1), "{answer:?}");
+    assert!(answer.text().starts_with("a request asks for a path"), "{answer:?}");
+    assert_eq!(app.heads().len(), asked);
 }
 
 #[test]
