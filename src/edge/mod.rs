@@ -22,6 +22,7 @@ mod media;
 mod numbers;
 mod opening;
 mod origin;
+mod outflow;
 mod patience;
 mod phrases;
 mod proxy;
