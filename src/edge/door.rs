@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::outflow::{Limit, Outflow};
 use super::patience::patiently;
 use super::reload::Live;
 
@@ -104,6 +105,8 @@ impl PreTlsProcess for Greeting {
 pub(super) struct Door<A> {
     pub(super) app: Arc<A>,
     pub(super) greeting: Greeting,
+    /// How long they may leave unread what they are sent.
+    pub(super) unread: Limit,
 }
 
 #[async_trait]
@@ -125,6 +128,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
                 }
             }
         }
+        let stream = Box::new(Outflow::new(stream, self.unread.clone()));
         patiently(newcomer, self.app.process_new(stream, shutdown)).await
     }
 

@@ -1,5 +1,6 @@
 //! Where a request came from: what counts for us, and what the app is told. A header can be written by
-//! anybody: it counts only from `[server] trusted_proxies`, and what is forged does not reach the app.
+//! anybody: it counts only from `[server] trusted_proxies`, and what is forged does not reach the app. One
+//! that says another path than the request's own does not either, whoever wrote it.
 
 use std::net::IpAddr;
 
@@ -98,25 +99,38 @@ fn written(way: &[IpAddr]) -> String {
 }
 
 /// The headers of a request that the app must not see: other ways to say where it came from, unless
-/// one of our proxies says it; and those that an app takes for one of ours, WSGI for instance, where
-/// `X_Forwarded_For` and `X-Forwarded-For` are the same.
+/// one of our proxies says it; those that an app takes for one of ours, WSGI for instance, where
+/// `X_Forwarded_For` and `X-Forwarded-For` are the same; and, whoever says it, another path.
 pub(super) fn forged(session: &Session, gateway: &Gateway) -> Vec<HeaderName> {
     let believed = believes(peer(session), gateway);
     let is_forged = |name: &&HeaderName| {
         let name = name.as_str();
-        says_where_from(name) && (!believed || name.contains('_'))
+        says_which_path(name) || (says_where_from(name) && (!believed || name.contains('_')))
     };
     session.req_header().headers.keys().filter(is_forged).cloned().collect()
 }
 
-/// With `-` and `_` taken for the same; a name is in small letters by now.
 fn says_where_from(name: &str) -> bool {
-    let begins = |with: &str| {
-        let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
-        name.len() >= with.len() && name.bytes().zip(with.bytes()).all(same)
-    };
-    let is = |other: &str| name.len() == other.len() && begins(other);
-    begins("x-forwarded-") || is("forwarded") || is("x-real-ip")
+    begins(name, "x-forwarded-") || is(name, "forwarded") || is(name, "x-real-ip")
+}
+
+/// What an app may take for its path, or cut off its front: gunicorn does with `SCRIPT_NAME`, from loopback
+/// as it comes, and so do well-known snippets for Flask with `X-Script-Name`. The path was judged here, so
+/// that it must be the one in the request, even where one of our proxies says otherwise.
+fn says_which_path(name: &str) -> bool {
+    ["script-name", "path-info", "x-script-name", "x-original-url", "x-rewrite-url"]
+        .into_iter()
+        .any(|other| is(name, other))
+}
+
+fn is(name: &str, other: &str) -> bool {
+    name.len() == other.len() && begins(name, other)
+}
+
+/// With `-` and `_` taken for the same; a name is in small letters by now.
+fn begins(name: &str, with: &str) -> bool {
+    let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
+    name.len() >= with.len() && name.bytes().zip(with.bytes()).all(same)
 }
 
 fn believes(peer: Option<IpAddr>, gateway: &Gateway) -> bool {
@@ -158,6 +172,18 @@ mod tests {
         }
         for name in ["x-forwarded", "forwarded-by", "x-real-ips", "x-real", "host", "xxforwarded-for", ""] {
             assert!(!says_where_from(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_an_app_takes_for_its_path_says_which_path() {
+        for name in
+            ["script_name", "script-name", "path_info", "path-info", "x_script-name", "x-original-url"]
+        {
+            assert!(says_which_path(name), "{name}");
+        }
+        for name in ["script", "script-names", "x-path", "path", "x-forwarded-prefix", "info", ""] {
+            assert!(!says_which_path(name), "{name}");
         }
     }
 

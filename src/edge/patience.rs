@@ -1,6 +1,7 @@
 //! A bound on the time that a client takes over a request's head. Pingora bounds each read: a client
 //! that sends a byte a minute would hold its connection for ever. The pause before a head is bounded by the
-//! same alarm, where Pingora would set another for each request. And the opposite: Pingora drops who has
+//! same alarm, where Pingora would set another for each request; and so is what HTTP/2 begins with, for
+//! which it has no bound at all. And the opposite: Pingora drops who has
 //! sent no head yet as soon as it accepts no more, and so would lose the last it has accepted.
 
 use std::cell::Cell;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -64,6 +66,15 @@ fn head_is_awaited(limits: &Limits) {
         connection.newcomer.set(newcomer);
         connection.due.set(Some(Instant::now() + pause + limits.head));
     });
+}
+
+/// What HTTP/2 begins with counts as a head. Behind it, `h2_idle_timeout` bounds each pause.
+fn preface_is_awaited(limits: &Limits) {
+    let _ = CONNECTION.try_with(|connection| connection.due.set(Some(Instant::now() + limits.head)));
+}
+
+fn preface_is_read() {
+    let _ = CONNECTION.try_with(|connection| connection.due.set(None));
 }
 
 /// Serves a connection until it ends, or a head has not come in time.
@@ -120,7 +131,15 @@ where
         self.app.process_new_http(session, shutdown)
     }
 
+    // Pingora asks for these right before it reads the preface of HTTP/2, in the connection's own task.
+    fn h2_options(&self) -> Option<H2Options> {
+        preface_is_awaited(&(self.limits)());
+        None
+    }
+
+    // And for these once it has read it. Before any head is awaited it asks, too, when nothing is due.
     fn server_options(&self) -> Option<&HttpServerOptions> {
+        preface_is_read();
         Some(&self.options)
     }
 

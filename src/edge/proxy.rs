@@ -22,12 +22,14 @@ use super::gateway::Gateway;
 use super::handshake;
 use super::media;
 use super::origin::{AtApp, Origin};
+use super::outflow;
 use super::patience::head_is_read;
 use super::respond::{TEXT, XML, not_allowed, read_form, respond};
 use super::signed::{self, Turned};
 use super::silence::{Silence, was_too_long};
 use super::spelling::Spelling;
 use super::take_over::take_over;
+use super::target;
 use super::tunnel::{self, Tunnel};
 use super::voice::{self, Passing};
 use crate::config::HttpLimits;
@@ -109,7 +111,8 @@ impl Proxy {
     // ---- answered here ----------------------------------------------------------------------------
 
     async fn stream_status(&self, session: &mut Session) -> Result<()> {
-        let status = StreamStatus::read(&read_form(session).await?);
+        // What has come is told, and the answer is the same, were it all or not.
+        let status = StreamStatus::read(&read_form(session, &self.gateway).await?.text);
         let known = ["stream-started", "stream-stopped", "stream-error"];
         let known = known.into_iter().find(|known| *known == status.event);
         let event = known.unwrap_or("other");
@@ -127,7 +130,7 @@ impl Proxy {
         }
         let mut response = ResponseHeader::build(StatusCode::NO_CONTENT, Some(1))?;
         response.insert_header(DEPLOY_ID, &self.gateway.config.server.deploy_id)?;
-        session.write_response_header(Box::new(response), true).await
+        session.write_response_header(Box::new(response), true).await.map_err(Error::into_down)
     }
 
     async fn version(&self, session: &mut Session) -> Result<()> {
@@ -265,6 +268,8 @@ impl Proxy {
         // Whoever comes again is to come to the process that stays.
         session.set_keepalive((!self.gateway.is_leaving()).then_some(limits.keepalive.as_secs()));
         session.set_read_timeout(Some(limits.body_timeout));
+        session.set_write_timeout(Some(outflow::unread(limits)));
+        let settled = target::settle(session.req_header_mut());
         let request = session.req_header();
         ctx.route = self.route(request);
         ctx.request_id = match request.headers.get(REQUEST_ID) {
@@ -272,7 +277,8 @@ impl Proxy {
             _ => self.gateway.request_id(),
         };
         let may_be_acme = request.uri.path().starts_with(acme::PROOFS);
-        if let Some((status, why)) = refused(session, limits) {
+        let misread = settled.err().map(|why| (StatusCode::BAD_REQUEST, why.to_owned()));
+        if let Some((status, why)) = misread.or_else(|| refused(session, limits)) {
             session.set_keepalive(None);
             Box::pin(respond(session, status, TEXT, why, &[])).await?;
             return Ok(true);
@@ -298,10 +304,7 @@ impl Proxy {
         {
             let (status, why) = match turned {
                 Turned::Unsigned(why) => (StatusCode::FORBIDDEN, why.to_string()),
-                Turned::NoWebhook => (
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "longer, or slower, than a webhook of Twilio's is".to_owned(),
-                ),
+                Turned::NoWebhook(cut) => (cut.status(), cut.why().to_owned()),
             };
             warn!(status = status.as_u16(), why, "WEBHOOK_REFUSED");
             respond(session, status, TEXT, format!("{why}\n"), &[]).await?;

@@ -22,6 +22,7 @@ use super::beside::Beside;
 use super::door::{Door, Greeting};
 use super::gateway::Gateway;
 use super::live::LiveProxy;
+use super::outflow::{self, Limit};
 use super::patience::{Limits, Patience};
 use super::reload::{Live, Watching};
 use super::tapes::Sweeping;
@@ -112,7 +113,9 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     let app = Arc::new(Patience { app: Arc::new(app), limits, options, last_heads: shutdown::LAST_REQUESTS });
     let proxy_protocol = gateway.config.server.proxy_protocol;
     let greeting = Greeting { live: live.clone(), proxy_protocol };
-    let mut public = Service::new("gateway".into(), Door { app, greeting: greeting.clone() });
+    let config = live.clone();
+    let unread: Limit = Arc::new(move || outflow::unread(&config.gateway().config.limits.http));
+    let mut public = Service::new("gateway".into(), Door { app, greeting: greeting.clone(), unread });
     let mut listener = ListenerConfig::tcp(listen).l4_buffer(buffers());
     if let Some(files) = &gateway.config.server.tls {
         let awaited = gateway.config.server.acme.is_some();

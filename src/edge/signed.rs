@@ -8,7 +8,7 @@ use pingora::proxy::Session;
 use tracing::{debug, warn};
 
 use super::gateway::Gateway;
-use super::respond::whole_body;
+use super::respond::{Cut, whole_body};
 use crate::config::Strictness;
 use crate::observe::SignedKind;
 use crate::twilio::signature::{self, Signed, Unsigned};
@@ -17,8 +17,8 @@ use crate::twilio::signature::{self, Signed, Unsigned};
 pub(super) enum Turned {
     /// 403.
     Unsigned(Unsigned),
-    /// 413: no webhook of Twilio's.
-    NoWebhook,
+    /// 413 or 408: no webhook of Twilio's.
+    NoWebhook(Cut),
 }
 
 /// Whether a stream may go on.
@@ -40,7 +40,10 @@ pub(super) async fn webhook(
     if gateway.config.twilio.signature == Strictness::Off {
         return Ok(Ok(()));
     }
-    let Some(body) = whole_body(session).await? else { return Ok(Err(Turned::NoWebhook)) };
+    let body = match whole_body(session, gateway).await? {
+        Ok(body) => body,
+        Err(cut) => return Ok(Err(Turned::NoWebhook(cut))),
+    };
     let request = session.req_header();
     let kind =
         request.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();

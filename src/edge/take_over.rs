@@ -14,6 +14,7 @@ use pingora::protocols::http::v1::server::HttpSession;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
+use super::outflow::Outflow;
 use super::websocket::Transport;
 
 /// The transport, and what the client sent behind its request head. Only on HTTP/1.1. The status is
@@ -36,7 +37,8 @@ pub(super) async fn take_over(session: &mut Session, status: StatusCode) -> Resu
         return Error::e_explain(ErrorType::ConnectionClosed, "the client wants the connection closed");
     };
     let (transport, early) = parts.into_parts();
-    Ok((transport, early.map(Vec::from).unwrap_or_default()))
+    // Whoever takes it over knows how long it may block.
+    Ok((Outflow::unbounded(transport), early.map(Vec::from).unwrap_or_default()))
 }
 
 /// A session over memory that has read the same request and answered it.

@@ -12,7 +12,7 @@ use pingora::proxy::Session;
 use tracing::{info, warn};
 
 use super::gateway::{Gateway, Paths};
-use super::respond::{TEXT, XML, not_allowed, read_form, respond, whole_body};
+use super::respond::{XML, cut_off, not_allowed, read_form, respond, whole_body};
 use super::spelling::Spelling;
 use crate::config::{Config, Strictness, Twiml};
 use crate::observe::{Busy, TwimlFallback};
@@ -43,7 +43,10 @@ pub(super) async fn answer(session: &mut Session, gateway: &Gateway) -> Result<b
     if !matches!(session.req_header().method, Method::GET | Method::HEAD | Method::POST) {
         return not_allowed(session, "GET, HEAD, POST").await.map(|()| true);
     }
-    let asked = VoiceRequest::read(&read_form(session).await?);
+    let asked = match read_form(session, gateway).await?.whole() {
+        Ok(form) => VoiceRequest::read(&form),
+        Err(cut) => return cut_off(session, cut).await.map(|()| true),
+    };
     let twiml = if ended {
         info!(call_sid = asked.call_sid, call_status = asked.call_status, "STREAM_ENDED");
         match comes_back(&asked, gateway) {
@@ -66,11 +69,10 @@ async fn turn_away(session: &mut Session, gateway: &Gateway) -> Result<bool> {
     // Else the app's webhook is not looked at.
     if gateway.config.limits.max_calls_per_number > 0 {
         let signed = gateway.config.twilio.signature != Strictness::Off;
-        if !signed && whole_body(session).await?.is_none() {
-            let why = "longer, or slower, than a webhook of Twilio's is\n".to_owned();
-            return respond(session, StatusCode::PAYLOAD_TOO_LARGE, TEXT, why, &[]).await.map(|()| true);
+        if !signed && let Err(cut) = whole_body(session, gateway).await? {
+            return cut_off(session, cut).await.map(|()| true);
         }
-        asked = VoiceRequest::read(&read_form(session).await?);
+        asked = VoiceRequest::read(&read_form(session, gateway).await?.text);
     }
     match busy(&asked, gateway) {
         Some(twiml) => respond(session, StatusCode::OK, XML, twiml, &[]).await.map(|()| true),

@@ -26,6 +26,7 @@ fn from_a_stranger_no_header_is_believed() {
                  X-Forwarded-For: 192.0.2.8\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
                  X-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /evil\r\nForwarded: for=192.0.2.9\r\n\
                  X-Real-IP: 192.0.2.10\r\nX_Forwarded_For: 192.0.2.11\r\nX-Forwarded_Proto: https\r\n\
+                 SCRIPT_NAME: /evil\r\nX-Original-URL: /evil\r\n\
                  X_Request_Other: kept\r\n\r\n"
             ),
         );
@@ -52,7 +53,7 @@ fn what_a_trusted_proxy_says_counts_from_the_client_on() {
         gateway.port,
         "GET / HTTP/1.1\r\nHost: inside\r\nX-Forwarded-For: 6.6.6.6, 203.0.113.9, 10.1.1.1\r\n\
          X-Forwarded-Proto: https\r\nX-Forwarded-Host: bot.example.com\r\nX-Real-IP: 203.0.113.9\r\n\
-         X_Forwarded_For: 6.6.6.6\r\n\r\n",
+         X_Forwarded_For: 6.6.6.6\r\nScript-Name: /6.6.6.6\r\nX-Rewrite-URL: /6.6.6.6\r\n\r\n",
     );
     let asked = app.heads().pop().unwrap();
     for (name, value) in [

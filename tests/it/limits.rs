@@ -1,13 +1,13 @@
 //! `[limits]`: whoever is one too many is told so before anything is spent on it, in the words that it
 //! understands (TwiML, a status, a close code), and counted; the others do not notice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
 
 use crate::world::hearing::assert_alike;
-use crate::world::{Answer, Bot, Gateway, Heard, MediaStream, Server, TcpApp, Wire, until, voice};
+use crate::world::{Answer, Bot, Gateway, Heard, LegacyApp, MediaStream, Server, TcpApp, Wire, until, voice};
 
 const SORRY: &str = "<Response><Say>Too many</Say><Hangup/></Response>";
 
@@ -234,6 +234,99 @@ fn who_is_slow_is_not_waited_for() {
     half.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf");
     half.rest();
     until("the request to be over", || (gateway.metric("voxgate_http_inflight") == 0.0).then_some(()));
+}
+
+/// Who leaves an answer unread keeps neither this process from its end nor a thread of the app.
+#[test]
+fn who_does_not_read_an_answer_is_not_waited_for() {
+    let app = LegacyApp::start();
+    let keys = "[limits]\nbody_timeout = \"300ms\"\nmin_body_rate = 1000000";
+    let gateway = gateway(app.port, keys, "");
+    for (nth, more) in ["", "&chunked=1"].into_iter().enumerate() {
+        let mut deaf = Wire::to(gateway.port);
+        deaf.send(format!("GET /big?bytes=100000000{more} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let line = gateway.event("HTTP", nth);
+        assert_eq!((&line["status"], line["error"].is_string()), (&json!(200), true), "{line}");
+        until("the request to be over", || (gateway.metric("voxgate_http_inflight") == 0.0).then_some(()));
+        assert!(deaf.rest().len() < 100_000_000);
+    }
+}
+
+/// Heads have no time-out in Pingora, but no more room in the network's buffers than anything else.
+#[test]
+fn who_does_not_read_heads_is_not_waited_for() {
+    let app = TcpApp::start(|_, wire| {
+        let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(30_000));
+        while wire.try_send(&hint) {}
+    });
+    let gateway = gateway(app.port, "[limits]\nbody_timeout = \"300ms\"\nmin_body_rate = 1000000", "");
+    let mut deaf = Wire::to(gateway.port);
+    deaf.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(gateway.event("HTTP", 0)["error"].is_string());
+    until("the request to be over", || (gateway.metric("voxgate_http_inflight") == 0.0).then_some(()));
+    assert!(deaf.head().starts_with("HTTP/1.1 103 "));
+}
+
+/// So slowly that the buffers of the network do not help.
+#[test]
+fn who_reads_an_answer_slowly_gets_all_of_it() {
+    let app = LegacyApp::start();
+    let gateway =
+        gateway(app.port, "[limits]\nbody_timeout = \"3s\"\nmin_body_rate = 1000000\nkeepalive = \"1s\"", "");
+    let mut slow = Wire::to(gateway.port);
+    slow.send("GET /big?bytes=12000000 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(slow.head().starts_with("HTTP/1.1 200 "));
+    let started = Instant::now();
+    for _ in 0..300 {
+        std::thread::sleep(Duration::from_millis(15));
+        slow.take(40_000);
+    }
+    assert!(started.elapsed() > Duration::from_secs(4));
+    assert_eq!(slow.rest(), b"");
+    assert_eq!(gateway.event("HTTP", 0)["error"], Value::Null);
+}
+
+/// As one of server-sent events does.
+#[test]
+fn an_answer_may_pause_for_as_long_as_it_likes() {
+    let app = TcpApp::start(|_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for piece in ["first", "later"] {
+            std::thread::sleep(Duration::from_secs(1));
+            wire.send(format!("5\r\n{piece}\r\n"));
+        }
+        wire.send("0\r\n\r\n");
+    });
+    let gateway = gateway(app.port, "[limits]\nbody_timeout = \"100ms\"\nmin_body_rate = 1000000", "");
+    let mut wire = Wire::to(gateway.port);
+    wire.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    wire.until(b"first");
+    wire.until(b"later\r\n0\r\n\r\n");
+}
+
+/// A byte now and then is a body without an end; a webhook of Twilio's comes at once.
+#[test]
+fn a_webhook_that_trickles_is_not_waited_for() {
+    let keys = "[twilio]\ntwiml = \"serve\"\n[limits]\nbody_timeout = \"500ms\"";
+    let gateway = gateway(1, keys, "public_url = \"https://bot.example.com\"");
+    let chunked =
+        |path: &str| format!("POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for (nth, (path, status)) in
+        [("/webhook/stream_status", 204), ("/webhook/incoming_call", 408)].into_iter().enumerate()
+    {
+        let mut wire = Wire::to(gateway.port);
+        wire.send(chunked(path));
+        let cut_off = (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            !wire.try_send("1\r\nx\r\n")
+        });
+        assert!(cut_off, "{path} was waited for");
+        assert_eq!(gateway.event("HTTP", nth)["status"], status, "{path}");
+    }
+    let long = format!("{}186a0\r\n{}\r\n0\r\n\r\n", chunked("/webhook/incoming_call"), "x".repeat(100_000));
+    let answer = Wire::ask(gateway.port, &long);
+    assert_eq!((answer.status(), answer.text()), (413, "longer than a webhook of Twilio's is\n"));
+    assert_eq!(gateway.metric("voxgate_http_inflight"), 0.0);
 }
 
 /// Three times as many as there are places arrive at once.

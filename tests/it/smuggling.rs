@@ -182,6 +182,18 @@ fn no_spelling_of_a_webhook_goes_around_its_signature() {
         "/webhook/incoming_call#x",
         "/Webhook/Incoming_Call",
         "http://bot.example.com/webhook/incoming_call",
+        "http://x/webhook/incoming_call",
+        "HTTPS://x/webhook//incoming_call",
+        "x://x/webhook/incoming_call",
+        "x:/webhook/incoming_call",
+        "x:/webhook/incoming_call?a=://",
+        "x:webhook/incoming_call",
+        "webhook/incoming_call",
+        "webhook/incoming_call?y=:&x=a://b",
+        "?/webhook/incoming_call",
+        "*/webhook/incoming_call",
+        "*",
+        "x:443",
         "/webhook/./stream_ended",
         "/webhook/%73tream_status",
     ] {
@@ -190,6 +202,68 @@ fn no_spelling_of_a_webhook_goes_around_its_signature() {
     }
     assert_eq!(ask("/webhook/incoming_callx"), 200, "another path is the app's");
     assert!(gateway.metric("voxgate_signatures_total{kind=\"webhook\",result=\"missing\"}") >= 15.0);
+}
+
+/// gunicorn believes who connects from loopback, and cuts `SCRIPT_NAME` off the front of the path.
+#[test]
+fn no_header_moves_the_path_behind_the_gateway() {
+    let app = LegacyApp::start();
+    let config = format!(
+        "[twilio]\nsignature = \"enforce\"\nauth_token = \"12345\"\n[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n",
+        app.port
+    );
+    let ask = |port: u16, header: &str| {
+        let request = format!(
+            "POST /p/webhook/incoming_call HTTP/1.1\r\nHost: x\r\n{header}\r\nContent-Length: 0\r\n\r\n"
+        );
+        Wire::ask(port, &request)
+    };
+    let direct = ask(app.port, "SCRIPT_NAME: /p");
+    assert!(direct.text().contains("<Stream"), "this gunicorn is none of those: {direct:?}");
+    for trusted in ["", "trusted_proxies = [\"127.0.0.0/8\"]\n"] {
+        let server = format!("{trusted}public_url = \"https://bot.example.com\"");
+        let gateway = Gateway::start_with(&config, &server, &[]);
+        for header in [
+            "SCRIPT_NAME: /p",
+            "script_name: /p",
+            "Script-Name: /p",
+            "X-Script-Name: /p",
+            "PATH_INFO: /webhook/incoming_call",
+            "Path-Info: /webhook/incoming_call",
+        ] {
+            let answer = ask(gateway.port, header);
+            assert_eq!(answer.status(), 200, "{header}: {answer:?}");
+            let seen = answer.text();
+            assert!(seen.contains("fell through") && seen.contains("/p/webhook/incoming_call"), "{seen}");
+            for name in ["script", "path-info", "path_info"] {
+                assert!(!seen.to_lowercase().contains(name), "{header}: {seen}");
+            }
+        }
+    }
+}
+
+/// A whole URL is a path by the time that it is judged, for the app and for its WebSockets.
+#[test]
+fn the_app_gets_the_path_that_was_judged() {
+    let (app, _) = app();
+    let gateway = Gateway::echo(app.port);
+    for upgrade in ["", "Upgrade: websocket\r\nConnection: Upgrade\r\n"] {
+        for (target, path) in [("http://x/a/b?c=d", "/a/b?c=d"), ("HTTP://x?c", "/?c"), ("//a/b", "//a/b")] {
+            let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n");
+            assert_eq!(Wire::ask(gateway.port, &request).text(), "from the app", "{target}");
+            let asked = app.heads().pop().unwrap();
+            assert!(asked.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{target}: {asked}");
+        }
+    }
+    Wire::ask(gateway.port, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(app.heads().pop().unwrap().starts_with("OPTIONS * HTTP/1.1\r\n"));
+    let asked = app.heads().len();
+    let refused = b"GET /caf\xe9 HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(statuses(&gateway, refused), [400]);
+    let answer = Wire::ask(gateway.port, "GET a/b HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((answer.status(), answer.text().lines().count()), (400, 1), "{answer:?}");
+    assert!(answer.text().starts_with("a request asks for a path"), "{answer:?}");
+    assert_eq!(app.heads().len(), asked);
 }
 
 #[test]

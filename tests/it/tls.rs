@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use reqwest::{Certificate, Client, Version};
@@ -12,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::world::{Gateway, SOON, TcpApp, block_on, header, run};
+use crate::world::{Gateway, SOON, TcpApp, block_on, header, run, until};
 
 /// A folder with `cert.pem` and `key.pem` for 127.0.0.1, that goes with the test.
 pub struct Folder(PathBuf);
@@ -56,8 +57,10 @@ fn client(folder: &Path, http1: bool) -> Client {
     if http1 { client.http1_only() } else { client }.build().unwrap()
 }
 
+pub type Tls = StreamOwned<ClientConnection, TcpStream>;
+
 /// TLS over a connection, on which something may have been said before.
-pub fn over(tcp: TcpStream, folder: &Path, protocol: &[u8]) -> StreamOwned<ClientConnection, TcpStream> {
+pub fn over(tcp: TcpStream, folder: &Path, protocol: &[u8]) -> Tls {
     tcp.set_read_timeout(Some(SOON)).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap()).unwrap();
@@ -109,23 +112,13 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
-/// A client that has had its answer and asks for nothing more does not keep its connection for ever.
-#[test]
-fn an_idle_http2_connection_is_closed() {
-    const HEADERS: u8 = 1;
-    const SETTINGS: u8 = 4;
-    let folder = Folder::new("idle");
-    let pair = folder.pair("v1", 2100);
-    let gateway = Gateway::start(&format!("[limits]\nkeepalive = \"1s\"\n{}", table(&pair)));
-    let mut client = over(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), &pair, b"h2");
-    // GET https /healthz of 127.0.0.1, in the table's own words or plain.
-    let head = [b"\x82\x87\x04\x08/healthz\x01\x09".as_slice(), b"127.0.0.1"].concat();
-    let hello = [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        frame(SETTINGS, 0, 0, b""),
-        frame(HEADERS, 5, 1, &head),
-    ];
-    client.write_all(&hello.concat()).unwrap();
+/// A connection by HTTP/2 so far as TLS goes.
+fn http2(gateway: &Gateway, pair: &Path) -> Tls {
+    over(TcpStream::connect(("127.0.0.1", gateway.port)).unwrap(), pair, b"h2")
+}
+
+/// The kinds of all frames up to the end of the connection; it must end.
+fn frames(client: &mut Tls) -> Vec<u8> {
     let mut kinds = Vec::new();
     let mut next = [0; 9];
     let end = loop {
@@ -136,8 +129,68 @@ fn an_idle_http2_connection_is_closed() {
         let length = u32::from_be_bytes([0, next[0], next[1], next[2]]) as usize;
         client.read_exact(&mut vec![0; length]).unwrap();
     };
-    assert!(kinds.contains(&HEADERS), "it was answered: {kinds:?}");
     assert!(!matches!(end.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "it is still there: {end}");
+    kinds
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+// In the table's own words or plain, of https and 127.0.0.1.
+const GET_HEALTHZ: &[u8] = b"\x82\x87\x04\x08/healthz\x01\x09127.0.0.1";
+const POST_STATUS: &[u8] = b"\x83\x87\x04\x16/webhook/stream_status\x01\x09127.0.0.1";
+
+/// A client that has had its answer and asks for nothing more does not keep its connection for ever.
+#[test]
+fn an_idle_http2_connection_is_closed() {
+    let folder = Folder::new("idle");
+    let pair = folder.pair("v1", 2100);
+    let gateway = Gateway::start(&format!("[limits]\nkeepalive = \"1s\"\n{}", table(&pair)));
+    let mut client = http2(&gateway, &pair);
+    let hello = [PREFACE.to_vec(), frame(SETTINGS, 0, 0, b""), frame(HEADERS, 5, 1, GET_HEALTHZ)];
+    client.write_all(&hello.concat()).unwrap();
+    let kinds = frames(&mut client);
+    assert!(kinds.contains(&HEADERS), "it was answered: {kinds:?}");
+}
+
+/// Neither does one that never says what HTTP/2 begins with; one that has said it may take its time.
+#[test]
+fn an_http2_connection_that_does_not_begin_is_closed() {
+    let folder = Folder::new("silent");
+    let pair = folder.pair("v1", 2100);
+    let gateway = Gateway::start(&format!("[limits]\nhead_timeout = \"500ms\"\n{}", table(&pair)));
+    for said in [b"".as_slice(), &PREFACE[..20]] {
+        let mut client = http2(&gateway, &pair);
+        client.write_all(said).unwrap();
+        assert!(!frames(&mut client).contains(&HEADERS));
+    }
+    let mut client = http2(&gateway, &pair);
+    client.write_all(&[PREFACE.to_vec(), frame(SETTINGS, 0, 0, b"")].concat()).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    client.write_all(&frame(HEADERS, 5, 1, GET_HEALTHZ)).unwrap();
+    let mut next = [0; 9];
+    while next[3] != HEADERS {
+        client.read_exact(&mut next).unwrap();
+        client.read_exact(&mut vec![0; usize::from(next[2])]).unwrap();
+    }
+}
+
+/// HTTP/2 has its own ways to keep a request from its end: no room for the answer, and no end of the body.
+#[test]
+fn an_http2_request_that_is_not_brought_to_its_end_is_not_waited_for() {
+    let folder = Folder::new("endless");
+    let pair = folder.pair("v1", 2100);
+    let limits = "[limits]\nbody_timeout = \"500ms\"\nmin_body_rate = 1000000\n";
+    let gateway = Gateway::start(&format!("{limits}{}", table(&pair)));
+    let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    for (nth, (flags, head, status)) in [(5, GET_HEALTHZ, 200), (4, POST_STATUS, 204)].into_iter().enumerate()
+    {
+        let mut client = http2(&gateway, &pair);
+        client.write_all(&[PREFACE, &no_window, &frame(HEADERS, flags, 1, head)].concat()).unwrap();
+        assert_eq!(gateway.event("HTTP", nth)["status"], status);
+        until("the request to be over", || (gateway.metric("voxgate_http_inflight") == 0.0).then_some(()));
+    }
+    assert_eq!(gateway.events("APP_FAILED").len(), 0, "the app has nothing to do with it");
 }
 
 fn series(name: &str) -> String {
