@@ -57,6 +57,11 @@ impl Silence {
         self.answers.store(true, Ordering::Relaxed);
     }
 
+    fn shortest(&self) -> Duration {
+        self.before_answer.min(self.within_answer)
+    }
+
+    /// As far as is known now.
     fn longest(&self) -> Duration {
         match self.answers.load(Ordering::Relaxed) {
             true => self.within_answer,
@@ -101,13 +106,21 @@ impl AsyncRead for Watched {
             this.since = None;
             return Poll::Ready(read);
         }
-        // Anew each time: the answer may have begun meanwhile.
-        let due = *this.since.get_or_insert_with(Instant::now) + this.silence.longest();
-        if this.alarm.deadline() != due {
+        let since = *this.since.get_or_insert_with(|| {
+            let now = Instant::now();
+            this.alarm.as_mut().reset(now + this.silence.shortest());
+            now
+        });
+        // Which of the two it is shows when the first is over: what has been read may turn out to be the head
+        // of the answer after this has been asked for more, and nobody asks again for that.
+        loop {
+            ready!(this.alarm.as_mut().poll(cx));
+            let due = since + this.silence.longest();
+            if Instant::now() >= due {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
             this.alarm.as_mut().reset(due);
         }
-        ready!(this.alarm.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -135,5 +148,45 @@ impl VirtualSocket for Watched {
             // None other is asked for.
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio::task::yield_now;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_hours(1);
+
+    /// What becomes of a read, if the answer begins, or not, after it was asked for.
+    async fn read(before_answer: Duration, within_answer: Duration, answers: bool) -> Option<io::ErrorKind> {
+        let silence = Silence { before_answer, within_answer, answers: Arc::default() };
+        let app = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = SocketAddr::Inet(app.local_addr().expect("its address"));
+        let mut stream = silence.connect(&address).await.expect("a connection");
+        let accepted = app.accept().await.expect("a connection");
+        let reading = tokio::spawn(async move { stream.read_u8().await });
+        // This task runs when the other one waits.
+        yield_now().await;
+        if answers {
+            silence.is_broken();
+        }
+        let read = timeout(SHORT * 10, reading).await;
+        drop(accepted);
+        read.ok().map(|read| read.expect("no panic").expect_err("nothing was sent").kind())
+    }
+
+    #[tokio::test]
+    async fn each_limit_holds_for_its_part_whenever_the_answer_begins() {
+        let too_long = Some(io::ErrorKind::TimedOut);
+        assert_eq!(read(SHORT, LONG, false).await, too_long);
+        assert_eq!(read(SHORT, LONG, true).await, None);
+        assert_eq!(read(LONG, SHORT, true).await, too_long);
+        assert_eq!(read(LONG, SHORT, false).await, None);
     }
 }
