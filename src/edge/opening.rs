@@ -44,10 +44,13 @@ pub(super) async fn serve_call(
     let Served { socket, code, reason } = conducted.await;
     // Before the carrier asks what comes next.
     calls.ended(&call_sid, reason);
-    if let Some(resumable) = resumable {
-        Box::pin(resumable.ended(reason)).await;
-    }
-    Box::pin(socket.close(code)).await;
+    Box::pin(async move {
+        if let Some(resumable) = resumable {
+            resumable.ended(reason).await;
+        }
+        socket.close(code).await;
+    })
+    .await;
 }
 
 /// A call that comes back when its stream ends, to whichever process is asked. That it was ended on purpose only
