@@ -17,7 +17,7 @@ use super::farewell::Farewell;
 use super::handover::Handovers;
 use super::numbers::Numbers;
 use super::phrases::Phrases;
-use super::serve::{StartError, carrier};
+use super::serve::{StartError, carrier, listeners};
 use super::spelling::Spelling;
 use super::tapes;
 use super::tokens::Tokens;
@@ -103,7 +103,7 @@ impl Gateway {
             goodbye: watch::Sender::new(false),
             hang_up: watch::Sender::new(false),
             request_ids: Arc::new(RequestIds::new()),
-            upgrade: Arc::new(Upgrade::new()),
+            upgrade: Arc::new(Upgrade::new(listeners(&config).map(|(_, address)| address).collect())),
             paths: Paths::of(&config),
             config,
             metrics,

@@ -4,6 +4,7 @@
 //! it has, and ends.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,8 +15,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-/// Tells a successor where it gets the sockets.
-pub const UPGRADE_SOCKET: &str = "VOXGATE_UPGRADE_SOCKET";
+use super::predecessor;
 
 /// How long a successor may take until it waits for the sockets.
 const READY: Duration = Duration::from_secs(30);
@@ -23,30 +23,27 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What the system takes as the path of a socket.
 const LONGEST_PATH: usize = 100;
 
-/// Is this process a successor, whose predecessor still listens?
-pub fn is_successor() -> bool {
-    std::env::var_os(UPGRADE_SOCKET).is_some()
-}
-
 pub(super) struct Upgrade {
     program: std::io::Result<PathBuf>,
     args: Vec<OsString>,
     /// In a folder of its own: Pingora lets everybody write to the socket.
     socket: PathBuf,
+    /// The addresses of the sockets that are handed over.
+    listeners: Vec<SocketAddr>,
     one_at_a_time: Mutex<()>,
     handed_over: watch::Sender<bool>,
     sockets_sent: watch::Sender<bool>,
 }
 
 impl Upgrade {
-    pub(super) fn new() -> Upgrade {
+    pub(super) fn new(listeners: Vec<SocketAddr>) -> Upgrade {
         let folder = || std::env::temp_dir().join(format!("voxgate-{}", std::process::id()));
-        let given = std::env::var_os(UPGRADE_SOCKET).map(PathBuf::from);
         Upgrade {
             // Now: the path of a file that was replaced is told otherwise later.
             program: std::env::current_exe(),
             args: std::env::args_os().skip(1).collect(),
-            socket: given.unwrap_or_else(|| folder().join("upgrade")),
+            socket: predecessor::socket().unwrap_or_else(|| folder().join("upgrade")),
+            listeners,
             one_at_a_time: Mutex::new(()),
             handed_over: watch::Sender::new(false),
             sockets_sent: watch::Sender::new(false),
@@ -101,7 +98,7 @@ impl Upgrade {
     async fn start(&self, program: &Path) -> Result<u32, String> {
         let mut child = Command::new(program)
             .args(&self.args)
-            .env(UPGRADE_SOCKET, &self.socket)
+            .envs(predecessor::told(&self.socket, &self.listeners))
             .stdin(Stdio::null())
             .spawn()
             .map_err(|error| format!("{} cannot be started: {error}", program.display()))?;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -193,6 +194,52 @@ fn a_successor_that_does_not_come_up_costs_nothing() {
     assert!(gateway.is_running());
     assert_eq!(gateway.admin_get("/readyz").0, 200);
     assert_eq!(Wire::ask(gateway.port, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status(), 200);
+}
+
+/// It would wait for an address that it is not given, and nobody would be heard meanwhile.
+#[test]
+fn a_successor_takes_no_address_that_somebody_else_listens_on() {
+    let mut gateway = Gateway::echo(free_port());
+    let mut call = call(&gateway, 0);
+    let before = fs::read_to_string(gateway.config_file()).unwrap();
+    let somebody_else = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = somebody_else.local_addr().unwrap();
+    let at = |port: u16| before.replace(&format!("127.0.0.1:{port}"), &taken.to_string());
+    let state = gateway.config_file().with_file_name("acme");
+    let acme = format!(
+        "\n[server.acme]\nnames = [\"bot.example.com\"]\nemail = \"x@example.com\"\naccept_terms = true\nlisten = \"{taken}\"\n\
+         directory = \"https://127.0.0.1:{}/dir\"\nfolder = {state:?}\n",
+        free_port()
+    );
+    let changes = [
+        ("[server] listen", at(gateway.port)),
+        ("[admin] listen", at(gateway.admin)),
+        ("[server.acme] listen", format!("{before}{acme}")),
+    ];
+    for (nth, (key, config)) in changes.into_iter().enumerate() {
+        fs::write(gateway.config_file(), config).unwrap();
+        let (status, said) = gateway.admin_post("/upgrade");
+        assert_eq!(
+            (status, said.as_str()),
+            (409, "not upgraded: the new process has ended (exit status: 1); the log says why\n"),
+            "{key}"
+        );
+        gateway.event("UPGRADE_FAILED", nth);
+        let why = format!("{key} = \"{taken}\" cannot be listened on: Address already in use");
+        until(&why, || gateway.noise().iter().any(|line| line.contains(&why)).then_some(()));
+        assert!(gateway.is_running());
+        assert_eq!(gateway.admin_get("/readyz").0, 200);
+    }
+    is_alive(&mut call, 1);
+    assert_eq!(Wire::ask(gateway.port, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status(), 200);
+
+    // An address of its own is nobody's business, and what it is given it may take.
+    drop(somebody_else);
+    fs::write(gateway.config_file(), at(gateway.port)).unwrap();
+    assert_eq!(gateway.admin_post("/upgrade").0, 200);
+    until("the new address", || TcpStream::connect(taken).is_ok().then_some(()));
+    assert_eq!(Wire::ask(taken.port(), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status(), 200);
+    is_alive(&mut call, 2);
 }
 
 #[test]

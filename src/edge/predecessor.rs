@@ -1,0 +1,62 @@
+//! What a successor is told by the process that it follows, in its environment: where it gets the sockets,
+//! and which addresses they are bound to.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+const SOCKET: &str = "VOXGATE_UPGRADE_SOCKET";
+const LISTENERS: &str = "VOXGATE_UPGRADE_LISTENERS";
+
+/// These are for a successor alone, and for nothing that it starts.
+pub const UPGRADE_VARIABLES: [&str; 2] = [SOCKET, LISTENERS];
+
+/// Is this process a successor, whose predecessor still listens?
+pub fn is_successor() -> bool {
+    socket().is_some()
+}
+
+/// Where this process gets the sockets, if it is a successor.
+pub(super) fn socket() -> Option<PathBuf> {
+    std::env::var_os(SOCKET).map(PathBuf::from)
+}
+
+/// Whether this process is given a socket that listens on this address. One that is in use otherwise is
+/// another program's, and nobody would be heard there.
+pub(super) fn hands_over(address: SocketAddr) -> bool {
+    match std::env::var(LISTENERS) {
+        Ok(listeners) => is_among(address, &listeners),
+        // A predecessor that is older than this variable does not say.
+        Err(_) => is_successor(),
+    }
+}
+
+fn is_among(address: SocketAddr, listeners: &str) -> bool {
+    // As Pingora finds them again: by how they are written.
+    listeners.split(' ').any(|listener| listener == address.to_string())
+}
+
+/// What this process tells its successor.
+pub(super) fn told(socket: &Path, listeners: &[SocketAddr]) -> [(&'static str, OsString); 2] {
+    let listeners: Vec<String> = listeners.iter().map(SocketAddr::to_string).collect();
+    [(SOCKET, socket.into()), (LISTENERS, listeners.join(" ").into())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_listened_on_is_handed_over() {
+        let addresses =
+            ["0.0.0.0:8080", "127.0.0.1:9090", "[::1]:80"].map(|a| a.parse().expect("an address"));
+        let [_, (_, listeners)] = told(Path::new("/tmp/upgrade"), &addresses);
+        let listeners = listeners.to_str().expect("text");
+        for address in addresses {
+            assert!(is_among(address, listeners), "{address}");
+        }
+        for other in ["127.0.0.1:8080", "0.0.0.0:808", "0.0.0.0:80", "127.0.0.1:90", "[::]:8080"] {
+            assert!(!is_among(other.parse().expect("an address"), listeners), "{other}");
+        }
+    }
+}
