@@ -1,10 +1,11 @@
-//! Handing the listening sockets to a successor: the program at the same path, started with the same
+//! Handing the listening sockets to a successor: the program as it was called, started with the same
 //! arguments, which is a new version by then. The sockets go only once it waits for them, so that one
 //! that does not come up costs nothing. Both accept for a few seconds; then this process finishes what
 //! it has, and ends.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -40,7 +41,7 @@ impl Upgrade {
         let folder = || std::env::temp_dir().join(format!("voxgate-{}", std::process::id()));
         Upgrade {
             // Now: the path of a file that was replaced is told otherwise later.
-            program: std::env::current_exe(),
+            program: program(),
             args: std::env::args_os().skip(1).collect(),
             socket: predecessor::socket().unwrap_or_else(|| folder().join("upgrade")),
             listeners,
@@ -141,5 +142,55 @@ impl Upgrade {
         if let Some(folder) = self.socket.parent() {
             let _ = std::fs::remove_dir_all(folder);
         }
+    }
+}
+
+/// The program for a successor: by the name that it was called by, since a symbolic link leads elsewhere once
+/// there is a new version; by its file, where it has been called otherwise.
+fn program() -> std::io::Result<PathBuf> {
+    let file = std::env::current_exe()?;
+    let name = std::env::args_os().next().unwrap_or_default();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Ok(called(&name, &path, &file).unwrap_or(file))
+}
+
+/// What the shell found under this name, if it was this file.
+fn called(name: &OsStr, path: &OsStr, file: &Path) -> Option<PathBuf> {
+    let file = file.canonicalize().ok()?;
+    let found = match name.as_bytes().contains(&b'/') {
+        true => vec![PathBuf::from(name)],
+        false => std::env::split_paths(path).map(|folder| folder.join(name)).collect(),
+    };
+    let mut found = found.iter().filter_map(|found| std::path::absolute(found).ok());
+    found.find(|found| found.canonicalize().is_ok_and(|same| same == file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_known_by_the_name_that_it_was_called_by() {
+        let folder = std::env::temp_dir().join(format!("voxgate-called-{}", std::process::id()));
+        let (links, others) = (folder.join("links"), folder.join("others"));
+        for made in [&links, &others] {
+            std::fs::create_dir_all(made).expect("a folder");
+        }
+        let (file, other) = (folder.join("voxgate-1"), others.join("voxgate"));
+        std::fs::write(&file, "").and_then(|()| std::fs::write(&other, "")).expect("files");
+        let link = links.join("voxgate");
+        symlink("../voxgate-1", &link).expect("a link");
+        let path = std::env::join_paths([&others, &folder, &links]).expect("a path");
+        let called = |name: &OsStr| called(name, &path, &file);
+        assert_eq!(called(link.as_os_str()), Some(link.clone()), "whole");
+        assert_eq!(called("voxgate".as_ref()), Some(link.clone()), "not the first, which is another file");
+        assert_eq!(called("voxgate-1".as_ref()), Some(file.clone()));
+        assert_eq!(called(other.as_os_str()), None);
+        for unknown in ["", "sh", "./voxgate", "/"] {
+            assert_eq!(called(unknown.as_ref()), None, "{unknown}");
+        }
+        std::fs::remove_dir_all(folder).expect("to be removed");
     }
 }

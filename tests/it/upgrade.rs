@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -240,6 +242,60 @@ fn a_successor_takes_no_address_that_somebody_else_listens_on() {
     until("the new address", || TcpStream::connect(taken).is_ok().then_some(()));
     assert_eq!(Wire::ask(taken.port(), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status(), 200);
     is_alive(&mut call, 2);
+}
+
+/// Versions of the program, and a symbolic link that leads to one of them.
+struct Versions(PathBuf);
+
+impl Versions {
+    fn new(name: &str) -> Versions {
+        // Beside the program: a hard link leads to no other file system.
+        let folder = format!("voxgate-{name}-{}", std::process::id());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        Versions(folder.canonicalize().unwrap())
+    }
+
+    /// The same program under another name.
+    fn add(&self, name: &str) -> PathBuf {
+        let version = self.0.join(name);
+        fs::hard_link(env!("CARGO_BIN_EXE_voxgate"), &version).unwrap();
+        version
+    }
+
+    fn link(&self) -> PathBuf {
+        self.0.join("voxgate")
+    }
+
+    fn lead_to(&self, version: &Path) {
+        let new = self.0.join("new");
+        symlink(version, &new).unwrap();
+        fs::rename(new, self.link()).unwrap();
+    }
+}
+
+impl Drop for Versions {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_link_that_leads_to_a_new_version_starts_that() {
+    let versions = Versions::new("link");
+    let [first, second, third] = ["1.2", "1.3", "1.4"].map(|name| versions.add(name));
+    versions.lead_to(&first);
+    let mut gateway = Gateway::called(&versions.link());
+    let runs = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    assert_eq!(runs(&started(&gateway, 0)), first);
+    versions.lead_to(&second);
+    upgrade(&gateway);
+    assert_eq!(runs(&started(&gateway, 1)), second);
+    assert!(gateway.ended().success());
+    // The successor knows its name too.
+    versions.lead_to(&third);
+    upgrade(&gateway);
+    assert_eq!(runs(&started(&gateway, 2)), third);
 }
 
 #[test]
