@@ -1,15 +1,17 @@
 //! What a successor is told by the process that it follows, in its environment: where it gets the sockets,
-//! and which addresses they are bound to.
+//! which addresses they are bound to, and who that process is.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 
 const SOCKET: &str = "VOXGATE_UPGRADE_SOCKET";
 const LISTENERS: &str = "VOXGATE_UPGRADE_LISTENERS";
+const PREDECESSOR: &str = "VOXGATE_UPGRADE_PREDECESSOR";
 
 /// These are for a successor alone, and for nothing that it starts.
-pub const UPGRADE_VARIABLES: [&str; 2] = [SOCKET, LISTENERS];
+pub const UPGRADE_VARIABLES: [&str; 3] = [SOCKET, LISTENERS, PREDECESSOR];
 
 /// Is this process a successor, whose predecessor still listens?
 pub fn is_successor() -> bool {
@@ -36,10 +38,21 @@ fn is_among(address: SocketAddr, listeners: &str) -> bool {
     listeners.split(' ').any(|listener| listener == address.to_string())
 }
 
+/// The process that this one follows, for as long as it is there.
+pub(super) fn predecessor() -> Option<u32> {
+    let started_by = std::env::var(PREDECESSOR).ok()?.parse().ok()?;
+    // Its end gives us another parent, so that a process that gets its number later is not taken for it.
+    (parent_id() == started_by).then_some(started_by)
+}
+
 /// What this process tells its successor.
-pub(super) fn told(socket: &Path, listeners: &[SocketAddr]) -> [(&'static str, OsString); 2] {
+pub(super) fn told(socket: &Path, listeners: &[SocketAddr]) -> [(&'static str, OsString); 3] {
     let listeners: Vec<String> = listeners.iter().map(SocketAddr::to_string).collect();
-    [(SOCKET, socket.into()), (LISTENERS, listeners.join(" ").into())]
+    [
+        (SOCKET, socket.into()),
+        (LISTENERS, listeners.join(" ").into()),
+        (PREDECESSOR, std::process::id().to_string().into()),
+    ]
 }
 
 #[cfg(test)]
@@ -50,7 +63,7 @@ mod tests {
     fn only_what_is_listened_on_is_handed_over() {
         let addresses =
             ["0.0.0.0:8080", "127.0.0.1:9090", "[::1]:80"].map(|a| a.parse().expect("an address"));
-        let [_, (_, listeners)] = told(Path::new("/tmp/upgrade"), &addresses);
+        let [_, (_, listeners), _] = told(Path::new("/tmp/upgrade"), &addresses);
         let listeners = listeners.to_str().expect("text");
         for address in addresses {
             assert!(is_among(address, listeners), "{address}");

@@ -298,6 +298,63 @@ fn a_link_that_leads_to_a_new_version_starts_that() {
     assert_eq!(runs(&started(&gateway, 2)), third);
 }
 
+/// With the main process of a service, which is the newest, systemd kills all others.
+#[test]
+fn who_is_stopped_stays_until_its_predecessors_last_call_has_ended() {
+    let mut gateway = Gateway::echo(free_port());
+    let mut call = call(&gateway, 0);
+    upgrade(&gateway);
+    gateway.event("DRAIN_START", 0);
+    // Nor does one in between leave its predecessor, once it has a successor itself.
+    upgrade(&gateway);
+    let [second, third] = [1, 2].map(|nth| started(&gateway, nth));
+    let waits = |nth: usize| gateway.event("DRAIN_WAITS", nth)["predecessor"].to_string();
+    assert_eq!(waits(0), gateway.pid().to_string());
+    run("kill", &[&third]);
+    assert_eq!(waits(1), second);
+    assert_eq!(gateway.admin_get("/readyz").0, 503);
+    is_alive(&mut call, 1);
+    assert!(gateway.events("DRAIN_END").is_empty());
+    call.close(None).unwrap();
+    while call.read().is_ok() {}
+    assert!(gateway.ended().success());
+    gateway.event("DRAIN_END", 2);
+    until("all to be gone", || TcpStream::connect(("127.0.0.1", gateway.admin)).is_err().then_some(()));
+    assert_eq!(gateway.events("DRAIN_OVER").len(), 0);
+    assert_eq!(gateway.noise(), Vec::<String>::new());
+}
+
+#[test]
+fn who_is_stopped_twice_does_not_wait_for_its_predecessor() {
+    let mut gateway = Gateway::echo(free_port());
+    let mut call = call(&gateway, 0);
+    upgrade(&gateway);
+    gateway.event("DRAIN_START", 0);
+    let successor = started(&gateway, 1);
+    run("kill", &[&successor]);
+    gateway.event("DRAIN_WAITS", 0);
+    run("kill", &[&successor]);
+    let end = gateway.event("DRAIN_END", 0);
+    assert!(end["seconds"].as_u64().unwrap() < 3, "{end}");
+    is_alive(&mut call, 1);
+    assert!(gateway.is_running());
+}
+
+#[test]
+fn who_is_stopped_waits_for_its_predecessor_as_long_as_for_calls() {
+    let mut gateway = Gateway::start_with("", "drain = \"1s\"\ndrain_goodbye = \"\"", &[]);
+    upgrade(&gateway);
+    let successor = started(&gateway, 1);
+    // One that hangs.
+    gateway.signal("STOP");
+    run("kill", &[&successor]);
+    assert_eq!(gateway.event("DRAIN_WAITS", 0)["predecessor"], gateway.pid());
+    assert_eq!(gateway.event("DRAIN_OVER", 0)["calls"], 0);
+    let end = gateway.event("DRAIN_END", 0);
+    assert!(end["seconds"].as_u64().unwrap() >= 1, "{end}");
+    assert!(gateway.is_running());
+}
+
 #[test]
 fn the_app_that_voxgate_started_changes_hands_with_the_last_call() {
     let app = free_port();
