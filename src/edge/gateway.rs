@@ -21,7 +21,7 @@ use super::serve::{StartError, carrier, listeners};
 use super::spelling::Spelling;
 use super::tapes;
 use super::tokens::Tokens;
-use super::upgrade::Upgrade;
+use super::upgrade::{GOING_DOWN, Upgrade};
 use crate::call::realtime::{Ears, Manner};
 use crate::call::{Collecting, FinishOn, Hearing, Memory, Mode, Phrase, Settings, Silence, Trace};
 use crate::config::{self, Config, Hangup, TurnDetection};
@@ -196,9 +196,9 @@ impl Gateway {
     /// sockets any more.
     pub(super) async fn begin_upgrade(&self) -> Result<u32, String> {
         if self.is_draining() {
-            return Err("this process is going down".to_owned());
+            return Err(GOING_DOWN.to_owned());
         }
-        self.upgrade.begin().await
+        self.upgrade.begin(|| self.is_draining()).await
     }
 
     /// This process ends with what it has.

@@ -21,6 +21,8 @@ use super::predecessor;
 /// How long a successor may take until it waits for the sockets.
 const READY: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
+/// Why a process that drains has no successor.
+pub(super) const GOING_DOWN: &str = "this process is going down";
 /// What the system takes as the path of a socket.
 const LONGEST_PATH: usize = 100;
 
@@ -55,15 +57,16 @@ impl Upgrade {
         self.socket.display().to_string()
     }
 
-    /// Starts the successor, and waits until it can take over: its process id.
-    pub(super) async fn begin(&self) -> Result<u32, String> {
+    /// Starts the successor, and waits until it can take over: its process id. Where this process has begun to
+    /// go down by then, it does not let go of its sockets any more.
+    pub(super) async fn begin(&self, goes_down: impl Fn() -> bool + Sync) -> Result<u32, String> {
         let Ok(_one) = self.one_at_a_time.try_lock() else {
             return Err("an upgrade is under way already".into());
         };
         let begun = if self.has_handed_over() {
             Err("this process has handed over already".to_owned())
         } else {
-            self.successor().await
+            self.successor(&goes_down).await
         };
         match &begun {
             Ok(pid) => {
@@ -75,7 +78,7 @@ impl Upgrade {
         begun
     }
 
-    async fn successor(&self) -> Result<u32, String> {
+    async fn successor(&self, goes_down: &(impl Fn() -> bool + Sync)) -> Result<u32, String> {
         // With the first process of a container all others end.
         if std::process::id() == 1 {
             return Err("this process is its container's first: start another container".to_owned());
@@ -89,14 +92,14 @@ impl Upgrade {
             .mode(0o700)
             .create(folder)
             .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
-        let ready = self.start(program).await;
+        let ready = self.start(program, goes_down).await;
         if ready.is_err() {
             self.tidy();
         }
         ready
     }
 
-    async fn start(&self, program: &Path) -> Result<u32, String> {
+    async fn start(&self, program: &Path, goes_down: &(impl Fn() -> bool + Sync)) -> Result<u32, String> {
         let mut child = Command::new(program)
             .args(&self.args)
             .envs(predecessor::told(&self.socket, &self.listeners))
@@ -106,6 +109,10 @@ impl Upgrade {
         let pid = child.id().unwrap_or(0);
         let deadline = Instant::now() + READY;
         while Instant::now() < deadline {
+            if goes_down() {
+                let _ = child.start_kill();
+                return Err(GOING_DOWN.to_owned());
+            }
             if self.socket.exists() {
                 return Ok(pid);
             }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -353,6 +353,33 @@ fn who_is_stopped_waits_for_its_predecessor_as_long_as_for_calls() {
     let end = gateway.event("DRAIN_END", 0);
     assert!(end["seconds"].as_u64().unwrap() >= 1, "{end}");
     assert!(gateway.is_running());
+}
+
+/// It would never let go of its sockets, and its successor would wait for them in vain.
+#[test]
+fn who_is_stopped_while_its_successor_comes_up_has_none() {
+    let versions = Versions::new("slow");
+    versions.lead_to(&versions.add("1.2"));
+    let mut gateway = Gateway::called(&versions.link());
+    let mut call = call(&gateway, 0);
+    // One that takes its time.
+    let slow = versions.0.join("slow");
+    fs::write(&slow, "#!/bin/sh\necho $$ >&2\nexec sleep 25\n").unwrap();
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    versions.lead_to(&slow);
+    std::thread::scope(|scope| {
+        let upgraded = scope.spawn(|| gateway.admin_post("/upgrade"));
+        let pid = until("the successor", || gateway.log().iter().find_map(serde_json::Value::as_u64));
+        gateway.signal("TERM");
+        assert_eq!(upgraded.join().unwrap(), (409, "not upgraded: this process is going down\n".into()));
+        until("it to be gone", || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    });
+    gateway.event("UPGRADE_FAILED", 0);
+    is_alive(&mut call, 1);
+    call.close(None).unwrap();
+    while call.read().is_ok() {}
+    assert!(gateway.ended().success());
+    gateway.event("DRAIN_END", 0);
 }
 
 #[test]

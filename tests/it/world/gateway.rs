@@ -49,7 +49,7 @@ impl Gateway {
 
     /// Echo mode, by a program at this path.
     pub fn called(program: &Path) -> Gateway {
-        Gateway::launch_as(program, "", "", "transcripts = true", &[], &[])
+        Gateway::launch_as(program, &told_by_loudness(""), "", "transcripts = true", &[], &[])
     }
 
     fn launch(
