@@ -408,8 +408,11 @@ fn the_app_that_voxgate_started_changes_hands_with_the_last_call() {
     first.close(None).unwrap();
     while first.read().is_ok() {}
     assert!(gateway.ended().success());
-    gateway.event("CHILD_STARTED", 1);
+    let app = gateway.event("CHILD_STARTED", 1)["pid"].to_string();
     answers(&gateway);
+    let environment = fs::read(format!("/proc/{app}/environ")).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(environment.contains("PORT=") && !environment.contains("UPGRADE"), "{environment}");
     let second = started(&gateway, 1);
     run("kill", &[&second]);
     gateway.event("CHILD_STOPPED", 1);
