@@ -17,11 +17,11 @@ use super::farewell::Farewell;
 use super::handover::Handovers;
 use super::numbers::Numbers;
 use super::phrases::Phrases;
-use super::serve::{StartError, carrier};
+use super::serve::{StartError, carrier, listeners};
 use super::spelling::Spelling;
 use super::tapes;
 use super::tokens::Tokens;
-use super::upgrade::Upgrade;
+use super::upgrade::{GOING_DOWN, Upgrade};
 use crate::call::realtime::{Ears, Manner};
 use crate::call::{Collecting, FinishOn, Hearing, Memory, Mode, Phrase, Settings, Silence, Trace};
 use crate::config::{self, Config, Hangup, TurnDetection};
@@ -103,7 +103,7 @@ impl Gateway {
             goodbye: watch::Sender::new(false),
             hang_up: watch::Sender::new(false),
             request_ids: Arc::new(RequestIds::new()),
-            upgrade: Arc::new(Upgrade::new()),
+            upgrade: Arc::new(Upgrade::new(listeners(&config).map(|(_, address)| address).collect())),
             paths: Paths::of(&config),
             config,
             metrics,
@@ -196,9 +196,9 @@ impl Gateway {
     /// sockets any more.
     pub(super) async fn begin_upgrade(&self) -> Result<u32, String> {
         if self.is_draining() {
-            return Err("this process is going down".to_owned());
+            return Err(GOING_DOWN.to_owned());
         }
-        self.upgrade.begin().await
+        self.upgrade.begin(|| self.is_draining()).await
     }
 
     /// This process ends with what it has.

@@ -25,6 +25,7 @@ mod origin;
 mod outflow;
 mod patience;
 mod phrases;
+mod predecessor;
 mod proxy;
 mod pulse;
 mod realtime;
@@ -53,6 +54,6 @@ mod websocket;
 pub use {door::read_header, forwarded::way, spelling::Spelling};
 
 pub use gateway::settings;
+pub use predecessor::{UPGRADE_VARIABLES, is_successor};
 pub use serve::{StartError, serve};
 pub use tls::Certificate;
-pub use upgrade::{UPGRADE_SOCKET, is_successor};

@@ -24,9 +24,9 @@ use super::gateway::Gateway;
 use super::live::LiveProxy;
 use super::outflow::{self, Limit};
 use super::patience::{Limits, Patience};
+use super::predecessor::{hands_over, is_successor};
 use super::reload::{Live, Watching};
 use super::tapes::Sweeping;
-use super::upgrade::is_successor;
 use super::{shutdown, stall, tls};
 use crate::call::Service as SpeechService;
 use crate::config::{Config, Fallbacks, Mode, Source};
@@ -67,11 +67,9 @@ pub enum StartError {
 /// Runs the gateway until it is stopped, and until its last call has ended.
 /// A reload reads the configuration from its source again.
 pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
-    // Pingora panics where it cannot listen; ask first. A successor is given what is in use.
-    can_listen("[server] listen", config.server.listen)?;
-    can_listen("[admin] listen", config.admin.listen)?;
-    if let Some(acme) = &config.server.acme {
-        can_listen("[server.acme] listen", acme.listen)?;
+    // Pingora panics where it cannot listen, in a task that nobody misses; ask first.
+    for (key, address) in listeners(&config) {
+        can_listen(key, address)?;
     }
     tell_words(config.log.transcripts);
     let metrics = Arc::new(Metrics::new()?);
@@ -163,9 +161,17 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     shutdown::run(server, live).map_err(StartError::Threads)
 }
 
+/// Where it listens, and the keys that say so.
+pub(super) fn listeners(config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+    let acme = config.server.acme.as_ref().map(|acme| ("[server.acme] listen", acme.listen));
+    [("[server] listen", config.server.listen), ("[admin] listen", config.admin.listen)]
+        .into_iter()
+        .chain(acme)
+}
+
 fn can_listen(key: &'static str, address: SocketAddr) -> Result<(), StartError> {
     match TcpListener::bind(address) {
-        Err(why) if !(why.kind() == ErrorKind::AddrInUse && is_successor()) => {
+        Err(why) if !(why.kind() == ErrorKind::AddrInUse && hands_over(address)) => {
             Err(StartError::Listen { key, address, why })
         }
         Ok(_) | Err(_) => Ok(()),

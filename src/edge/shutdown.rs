@@ -1,7 +1,8 @@
 //! Stopping without cutting a call. Pingora's own SIGTERM closes the listener at once and sleeps a
 //! fixed time; ours goes on listening (so that `/readyz` can say 503), waits for what is under way,
 //! and stops as soon as that is done, or when the time for it is over. After an upgrade the same is
-//! done behind closed listeners: the successor has them.
+//! done behind closed listeners: the successor has them. A successor stops after its predecessor: with
+//! the main process of a service systemd kills all others, and their calls.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::predecessor::predecessor;
 use super::reload::Live;
 
 /// How often what is under way is counted.
@@ -116,39 +118,44 @@ impl Drain {
         sleep(LOOK).await;
         let done = async {
             let mut busy = Instant::now();
+            let mut told = false;
             loop {
                 // In this order: a newcomer that is none any more is under way.
                 let awaited = gateway.newcomers.count() > 0 && busy.elapsed() < NEWCOMERS;
                 if gateway.under_way() > 0 {
                     busy = Instant::now();
                 } else if !awaited {
-                    break;
+                    let Some(predecessor) = predecessor() else { break };
+                    if !std::mem::replace(&mut told, true) {
+                        info!(predecessor, "DRAIN_WAITS");
+                    }
                 }
                 sleep(LOOK).await;
             }
         };
         let started = Instant::now();
-        let (idle, hurried) = tokio::select! {
+        let (idle, mut hurried) = tokio::select! {
             idle = timeout(allowed, done) => (idle.is_ok(), false),
             // Who asks twice does not want to wait.
             () = signals.stop() => (false, true),
         };
         if !idle {
             warn!(calls = gateway.calls.active(), "DRAIN_OVER");
-            let gone = || async {
-                while gateway.calls.active() > 0 {
+            // With those whom the predecessor tells goodbye.
+            let gone = async |hurried: bool| {
+                while gateway.calls.active() > 0 || !hurried && predecessor().is_some() {
                     sleep(LOOK).await;
                 }
             };
             if !hurried && !gateway.config.server.drain_goodbye.is_empty() {
                 gateway.say_goodbye();
                 tokio::select! {
-                    _ = timeout(GOODBYE, gone()) => {}
-                    () = signals.stop() => {}
+                    _ = timeout(GOODBYE, gone(false)) => {}
+                    () = signals.stop() => hurried = true,
                 }
             }
             gateway.hang_up_all();
-            let _ = timeout(CLOSING, gone()).await;
+            let _ = timeout(CLOSING, gone(hurried)).await;
         }
         if let Some(traces) = &gateway.traces {
             traces.flush().await;

@@ -1,9 +1,11 @@
-//! Handing the listening sockets to a successor: the program at the same path, started with the same
+//! Handing the listening sockets to a successor: the program as it was called, started with the same
 //! arguments, which is a new version by then. The sockets go only once it waits for them, so that one
 //! that does not come up costs nothing. Both accept for a few seconds; then this process finishes what
 //! it has, and ends.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,39 +16,37 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-/// Tells a successor where it gets the sockets.
-pub const UPGRADE_SOCKET: &str = "VOXGATE_UPGRADE_SOCKET";
+use super::predecessor;
 
 /// How long a successor may take until it waits for the sockets.
 const READY: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
+/// Why a process that drains has no successor.
+pub(super) const GOING_DOWN: &str = "this process is going down";
 /// What the system takes as the path of a socket.
 const LONGEST_PATH: usize = 100;
-
-/// Is this process a successor, whose predecessor still listens?
-pub fn is_successor() -> bool {
-    std::env::var_os(UPGRADE_SOCKET).is_some()
-}
 
 pub(super) struct Upgrade {
     program: std::io::Result<PathBuf>,
     args: Vec<OsString>,
     /// In a folder of its own: Pingora lets everybody write to the socket.
     socket: PathBuf,
+    /// The addresses of the sockets that are handed over.
+    listeners: Vec<SocketAddr>,
     one_at_a_time: Mutex<()>,
     handed_over: watch::Sender<bool>,
     sockets_sent: watch::Sender<bool>,
 }
 
 impl Upgrade {
-    pub(super) fn new() -> Upgrade {
+    pub(super) fn new(listeners: Vec<SocketAddr>) -> Upgrade {
         let folder = || std::env::temp_dir().join(format!("voxgate-{}", std::process::id()));
-        let given = std::env::var_os(UPGRADE_SOCKET).map(PathBuf::from);
         Upgrade {
             // Now: the path of a file that was replaced is told otherwise later.
-            program: std::env::current_exe(),
+            program: program(),
             args: std::env::args_os().skip(1).collect(),
-            socket: given.unwrap_or_else(|| folder().join("upgrade")),
+            socket: predecessor::socket().unwrap_or_else(|| folder().join("upgrade")),
+            listeners,
             one_at_a_time: Mutex::new(()),
             handed_over: watch::Sender::new(false),
             sockets_sent: watch::Sender::new(false),
@@ -57,15 +57,16 @@ impl Upgrade {
         self.socket.display().to_string()
     }
 
-    /// Starts the successor, and waits until it can take over: its process id.
-    pub(super) async fn begin(&self) -> Result<u32, String> {
+    /// Starts the successor, and waits until it can take over: its process id. Where this process has begun to
+    /// go down by then, it does not let go of its sockets any more.
+    pub(super) async fn begin(&self, goes_down: impl Fn() -> bool + Sync) -> Result<u32, String> {
         let Ok(_one) = self.one_at_a_time.try_lock() else {
             return Err("an upgrade is under way already".into());
         };
         let begun = if self.has_handed_over() {
             Err("this process has handed over already".to_owned())
         } else {
-            self.successor().await
+            self.successor(&goes_down).await
         };
         match &begun {
             Ok(pid) => {
@@ -77,7 +78,7 @@ impl Upgrade {
         begun
     }
 
-    async fn successor(&self) -> Result<u32, String> {
+    async fn successor(&self, goes_down: &(impl Fn() -> bool + Sync)) -> Result<u32, String> {
         // With the first process of a container all others end.
         if std::process::id() == 1 {
             return Err("this process is its container's first: start another container".to_owned());
@@ -91,23 +92,27 @@ impl Upgrade {
             .mode(0o700)
             .create(folder)
             .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
-        let ready = self.start(program).await;
+        let ready = self.start(program, goes_down).await;
         if ready.is_err() {
             self.tidy();
         }
         ready
     }
 
-    async fn start(&self, program: &Path) -> Result<u32, String> {
+    async fn start(&self, program: &Path, goes_down: &(impl Fn() -> bool + Sync)) -> Result<u32, String> {
         let mut child = Command::new(program)
             .args(&self.args)
-            .env(UPGRADE_SOCKET, &self.socket)
+            .envs(predecessor::told(&self.socket, &self.listeners))
             .stdin(Stdio::null())
             .spawn()
             .map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
         let pid = child.id().unwrap_or(0);
         let deadline = Instant::now() + READY;
         while Instant::now() < deadline {
+            if goes_down() {
+                let _ = child.start_kill();
+                return Err(GOING_DOWN.to_owned());
+            }
             if self.socket.exists() {
                 return Ok(pid);
             }
@@ -144,5 +149,55 @@ impl Upgrade {
         if let Some(folder) = self.socket.parent() {
             let _ = std::fs::remove_dir_all(folder);
         }
+    }
+}
+
+/// The program for a successor: by the name that it was called by, since a symbolic link leads elsewhere once
+/// there is a new version; by its file, where it has been called otherwise.
+fn program() -> std::io::Result<PathBuf> {
+    let file = std::env::current_exe()?;
+    let name = std::env::args_os().next().unwrap_or_default();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Ok(called(&name, &path, &file).unwrap_or(file))
+}
+
+/// What the shell found under this name, if it was this file.
+fn called(name: &OsStr, path: &OsStr, file: &Path) -> Option<PathBuf> {
+    let file = file.canonicalize().ok()?;
+    let found = match name.as_bytes().contains(&b'/') {
+        true => vec![PathBuf::from(name)],
+        false => std::env::split_paths(path).map(|folder| folder.join(name)).collect(),
+    };
+    let mut found = found.iter().filter_map(|found| std::path::absolute(found).ok());
+    found.find(|found| found.canonicalize().is_ok_and(|same| same == file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_known_by_the_name_that_it_was_called_by() {
+        let folder = std::env::temp_dir().join(format!("voxgate-called-{}", std::process::id()));
+        let (links, others) = (folder.join("links"), folder.join("others"));
+        for made in [&links, &others] {
+            std::fs::create_dir_all(made).expect("a folder");
+        }
+        let (file, other) = (folder.join("voxgate-1"), others.join("voxgate"));
+        std::fs::write(&file, "").and_then(|()| std::fs::write(&other, "")).expect("files");
+        let link = links.join("voxgate");
+        symlink("../voxgate-1", &link).expect("a link");
+        let path = std::env::join_paths([&others, &folder, &links]).expect("a path");
+        let called = |name: &OsStr| called(name, &path, &file);
+        assert_eq!(called(link.as_os_str()), Some(link.clone()), "whole");
+        assert_eq!(called("voxgate".as_ref()), Some(link.clone()), "not the first, which is another file");
+        assert_eq!(called("voxgate-1".as_ref()), Some(file.clone()));
+        assert_eq!(called(other.as_os_str()), None);
+        for unknown in ["", "sh", "./voxgate", "/"] {
+            assert_eq!(called(unknown.as_ref()), None, "{unknown}");
+        }
+        std::fs::remove_dir_all(folder).expect("to be removed");
     }
 }

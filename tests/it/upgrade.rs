@@ -3,6 +3,9 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -195,6 +198,190 @@ fn a_successor_that_does_not_come_up_costs_nothing() {
     assert_eq!(Wire::ask(gateway.port, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status(), 200);
 }
 
+/// It would wait for an address that it is not given, and nobody would be heard meanwhile.
+#[test]
+fn a_successor_takes_no_address_that_somebody_else_listens_on() {
+    let mut gateway = Gateway::echo(free_port());
+    let mut call = call(&gateway, 0);
+    let before = fs::read_to_string(gateway.config_file()).unwrap();
+    let somebody_else = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = somebody_else.local_addr().unwrap();
+    let at = |port: u16| before.replace(&format!("127.0.0.1:{port}"), &taken.to_string());
+    let state = gateway.config_file().with_file_name("acme");
+    let acme = format!(
+        "\n[server.acme]\nnames = [\"bot.example.com\"]\nemail = \"x@example.com\"\naccept_terms = true\nlisten = \"{taken}\"\n\
+         directory = \"https://127.0.0.1:{}/dir\"\nfolder = {state:?}\n",
+        free_port()
+    );
+    let changes = [
+        ("[server] listen", at(gateway.port)),
+        ("[admin] listen", at(gateway.admin)),
+        ("[server.acme] listen", format!("{before}{acme}")),
+    ];
+    for (nth, (key, config)) in changes.into_iter().enumerate() {
+        fs::write(gateway.config_file(), config).unwrap();
+        let (status, said) = gateway.admin_post("/upgrade");
+        assert_eq!(
+            (status, said.as_str()),
+            (409, "not upgraded: the new process has ended (exit status: 1); the log says why\n"),
+            "{key}"
+        );
+        gateway.event("UPGRADE_FAILED", nth);
+        let why = format!("{key} = \"{taken}\" cannot be listened on: Address already in use");
+        until(&why, || gateway.noise().iter().any(|line| line.contains(&why)).then_some(()));
+        assert!(gateway.is_running());
+        assert_eq!(gateway.admin_get("/readyz").0, 200);
+    }
+    is_alive(&mut call, 1);
+    assert_eq!(Wire::ask(gateway.port, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status(), 200);
+
+    // An address of its own is nobody's business, and what it is given it may take.
+    drop(somebody_else);
+    fs::write(gateway.config_file(), at(gateway.port)).unwrap();
+    assert_eq!(gateway.admin_post("/upgrade").0, 200);
+    until("the new address", || TcpStream::connect(taken).is_ok().then_some(()));
+    assert_eq!(Wire::ask(taken.port(), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status(), 200);
+    is_alive(&mut call, 2);
+}
+
+/// Versions of the program, and a symbolic link that leads to one of them.
+struct Versions(PathBuf);
+
+impl Versions {
+    fn new(name: &str) -> Versions {
+        // Beside the program: a hard link leads to no other file system.
+        let folder = format!("voxgate-{name}-{}", std::process::id());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        Versions(folder.canonicalize().unwrap())
+    }
+
+    /// The same program under another name.
+    fn add(&self, name: &str) -> PathBuf {
+        let version = self.0.join(name);
+        fs::hard_link(env!("CARGO_BIN_EXE_voxgate"), &version).unwrap();
+        version
+    }
+
+    fn link(&self) -> PathBuf {
+        self.0.join("voxgate")
+    }
+
+    fn lead_to(&self, version: &Path) {
+        let new = self.0.join("new");
+        symlink(version, &new).unwrap();
+        fs::rename(new, self.link()).unwrap();
+    }
+}
+
+impl Drop for Versions {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_link_that_leads_to_a_new_version_starts_that() {
+    let versions = Versions::new("link");
+    let [first, second, third] = ["1.2", "1.3", "1.4"].map(|name| versions.add(name));
+    versions.lead_to(&first);
+    let mut gateway = Gateway::called(&versions.link());
+    let runs = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    assert_eq!(runs(&started(&gateway, 0)), first);
+    versions.lead_to(&second);
+    upgrade(&gateway);
+    assert_eq!(runs(&started(&gateway, 1)), second);
+    assert!(gateway.ended().success());
+    // The successor knows its name too.
+    versions.lead_to(&third);
+    upgrade(&gateway);
+    assert_eq!(runs(&started(&gateway, 2)), third);
+}
+
+/// With the main process of a service, which is the newest, systemd kills all others.
+#[test]
+fn who_is_stopped_stays_until_its_predecessors_last_call_has_ended() {
+    let mut gateway = Gateway::echo(free_port());
+    let mut call = call(&gateway, 0);
+    upgrade(&gateway);
+    gateway.event("DRAIN_START", 0);
+    // Nor does one in between leave its predecessor, once it has a successor itself.
+    upgrade(&gateway);
+    let [second, third] = [1, 2].map(|nth| started(&gateway, nth));
+    let waits = |nth: usize| gateway.event("DRAIN_WAITS", nth)["predecessor"].to_string();
+    assert_eq!(waits(0), gateway.pid().to_string());
+    run("kill", &[&third]);
+    assert_eq!(waits(1), second);
+    assert_eq!(gateway.admin_get("/readyz").0, 503);
+    is_alive(&mut call, 1);
+    assert!(gateway.events("DRAIN_END").is_empty());
+    call.close(None).unwrap();
+    while call.read().is_ok() {}
+    assert!(gateway.ended().success());
+    gateway.event("DRAIN_END", 2);
+    until("all to be gone", || TcpStream::connect(("127.0.0.1", gateway.admin)).is_err().then_some(()));
+    assert_eq!(gateway.events("DRAIN_OVER").len(), 0);
+    assert_eq!(gateway.noise(), Vec::<String>::new());
+}
+
+#[test]
+fn who_is_stopped_twice_does_not_wait_for_its_predecessor() {
+    let mut gateway = Gateway::echo(free_port());
+    let mut call = call(&gateway, 0);
+    upgrade(&gateway);
+    gateway.event("DRAIN_START", 0);
+    let successor = started(&gateway, 1);
+    run("kill", &[&successor]);
+    gateway.event("DRAIN_WAITS", 0);
+    run("kill", &[&successor]);
+    let end = gateway.event("DRAIN_END", 0);
+    assert!(end["seconds"].as_u64().unwrap() < 3, "{end}");
+    is_alive(&mut call, 1);
+    assert!(gateway.is_running());
+}
+
+#[test]
+fn who_is_stopped_waits_for_its_predecessor_as_long_as_for_calls() {
+    let mut gateway = Gateway::start_with("", "drain = \"1s\"\ndrain_goodbye = \"\"", &[]);
+    upgrade(&gateway);
+    let successor = started(&gateway, 1);
+    // One that hangs.
+    gateway.signal("STOP");
+    run("kill", &[&successor]);
+    assert_eq!(gateway.event("DRAIN_WAITS", 0)["predecessor"], gateway.pid());
+    assert_eq!(gateway.event("DRAIN_OVER", 0)["calls"], 0);
+    let end = gateway.event("DRAIN_END", 0);
+    assert!(end["seconds"].as_u64().unwrap() >= 1, "{end}");
+    assert!(gateway.is_running());
+}
+
+/// It would never let go of its sockets, and its successor would wait for them in vain.
+#[test]
+fn who_is_stopped_while_its_successor_comes_up_has_none() {
+    let versions = Versions::new("slow");
+    versions.lead_to(&versions.add("1.2"));
+    let mut gateway = Gateway::called(&versions.link());
+    let mut call = call(&gateway, 0);
+    // One that takes its time.
+    let slow = versions.0.join("slow");
+    fs::write(&slow, "#!/bin/sh\necho $$ >&2\nexec sleep 25\n").unwrap();
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    versions.lead_to(&slow);
+    std::thread::scope(|scope| {
+        let upgraded = scope.spawn(|| gateway.admin_post("/upgrade"));
+        let pid = until("the successor", || gateway.log().iter().find_map(serde_json::Value::as_u64));
+        gateway.signal("TERM");
+        assert_eq!(upgraded.join().unwrap(), (409, "not upgraded: this process is going down\n".into()));
+        until("it to be gone", || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    });
+    gateway.event("UPGRADE_FAILED", 0);
+    is_alive(&mut call, 1);
+    call.close(None).unwrap();
+    while call.read().is_ok() {}
+    assert!(gateway.ended().success());
+    gateway.event("DRAIN_END", 0);
+}
+
 #[test]
 fn the_app_that_voxgate_started_changes_hands_with_the_last_call() {
     let app = free_port();
@@ -221,8 +408,11 @@ fn the_app_that_voxgate_started_changes_hands_with_the_last_call() {
     first.close(None).unwrap();
     while first.read().is_ok() {}
     assert!(gateway.ended().success());
-    gateway.event("CHILD_STARTED", 1);
+    let app = gateway.event("CHILD_STARTED", 1)["pid"].to_string();
     answers(&gateway);
+    let environment = fs::read(format!("/proc/{app}/environ")).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(environment.contains("PORT=") && !environment.contains("UPGRADE"), "{environment}");
     let second = started(&gateway, 1);
     run("kill", &[&second]);
     gateway.event("CHILD_STOPPED", 1);

@@ -30,10 +30,13 @@ pub(super) struct Process {
 impl Process {
     pub(super) fn start(recipe: &Recipe, output: &Output) -> anyhow::Result<Process> {
         let (program, args) = recipe.command.split_first().context("there is no command behind --")?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        for variable in edge::UPGRADE_VARIABLES {
+            command.env_remove(variable);
+        }
+        let mut child = command
             .args(args)
             .env("PORT", recipe.port.to_string())
-            .env_remove(edge::UPGRADE_SOCKET)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

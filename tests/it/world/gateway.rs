@@ -1,7 +1,7 @@
 //! The gateway as a child process, with its log and its metrics.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -47,7 +47,25 @@ impl Gateway {
         Gateway::launch(&told_by_loudness(config), "", "", &[], command)
     }
 
+    /// Echo mode, by a program at this path.
+    pub fn called(program: &Path) -> Gateway {
+        Gateway::launch_as(program, &told_by_loudness(""), "", "transcripts = true", &[], &[])
+    }
+
     fn launch(
+        config: &str,
+        server_keys: &str,
+        log_keys: &str,
+        env: &[(&str, &str)],
+        app: &[&str],
+    ) -> Gateway {
+        // Another program than was built beside the tests: one to be measured, for instance.
+        let program = std::env::var_os("VOXGATE").unwrap_or_else(|| env!("CARGO_BIN_EXE_voxgate").into());
+        Gateway::launch_as(Path::new(&program), config, server_keys, log_keys, env, app)
+    }
+
+    fn launch_as(
+        program: &Path,
         config: &str,
         server_keys: &str,
         log_keys: &str,
@@ -65,8 +83,6 @@ impl Gateway {
              [log]\nformat = \"json\"\n{log_keys}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{config}"
         );
         std::fs::write(&file, text).unwrap();
-        // Another program than was built beside the tests: one to be measured, for instance.
-        let program = std::env::var_os("VOXGATE").unwrap_or_else(|| env!("CARGO_BIN_EXE_voxgate").into());
         let mut command = Command::new(program);
         command
             .args(["run", "--config"])
