@@ -19,6 +19,7 @@ mod handover;
 mod handshake;
 mod live;
 mod media;
+mod names;
 mod numbers;
 mod opening;
 mod origin;
