@@ -54,6 +54,7 @@ mod websocket;
 pub use {door::read_header, forwarded::way, spelling::Spelling};
 
 pub use gateway::settings;
+pub use phrases::apology;
 pub use serve::{StartError, serve};
 pub use tls::Certificate;
 pub use upgrade::{UPGRADE_SOCKET, is_successor};
