@@ -270,10 +270,12 @@ mod tests {
         Origin::with(&app, metrics, Arc::default(), before, Arc::new(look_up))
     }
 
-    /// A resolver whose answers are changed under way: an address a server, as many as are known.
-    fn resolver()
-    -> (Arc<Mutex<Vec<(&'static str, &'static str)>>>, impl Fn(&str) -> io::Result<Vec<SocketAddr>>) {
-        let known: Arc<Mutex<Vec<(&str, &str)>>> = Arc::default();
+    /// Names with an address each.
+    type Known = Arc<Mutex<Vec<(&'static str, &'static str)>>>;
+
+    /// A resolver that knows what is known when it is asked.
+    fn resolver() -> (Known, impl Fn(&str) -> io::Result<Vec<SocketAddr>>) {
+        let known = Known::default();
         let asked = known.clone();
         let look_up = move |server: &str| {
             let known = asked.lock().expect("no panic");
@@ -300,7 +302,7 @@ mod tests {
                 () = seen => {}
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), followed).await.expect("the servers elsewhere");
+        tokio::time::timeout(SOON, followed).await.expect("the servers elsewhere");
     }
 
     fn address(text: &str) -> SocketAddr {
@@ -308,6 +310,7 @@ mod tests {
     }
 
     const LONG: Duration = Duration::from_hours(1);
+    const SOON: Duration = Duration::from_secs(10);
 
     #[test]
     fn a_server_that_cannot_be_reached_is_passed_over_until_it_answers() {
@@ -406,6 +409,6 @@ mod tests {
     async fn addresses_are_not_looked_up() {
         let origin = origin(&["127.0.0.1:1", "[::1]:1"], 1, LONG);
         origin.unreachable(address("127.0.0.1:1"), 1);
-        tokio::time::timeout(LONG, origin.follow_names()).await.expect("nothing to follow");
+        tokio::time::timeout(SOON, origin.follow_names()).await.expect("nothing to follow");
     }
 }
