@@ -173,6 +173,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let source = config::find(args.config.config.as_deref(), &env);
     let name = source.name();
     let checked = config::load(source.clone(), &env)
+        .and_then(|config| apology(&config).map(|()| config))
         .and_then(|config| certificate(&config).map(|certificate| (config, certificate)));
     match &checked {
         Ok((config, _)) if args.json => {
@@ -204,6 +205,16 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Err(problems) => explain::print(&source, problems),
     }
     Ok(if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// That it can be played, as `run` wants it.
+fn apology(config: &Config) -> Result<(), Problems> {
+    let Some(file) = &config.dialogue.apology_audio else { return Ok(()) };
+    edge::apology(config).map(|_| ()).map_err(|error| {
+        let place = Place::File { file: file.display().to_string() };
+        let help = "write a WAV, MP3, Ogg Vorbis or FLAC file there, or raw μ-law of 8 kHz".to_owned();
+        Problems(vec![Problem { place, text: None, why: error.to_string(), help }])
+    })
 }
 
 /// Whom the certificate is for and until when, if there is one.

@@ -19,6 +19,7 @@ mod handover;
 mod handshake;
 mod live;
 mod media;
+mod names;
 mod numbers;
 mod opening;
 mod origin;
@@ -54,6 +55,7 @@ mod websocket;
 pub use {door::read_header, forwarded::way, spelling::Spelling};
 
 pub use gateway::settings;
+pub use phrases::apology;
 pub use predecessor::{UPGRADE_VARIABLES, is_successor};
 pub use serve::{StartError, serve};
 pub use tls::Certificate;

@@ -1,18 +1,28 @@
 //! The servers of the app behind: whose turn it is, which of them cannot be reached at present,
 //! whether a request that reached none is worth another, and how many the app has at once.
 
-use std::collections::BTreeSet;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use super::names::{LookUp, Names, of_this_machine};
 use crate::config::{BreakerLimits, Upstream};
 use crate::observe::Metrics;
 
+/// Names are looked up no more often than that.
+const LOOK_UP: Duration = Duration::from_secs(3);
+
 pub(super) struct Origin {
     name: String,
-    servers: Vec<Server>,
+    /// By address; another list as soon as the names mean other addresses.
+    servers: ArcSwap<Vec<Arc<Server>>>,
+    names: Mutex<Names>,
+    /// A server cannot be reached: is it still there?
+    doubted: Notify,
     turn: AtomicUsize,
     limits: BreakerLimits,
     budget: Budget,
@@ -41,21 +51,41 @@ struct Server {
     away_until: AtomicU64,
 }
 
+impl Server {
+    fn at(address: SocketAddr) -> Server {
+        Server { address, failures: AtomicU32::new(0), away_until: AtomicU64::new(0) }
+    }
+}
+
 impl Origin {
-    /// Those that the app has already, by way of another configuration, count as well.
+    /// Looks the names up. Those that the app has already, by way of the configuration before, count as well,
+    /// and so do the addresses that it knew of a name that is not found now.
     pub(super) fn new(
         app: &Upstream,
         metrics: Arc<Metrics>,
         at_app: Arc<AtomicUsize>,
-    ) -> std::io::Result<Origin> {
-        let mut addresses = BTreeSet::new();
-        for server in &app.servers {
-            addresses.extend(server.to_socket_addrs()?);
+        before: Option<&Origin>,
+    ) -> Origin {
+        Origin::with(app, metrics, at_app, before, Arc::new(of_this_machine))
+    }
+
+    fn with(
+        app: &Upstream,
+        metrics: Arc<Metrics>,
+        at_app: Arc<AtomicUsize>,
+        before: Option<&Origin>,
+        look_up: Arc<LookUp>,
+    ) -> Origin {
+        let mut names = Names::new(&app.servers, look_up);
+        if let Some(before) = before {
+            names.learn(&before.names());
         }
-        let server = |address| Server { address, failures: AtomicU32::new(0), away_until: AtomicU64::new(0) };
+        names.look_up();
         let origin = Origin {
             name: app.name.clone(),
-            servers: addresses.into_iter().map(server).collect(),
+            servers: ArcSwap::default(),
+            names: Mutex::new(names.clone()),
+            doubted: Notify::new(),
             turn: AtomicUsize::new(0),
             limits: app.breaker,
             budget: Budget::default(),
@@ -64,18 +94,58 @@ impl Origin {
             most: app.max_in_flight,
             metrics,
         };
-        origin.tell();
-        Ok(origin)
+        origin.know(names);
+        origin
+    }
+
+    fn names(&self) -> Names {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on the servers are where these say. What is known of one that stays, stays known.
+    fn know(&self, names: Names) {
+        let old = self.servers.load();
+        let addresses = names.addresses();
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        if !addresses.iter().eq(old.iter().map(|server| &server.address)) {
+            let known = |address| old.iter().find(|server| server.address == address).cloned();
+            let server = |address| known(address).unwrap_or_else(|| Arc::new(Server::at(address)));
+            self.servers.store(Arc::new(addresses.into_iter().map(server).collect()));
+        }
+        self.tell();
+    }
+
+    /// Looks the names up again when a server could not be reached, and for as long as one was never found.
+    pub(super) async fn follow_names(&self) {
+        if self.names().are_addresses() {
+            return;
+        }
+        loop {
+            if !self.names().lack_one() {
+                self.doubted.notified().await;
+            }
+            let mut names = self.names();
+            // Resolvers block.
+            let looking = tokio::task::spawn_blocking(move || {
+                names.look_up();
+                names
+            });
+            if let Ok(names) = looking.await {
+                self.know(names);
+            }
+            tokio::time::sleep(LOOK_UP).await;
+        }
     }
 
     /// The next that can be reached, as far as known, and not the one that was just tried. Where there
     /// is no such server, one that may be back: to try is better than to refuse.
     pub(super) fn next(&self, tried: Option<SocketAddr>) -> Option<SocketAddr> {
         // Who is passed over gives each of the others the same share of its turns.
+        let servers = self.servers.load();
         let pick = |accept: &dyn Fn(&Server) -> bool| {
-            let mut turns = self.servers.iter().filter_map(|_| {
-                self.servers.get(self.turn.fetch_add(1, Ordering::Relaxed) % self.servers.len())
-            });
+            let mut turns = servers
+                .iter()
+                .filter_map(|_| servers.get(self.turn.fetch_add(1, Ordering::Relaxed) % servers.len()));
             turns.find(|server| accept(server)).map(|server| server.address)
         };
         let is_away = |server: &Server| match server.away_until.load(Ordering::Relaxed) {
@@ -86,10 +156,6 @@ impl Origin {
         pick(&|server| elsewhere(server) && !is_away(server))
             .or_else(|| pick(&elsewhere))
             .or_else(|| pick(&|_| true))
-    }
-
-    fn server(&self, address: SocketAddr) -> Option<&Server> {
-        self.servers.iter().find(|server| server.address == address)
     }
 
     /// A request begins; `None` where the app has enough of them.
@@ -104,7 +170,8 @@ impl Origin {
 
     /// A server has answered, whatever it said.
     pub(super) fn answered(&self, address: SocketAddr) {
-        let Some(server) = self.server(address) else { return };
+        let servers = self.servers.load();
+        let Some(server) = servers.iter().find(|server| server.address == address) else { return };
         if server.failures.load(Ordering::Relaxed) > 0 {
             server.failures.store(0, Ordering::Relaxed);
             if server.away_until.swap(0, Ordering::Relaxed) > 0 {
@@ -116,7 +183,9 @@ impl Origin {
     /// A server could not be reached; nothing of the request was sent. True if another is to be asked,
     /// which is so while there is one, for a fifth of all requests at most.
     pub(super) fn unreachable(&self, address: SocketAddr, attempts: usize) -> bool {
-        if let Some(server) = self.server(address) {
+        self.doubted.notify_one();
+        let servers = self.servers.load();
+        if let Some(server) = servers.iter().find(|server| server.address == address) {
             let failures = server.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
             if self.limits.failures.is_some_and(|most| failures >= most.get()) {
                 let until = self.now() + self.limits.cooldown.as_millis() as u64;
@@ -125,7 +194,7 @@ impl Origin {
                 }
             }
         }
-        let again = attempts < self.servers.len() && self.budget.spend();
+        let again = attempts < servers.len() && self.budget.spend();
         if again {
             self.metrics.origin_retry(&self.name);
         }
@@ -143,10 +212,10 @@ impl Origin {
     }
 
     fn tell(&self) {
-        let away = self.servers.iter().filter(|server| server.away_until.load(Ordering::Relaxed) > 0).count();
-        let all = self.servers.len().max(1);
+        let servers = self.servers.load();
+        let well = servers.iter().filter(|server| server.away_until.load(Ordering::Relaxed) == 0).count();
         #[expect(clippy::cast_precision_loss, reason = "a handful of servers")]
-        self.metrics.origin_healthy(&self.name, (all - away) as f64 / all as f64);
+        self.metrics.origin_healthy(&self.name, well as f64 / servers.len().max(1) as f64);
     }
 }
 
@@ -176,18 +245,64 @@ impl Default for Budget {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::num::NonZeroU32;
-    use std::time::Duration;
 
     use super::*;
 
     fn origin(servers: &[&str], failures: u32, cooldown: Duration) -> Origin {
+        let nobody_asked = |server: &str| Ok(vec![server.parse().expect("an address")]);
+        origin_with(servers, failures, cooldown, None, nobody_asked)
+    }
+
+    fn origin_with(
+        servers: &[&str],
+        failures: u32,
+        cooldown: Duration,
+        before: Option<&Origin>,
+        look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Origin {
         let app = crate::config::Config::default().app;
         let servers = servers.iter().map(|server| (*server).to_owned()).collect();
         let breaker = BreakerLimits { failures: NonZeroU32::new(failures), cooldown };
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let app = Upstream { servers, breaker, max_in_flight: 2, ..app };
-        Origin::new(&app, metrics, Arc::default()).expect("addresses")
+        Origin::with(&app, metrics, Arc::default(), before, Arc::new(look_up))
+    }
+
+    /// Names with an address each.
+    type Known = Arc<Mutex<Vec<(&'static str, &'static str)>>>;
+
+    /// A resolver that knows what is known when it is asked.
+    fn resolver() -> (Known, impl Fn(&str) -> io::Result<Vec<SocketAddr>>) {
+        let known = Known::default();
+        let asked = known.clone();
+        let look_up = move |server: &str| {
+            let known = asked.lock().expect("no panic");
+            let found = known.iter().filter(|(name, _)| *name == server).map(|(_, at)| address(at));
+            match found.collect::<Vec<_>>() {
+                none if none.is_empty() => Err(io::Error::other("nobody knows it")),
+                found => Ok(found),
+            }
+        };
+        (known, look_up)
+    }
+
+    /// Follows the names until the servers are these.
+    async fn until_at(origin: &Origin, wanted: &[&str]) {
+        let wanted: Vec<_> = wanted.iter().map(|at| address(at)).collect();
+        let seen = async {
+            while origin.servers.load().iter().map(|server| server.address).ne(wanted.iter().copied()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let followed = async {
+            tokio::select! {
+                () = origin.follow_names() => panic!("a name is followed"),
+                () = seen => {}
+            }
+        };
+        tokio::time::timeout(SOON, followed).await.expect("the servers elsewhere");
     }
 
     fn address(text: &str) -> SocketAddr {
@@ -195,6 +310,7 @@ mod tests {
     }
 
     const LONG: Duration = Duration::from_hours(1);
+    const SOON: Duration = Duration::from_secs(10);
 
     #[test]
     fn a_server_that_cannot_be_reached_is_passed_over_until_it_answers() {
@@ -253,5 +369,46 @@ mod tests {
         let tried = tries(1_000);
         assert!((200..=210).contains(&tried), "{tried}: a fifth, and the ten ahead");
         assert_eq!(origin.next(None).map(|_| ()), Some(()), "breaker_failures = 0: never passed over");
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_again_when_its_server_cannot_be_reached() {
+        let (known, look_up) = resolver();
+        let now = |answers: &[(&'static str, &'static str)]| {
+            *known.lock().expect("no panic") = answers.to_vec();
+        };
+        now(&[("app:1", "127.0.0.1:1"), ("app:1", "127.0.0.2:1"), ("db:1", "127.0.0.3:1")]);
+        let origin = origin_with(&["app:1", "db:1"], 1, LONG, None, look_up);
+        let (stays, gone) = (address("127.0.0.2:1"), address("127.0.0.1:1"));
+        origin.unreachable(stays, 1);
+        // One is elsewhere, and of the other nobody knows for the moment.
+        now(&[("app:1", "127.0.0.9:1"), ("app:1", "127.0.0.2:1")]);
+        origin.unreachable(gone, 1);
+        until_at(&origin, &["127.0.0.2:1", "127.0.0.3:1", "127.0.0.9:1"]).await;
+        let asked: std::collections::BTreeSet<_> = (0..6).filter_map(|_| origin.next(None)).collect();
+        let new = ["127.0.0.3:1", "127.0.0.9:1"].map(address);
+        assert_eq!(asked, new.into(), "the one that stays is still passed over");
+        assert!(origin.unreachable(gone, 1), "as little as it means any more");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_knows_is_looked_for_until_it_is_found() {
+        let (known, look_up) = resolver();
+        let origin = origin_with(&["app:1"], 1, LONG, None, look_up);
+        assert_eq!(origin.next(None), None);
+        assert!(origin.metrics.text().contains("voxgate_origin_healthy{upstream=\"app\"} 0\n"));
+        known.lock().expect("no panic").push(("app:1", "127.0.0.1:1"));
+        until_at(&origin, &["127.0.0.1:1"]).await;
+        assert!(origin.metrics.text().contains("voxgate_origin_healthy{upstream=\"app\"} 1\n"));
+        // The next configuration begins with what is known, should nobody know it just then.
+        let next = origin_with(&["app:1", "db:1"], 1, LONG, Some(&origin), |_| Err(io::Error::other("no")));
+        assert_eq!(next.next(None), Some(address("127.0.0.1:1")));
+    }
+
+    #[tokio::test]
+    async fn addresses_are_not_looked_up() {
+        let origin = origin(&["127.0.0.1:1", "[::1]:1"], 1, LONG);
+        origin.unreachable(address("127.0.0.1:1"), 1);
+        tokio::time::timeout(SOON, origin.follow_names()).await.expect("nothing to follow");
     }
 }

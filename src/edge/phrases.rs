@@ -29,22 +29,12 @@ pub(super) struct Phrases {
 }
 
 impl Phrases {
-    /// The apology is the operator's recording, or ours; with neither text nor recording, silence.
     pub(super) fn new(config: &Config) -> Result<Phrases, StartError> {
-        let apology = match &config.dialogue.apology_audio {
-            Some(file) => {
-                let audio =
-                    read_audio(file).map_err(|why| StartError::Apology { file: file.clone(), why })?;
-                Phrase { text: config.dialogue.apology.clone(), audio }
-            }
-            None if config.dialogue.apology.is_empty() => Phrase::default(),
-            None => Phrase { text: APOLOGY_TEXT.into(), audio: Bytes::from_static(APOLOGY) },
-        };
         let spoken_later = |text: &str| Phrase { text: text.to_owned(), audio: Bytes::new() };
         let turn = &config.turn;
         Ok(Phrases {
             greeting: ArcSwap::from_pointee(spoken_later(&turn.greeting)),
-            apology: ArcSwap::from_pointee(apology),
+            apology: ArcSwap::from_pointee(apology(config)?),
             filler: ArcSwap::default(),
             idle_prompt: ArcSwap::from_pointee(spoken_later(&turn.idle_prompt_text)),
             goodbye: ArcSwap::from_pointee(spoken_later(&turn.idle_hangup_text)),
@@ -77,6 +67,18 @@ impl Phrases {
     pub(super) fn apology(&self) -> Phrase {
         Phrase::clone(&self.apology.load())
     }
+}
+
+/// The operator's recording, or ours; with neither text nor recording, silence.
+pub fn apology(config: &Config) -> Result<Phrase, StartError> {
+    Ok(match &config.dialogue.apology_audio {
+        Some(file) => {
+            let audio = read_audio(file).map_err(|why| StartError::Apology { file: file.clone(), why })?;
+            Phrase { text: config.dialogue.apology.clone(), audio }
+        }
+        None if config.dialogue.apology.is_empty() => Phrase::default(),
+        None => Phrase { text: APOLOGY_TEXT.into(), audio: Bytes::from_static(APOLOGY) },
+    })
 }
 
 fn read_audio(file: &Path) -> Result<Bytes, String> {

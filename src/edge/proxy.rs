@@ -81,10 +81,16 @@ pub(super) struct Context {
 }
 
 impl Proxy {
-    pub(super) fn new(gateway: Arc<Gateway>) -> std::io::Result<Proxy> {
-        let at_app = gateway.at_app.clone();
-        let app = Origin::new(&gateway.config.app, gateway.metrics.clone(), at_app)?;
-        Ok(Proxy { gateway, app, connector: TransportConnector::new(None) })
+    /// In the place of another, if there is one.
+    pub(super) fn new(gateway: Arc<Gateway>, before: Option<&Proxy>) -> Proxy {
+        let (metrics, at_app) = (gateway.metrics.clone(), gateway.at_app.clone());
+        let app = Origin::new(&gateway.config.app, metrics, at_app, before.map(|before| &before.app));
+        Proxy { gateway, app, connector: TransportConnector::new(None) }
+    }
+
+    /// Finds the app's servers again where they go.
+    pub(super) async fn follow_names(&self) {
+        self.app.follow_names().await;
     }
 
     fn route(&self, request: &RequestHeader) -> Route {
@@ -153,7 +159,7 @@ impl Proxy {
             }
         }
         let Some(server) = self.app.next(ctx.server) else {
-            return Error::e_explain(ErrorType::ConnectNoRoute, "no server in [upstreams.app]");
+            return Error::e_explain(ErrorType::ConnectNoRoute, "no server's address is known");
         };
         ctx.server = Some(server);
         ctx.attempts += 1;
@@ -210,9 +216,19 @@ impl Proxy {
         ctx.server.is_some_and(|server| self.app.unreachable(server, ctx.attempts))
     }
 
+    fn unknown(&self) -> String {
+        let servers = self.gateway.config.app.servers.join(", ");
+        format!(
+            "no address is known of {servers} in [upstreams.app]: is the app running, and is that its name?"
+        )
+    }
+
     /// A status and a sentence for a request that the app did not answer.
     fn failure(&self, error: &Error, ctx: &Context) -> (u16, String) {
-        use ErrorType::{ConnectRefused, ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
+        use ErrorType::{
+            ConnectNoRoute, ConnectRefused, ConnectTimedout, ReadTimedout, TLSHandshakeTimedout,
+            WriteTimedout,
+        };
         let server = ctx.server.map_or("the app".to_owned(), |server| format!("the app at {server}"));
         match (error.esource(), error.etype()) {
             (_, ErrorType::HTTPStatus(code)) if ctx.app_status.is_some() => {
@@ -226,6 +242,8 @@ impl Proxy {
                 (400, "the request is malformed".into())
             }
             (ErrorSource::Downstream, _) => (0, String::new()),
+            (_, ConnectNoRoute) if ctx.server.is_none() => (502, self.unknown()),
+            (_, ConnectNoRoute) => (502, format!("{server} cannot be reached: there is no way to it")),
             (_, ConnectRefused) => (502, format!("{server} refuses connections: is it running?")),
             (_, ConnectTimedout | TLSHandshakeTimedout) => {
                 (504, format!("{server} cannot be reached within connect_timeout"))
@@ -237,7 +255,6 @@ impl Proxy {
             (ErrorSource::Upstream, kind) => {
                 (502, format!("{server} does not answer as it should: {}", kind.as_str()))
             }
-            (_, ErrorType::ConnectNoRoute) => (502, "there is no server in [upstreams.app]".into()),
             (_, kind) => (500, format!("voxgate could not forward the request: {}", kind.as_str())),
         }
     }

@@ -40,20 +40,23 @@ struct Reloading {
     rendering: Option<(Arc<Phrases>, JoinHandle<()>)>,
     /// Looks after the servers of the present configuration's services.
     probing: Option<(Arc<Services>, JoinHandle<()>)>,
+    /// Looks up where the app's servers are, by the present configuration.
+    following: Option<JoinHandle<()>>,
 }
 
 impl Live {
-    pub(super) fn new(gateway: Gateway, source: Source) -> Result<Live, StartError> {
+    pub(super) fn new(gateway: Gateway, source: Source) -> Live {
         let metrics = gateway.metrics.clone();
         metrics.config_generation.set(1);
         metrics.config_reloaded.set(1);
         metrics.config_reloaded_at.set(now());
-        Ok(Live {
-            proxy: ArcSwap::from_pointee(Proxy::new(Arc::new(gateway)).map_err(StartError::App)?),
+        let reloading = Reloading { generation: 1, rendering: None, probing: None, following: None };
+        Live {
+            proxy: ArcSwap::from_pointee(Proxy::new(Arc::new(gateway), None)),
             at_start: look(&source),
             source,
-            reloading: Mutex::new(Reloading { generation: 1, rendering: None, probing: None }),
-        })
+            reloading: Mutex::new(reloading),
+        }
     }
 
     /// What serves a request that comes now.
@@ -80,6 +83,7 @@ impl Live {
                 self.proxy.store(Arc::new(proxy));
                 self.render(&mut reloading);
                 self.probe(&mut reloading);
+                self.follow_names(&mut reloading);
                 reloading.generation += 1;
                 let generation = reloading.generation;
                 metrics.config_generation.set(generation);
@@ -106,12 +110,13 @@ impl Live {
         let config = config::load(self.source.clone(), &config::process_env());
         let mut config = config.map_err(|problems| problems.to_string())?;
         let restart = keep(&gateway.config, &mut config);
-        let make = || {
+        let make = || -> Result<Proxy, StartError> {
             let services = match config.dialogue == gateway.config.dialogue {
                 true => gateway.services.clone(),
                 false => Arc::new(services(&config, &gateway.metrics)?),
             };
-            Proxy::new(Arc::new(gateway.succeeded_by(config, services)?)).map_err(StartError::App)
+            let next = Arc::new(gateway.succeeded_by(config, services)?);
+            Ok(Proxy::new(next, Some(&self.proxy.load())))
         };
         Ok((make().map_err(|why| why.to_string())?, restart))
     }
@@ -136,6 +141,14 @@ impl Live {
         }
         let probed = services.clone();
         reloading.probing = Some((services, tokio::spawn(async move { probed.probe().await })));
+    }
+
+    fn follow_names(&self, reloading: &mut Reloading) {
+        let proxy = self.proxy();
+        let following = tokio::spawn(async move { proxy.follow_names().await });
+        if let Some(others) = reloading.following.replace(following) {
+            others.abort();
+        }
     }
 }
 
@@ -182,6 +195,7 @@ impl BackgroundService for Watching {
             let mut reloading = live.reloading.lock().await;
             live.render(&mut reloading);
             live.probe(&mut reloading);
+            live.follow_names(&mut reloading);
         }
         let Ok(mut hup) = signal(SignalKind::hangup()) else {
             return warn!("SIGHUP cannot be received: POST /reload does the same");

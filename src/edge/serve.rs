@@ -46,8 +46,6 @@ pub enum StartError {
         "{key} = \"{address}\" cannot be listened on: {why}; choose another address, or stop what is using it"
     )]
     Listen { key: &'static str, address: SocketAddr, why: std::io::Error },
-    #[error("[upstreams.app] servers: {0}")]
-    App(std::io::Error),
     #[error("[dialogue] apology_audio = {file:?} cannot be played: {why}")]
     Apology { file: PathBuf, why: String },
     #[error("{0}")]
@@ -82,7 +80,7 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     let traces = config.traces.as_ref().map(|traces| Traces::new(traces, &metrics));
     let (traces, exporter) = traces.transpose().map_err(StartError::Traces)?.unzip();
     let gateway = Gateway::new(config, metrics, services, traces.map(Arc::new))?;
-    let live = Arc::new(Live::new(gateway, source)?);
+    let live = Arc::new(Live::new(gateway, source));
     let gateway = live.gateway();
     let mut server = Server::new_with_opt_and_conf(
         Opt { upgrade: is_successor(), ..Opt::default() },

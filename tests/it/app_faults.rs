@@ -48,6 +48,27 @@ fn an_app_that_is_restarted_is_told_to_be_down_and_then_serves_again() {
     assert_eq!(gateway.metric("voxgate_http_requests_total{code=\"5xx\",route=\"app\"}"), 2.0);
 }
 
+/// It may be there later: until then the others are asked, or a reason is given.
+#[test]
+fn a_server_that_is_not_found_by_its_name_is_no_reason_not_to_start() {
+    let servers = |servers: &str| Gateway::start(&format!("[upstreams.app]\nservers = [{servers}]\n"));
+    let gateway = servers("\"nobody.invalid:5000\"");
+    let answer = Wire::ask(gateway.port, &get("/"));
+    let why = "no address is known of nobody.invalid:5000 in [upstreams.app]: is the app running, and is that \
+               its name?\n";
+    assert_eq!((answer.status(), answer.text()), (502, why));
+    let told = gateway.event("APP_NOT_FOUND", 0);
+    assert_eq!((&told["server"], &told["level"]), (&json!("nobody.invalid:5000"), &json!("WARN")));
+    assert_eq!(gateway.metric("voxgate_origin_healthy{upstream=\"app\"}"), 0.0);
+    assert_eq!(gateway.admin_post("/reload").0, 200, "a reload is no stricter");
+
+    let app = TcpApp::polite();
+    let gateway = servers(&format!("\"nobody.invalid:5000\", \"localhost:{}\"", app.port));
+    for _ in 0..4 {
+        assert_eq!(Wire::ask(gateway.port, &get("/")).status(), 200);
+    }
+}
+
 /// Nothing was sent to a server that cannot be reached: the other one gets the request, whatever it is.
 #[test]
 fn a_server_that_cannot_be_reached_costs_no_request_and_is_passed_over() {

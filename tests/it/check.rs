@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::world::{project, run};
+use crate::world::{free_port, project, run};
 
 fn voxgate(args: &[&str], folder: &Path, env: &[(String, String)]) -> Output {
     let ours = [
@@ -94,6 +94,25 @@ fn a_sound_file_is_valid() {
     let done = voxgate(&["check", "--json"], project(), &[]);
     let json: Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!(json, json!({"config": "gateway.toml", "valid": true, "problems": []}));
+}
+
+/// What `run` would not start with, `check` names in the same words.
+#[test]
+fn an_apology_that_is_no_sound_is_found_before_the_start() {
+    let folder = std::env::temp_dir().join(format!("voxgate-apology-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("gateway.toml"), "[dialogue]\napology_audio = \"sorry.wav\"\n").unwrap();
+    std::fs::write(folder.join("sorry.wav"), "Sorry, something went wrong.").unwrap();
+    let why = "[dialogue] apology_audio = \"sorry.wav\" cannot be played: text instead of audio: ";
+    for command in ["check", "run"] {
+        let done = voxgate(&[command], &folder, &[("PORT".to_owned(), free_port().to_string())]);
+        let told = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.code() == Some(1) && told.contains(why), "{command}: {told}");
+    }
+    std::fs::write(folder.join("sorry.wav"), [0x90; 1600]).unwrap();
+    let done = voxgate(&["check"], &folder, &[]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    let _ = std::fs::remove_dir_all(folder);
 }
 
 #[test]

@@ -149,13 +149,15 @@ fn each_broken_server_fails_in_its_own_row() {
         let webhook = format!("/webhook/incoming_call?media={fault}");
         doctor(&sound, &["--incoming-call", &webhook, "--expect-deploy-id", "broken-1"])
     };
-    let cases: [(&str, &[&str], &str, &str); 17] = [
+    let cases: [(&str, &[&str], &str, &str); 19] = [
         ("html", &["handshake, offered", "handshake, plain"], "31920", "fell through to the app"),
         ("403", &["handshake, offered", "handshake, plain"], "31920", "refused on purpose"),
         ("drops", &["handshake, offered"], "31924", "does not know the subprotocol"),
         ("invents", &["handshake, plain"], "31924", "Twilio offers none"),
         ("no_pong", &["ping"], "31924", "does not read"),
         ("silent", &["first audio"], "", "101 and silence: no frame is sent each 20 ms, or TTS blocks"),
+        ("greets", &["first audio"], "", "does not answer what is said to it"),
+        ("greets_late", &["first audio"], "", "a late greeting?"),
         ("late", &["first audio"], "", "longer than callers wait"),
         ("wav", &["frames"], "", "WAV header"),
         ("jerky", &["frames"], "", "the caller hears gaps"),

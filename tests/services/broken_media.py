@@ -17,6 +17,8 @@ from parent_watch import end_with_parent
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 QUIET = {0xFF, 0x7F}
+HELLO = b"\x90\x10" * 4000
+GREETS = {"greets": 1.0, "greets_late": 4.0}
 WAV = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 8036, b"WAVE", b"fmt ", 16, 7, 1, 8000, 8000, 1, 8, b"data", 8000)
 
 
@@ -74,6 +76,13 @@ class Stream:
             if self.fault != "burst":
                 await asyncio.sleep(max(0, due - clock()))
 
+    async def greet(self, after):
+        """All that it ever says, and not while the caller speaks."""
+        await asyncio.sleep(after)
+        while self.said:
+            await asyncio.sleep(0.02)
+        self.reply = asyncio.ensure_future(self.play(HELLO))
+
     async def hear(self, audio):
         if not QUIET.issuperset(audio):
             self.quiet = 0
@@ -85,7 +94,7 @@ class Stream:
             self.quiet += 1
             if self.quiet == 25:
                 said, self.said = bytes(self.said), bytearray()
-                if self.fault != "silent":
+                if self.fault != "silent" and self.fault not in GREETS:
                     self.reply = asyncio.ensure_future(self.play(said))
 
     async def run(self):
@@ -103,6 +112,8 @@ class Stream:
             message = json.loads(body)
             if message["event"] == "start":
                 self.sid = message["streamSid"]
+                if self.fault in GREETS:
+                    self.greeting = asyncio.ensure_future(self.greet(GREETS[self.fault]))
                 if self.fault == "hangs_up":
                     return await self.frame(8, struct.pack(">H", 1011) + b"out of luck")
             elif message["event"] == "media":

@@ -20,7 +20,7 @@ pub enum Step {
     Pause(Duration),
     /// Presses a key.
     Dtmf(char),
-    /// Speaks into the reply once that much of it has been heard.
+    /// Speaks into the reply once that much of it has been heard; without audio, it waits for that and no more.
     Interrupt { after: Duration, audio: Arc<[u8]>, timeout: Duration },
     /// Hangs up. A script without it hangs up at its end.
     Hangup,
@@ -167,7 +167,7 @@ impl Director {
 
     /// How many utterances the script still holds that were not begun.
     pub(super) fn unsaid(&self) -> usize {
-        let says = |step: &&Step| matches!(step, Step::Say(_) | Step::Interrupt { .. });
+        let says = |step: &&Step| matches!(step, Step::Say(audio) | Step::Interrupt { audio, .. } if !audio.is_empty());
         self.steps.iter().skip(self.next).filter(says).count()
     }
 
@@ -283,5 +283,13 @@ mod tests {
         let interrupt = |after| vec![Step::Interrupt { after: ms(after), audio: speech(), timeout: ms(200) }];
         assert_eq!(acts(interrupt(40), None, Some((60, 300))), ".....sSssEsX");
         assert_eq!(acts(interrupt(40), None, Some((60, 90))), "..........!X");
+        let heard = |until| {
+            vec![
+                Step::Interrupt { after: ms(40), audio: Arc::default(), timeout: ms(until) },
+                Step::Dtmf('1'),
+            ]
+        };
+        assert_eq!(acts(heard(200), None, Some((60, 300))), ".....1X", "only waited for");
+        assert_eq!(Director::new(heard(200), None).unsaid(), 0);
     }
 }

@@ -1,4 +1,5 @@
-//! A short call: something is said, the answer is interrupted, and what came back is judged.
+//! A short call: something is said, the answer is interrupted, and what came back is judged. What is heard after
+//! that may have been about to come anyway, a greeting for one; so the interruption wants an answer, too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use super::report::{Fault, Report};
 use crate::audio::{BYTES_PER_MS, FRAME_BYTES};
 use crate::cli::call::{CallReport, Step, run_call};
 
+/// A greeting begins within that, or its bot is not heard to greet.
+const FOR_A_GREETING: Duration = Duration::from_secs(3);
 /// The caller's patience, from the end of speech to the first audio.
 const FIRST_AUDIO: Duration = Duration::from_secs(6);
 /// A reply is waited for a little longer, so that a late one can be told from none.
@@ -21,13 +24,19 @@ const GAPS_IN: u32 = 20;
 /// Were we later than this ourselves, then the frames of the server say little.
 const OWN_LATENESS_US: u64 = 60_000;
 
+/// The cure of a bot that speaks and does not answer.
+const IS_IT_HEARD: &str =
+    "see the server's log: does it hear the caller, and what becomes of STT, agent and TTS?";
+
 pub(super) async fn short_call(line: &mut Line<'_>, said: Vec<u8>, report: &mut Report) {
     let said: Arc<[u8]> = said.into();
     let timeout = FOR_A_REPLY;
     let script = vec![
-        Step::WaitForSilence { quiet: Duration::from_millis(500), timeout: Duration::from_secs(30) },
+        Step::WaitForSilence { quiet: FOR_A_GREETING, timeout: Duration::from_secs(30) },
         Step::Say(said.clone()),
         Step::Interrupt { after: Duration::from_millis(300), audio: said, timeout },
+        // Until the next reply is to be heard; nothing is said into it.
+        Step::Interrupt { after: Duration::ZERO, audio: Arc::default(), timeout },
         Step::Pause(CLEAR),
         Step::Hangup,
     ];
@@ -72,6 +81,9 @@ fn judge(call: &CallReport, report: &mut Report) {
 fn first_audio(call: &CallReport, report: &mut Report) {
     let check = "first audio";
     let silent = || {
+        if !call.spurts.is_empty() {
+            return Fault::new("the bot speaks, but does not answer what is said to it", IS_IT_HEARD);
+        }
         let cure = "send one every 20 ms, in a task of its own; wait for STT, agent and TTS elsewhere";
         Fault::new("101 and silence: no frame is sent each 20 ms, or TTS blocks the media path", cure)
     };
@@ -80,6 +92,15 @@ fn first_audio(call: &CallReport, report: &mut Report) {
     };
     // An echo may begin before the caller has finished.
     match (turn.audible_latency(), turn.reply_at) {
+        (Some(latency), _) if latency <= FIRST_AUDIO && is_left_alone(call) => {
+            let fault = Fault::new("what was heard before was no answer: a late greeting?", IS_IT_HEARD);
+            let seen = format!(
+                "{} ms after the end of speech, but none within {} s of what was said into it",
+                latency.as_millis(),
+                FOR_A_REPLY.as_secs()
+            );
+            report.fail(check, seen, fault);
+        }
         (Some(latency), _) if latency <= FIRST_AUDIO => {
             report.pass(check, format!("{} ms after the end of speech", latency.as_millis()));
         }
@@ -98,6 +119,15 @@ fn first_audio(call: &CallReport, report: &mut Report) {
         }
         (None, None) => report.fail(check, format!("none within {} s", FOR_A_REPLY.as_secs()), silent()),
     }
+}
+
+/// The bot has fallen silent for an interruption, and has not answered it. One that talks on, or has hung up, is
+/// judged for that.
+fn is_left_alone(call: &CallReport) -> bool {
+    let interruption = call.turns.iter().rfind(|turn| turn.interrupts);
+    let cleared = call.barge_ins.last().is_some_and(|barge_in| barge_in.clear.is_some());
+    let hung_up = call.close.as_ref().is_some_and(|close| close.by_server);
+    cleared && !hung_up && interruption.is_some_and(|turn| turn.audible_at.is_none())
 }
 
 fn frames(call: &CallReport, report: &mut Report) {
