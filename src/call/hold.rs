@@ -151,11 +151,16 @@ impl Call {
         self.judge_hold(now);
     }
 
+    /// The caller is in the middle of an utterance, or has finished one since the bot is held.
+    fn is_spoken_to(&self) -> bool {
+        self.ear.hears_speech() || self.hold.held.as_ref().is_some_and(|held| held.ended.is_some())
+    }
+
     /// Decides, as far as it can be decided.
     pub(super) fn judge_hold(&mut self, now: CallTime) {
-        let Some(held) = &mut self.hold.held else { return };
         // A voice that is no utterance of the caller's, like a television's, could not be answered.
-        let confirms = self.hold.evidence.confirms() && (self.ear.hears_speech() || held.ended.is_some());
+        let confirms = self.hold.evidence.confirms() && self.is_spoken_to();
+        let Some(held) = &mut self.hold.held else { return };
         held.voiced |= confirms;
         let goes_on = held.said == Said::Backchannel && !held.asked;
         let quiet = held.quiet >= if goes_on { GO_ON_FRAMES } else { QUIET_FRAMES };
@@ -186,10 +191,10 @@ impl Call {
     }
 
     fn interrupted(&mut self, now: CallTime) {
+        let is_spoken_to = self.is_spoken_to();
         let Some(held) = &mut self.hold.held else { return };
         let (reaction, ended) = (held.at.since(held.began), held.ended.take());
-        let goes_on = self.ear.hears_speech() || ended.is_some();
-        let collides = goes_on && held.began < self.speaking_since + COLLISION;
+        let collides = is_spoken_to && held.began < self.speaking_since + COLLISION;
         match self.unsettled.take_if(|_| collides) {
             Some(before) => self.collided(Collision { reaction, before }, now),
             None => self.barge_in(reaction, now),

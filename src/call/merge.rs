@@ -64,20 +64,24 @@ impl Call {
 
     /// The caller goes on before anything of the reply was heard: one turn, not two.
     pub(super) fn caller_went_on(&mut self, now: CallTime) {
+        self.drop_reply(Duration::ZERO);
+        self.be_quiet(now);
+        // A few bytes of speech may wait that were too short for a frame.
+        self.pacer.truncate(0);
+        self.idle = Idle::new(now);
+        let transition = self.machine.listen(Why::CallerWentOn);
+        self.moved(transition);
+    }
+
+    /// Gives the reply up, of which the caller has heard so much, as if it had never been.
+    fn drop_reply(&mut self, after: Duration) {
         if self.settings.hearing == Hearing::Stream {
             self.unanswered.extend(self.asked_text.take());
         }
         self.cancel_jobs();
-        if let Some(turn) = self.reply.as_ref().map(|reply| reply.turn) {
-            self.is_asked_again(turn, Duration::ZERO);
+        if let Some(reply) = self.reply.take() {
+            self.is_asked_again(reply.turn, after);
         }
-        self.be_quiet(now);
-        // A few bytes of speech may wait that were too short for a frame.
-        self.pacer.truncate(0);
-        self.reply = None;
-        self.idle = Idle::new(now);
-        let transition = self.machine.listen(Why::CallerWentOn);
-        self.moved(transition);
     }
 
     /// What this turn was made of becomes a part of the next.
@@ -89,18 +93,11 @@ impl Call {
     /// The bot began to speak while the caller was about to go on: one turn, not two, as if the bot
     /// had said nothing.
     pub(super) fn collided(&mut self, Collision { reaction, before }: Collision, now: CallTime) {
-        if self.settings.hearing == Hearing::Stream {
-            self.unanswered.extend(self.asked_text.take());
-        }
-        self.cancel_jobs();
-        if let Some(turn) = self.reply.as_ref().map(|reply| reply.turn) {
-            self.is_asked_again(turn, now.since(self.speaking_since));
-        }
+        self.drop_reply(now.since(self.speaking_since));
         let cleared = self.clear(now);
         self.tell(Event::BargeIn { reaction, cleared, heard: String::new() });
         self.tell_spurt();
         self.previous = before;
-        self.reply = None;
         self.interruption.forget();
         self.hold.forget();
         let transition = self.machine.listen(Why::CallerWentOn);

@@ -46,7 +46,7 @@ pub(super) async fn answer(session: &mut Session, gateway: &Arc<Gateway>) -> Res
         Err(refusal @ (Refusal::NoUpgrade | Refusal::UpgradeLost)) => {
             if refusal == Refusal::UpgradeLost {
                 let why = "a proxy in between does not pass `Upgrade: websocket` on";
-                refused(gateway, HandshakeResult::BadRequest, why);
+                spoilt(gateway, why);
             } else {
                 gateway.metrics.handshake(HandshakeResult::NoUpgrade);
             }
@@ -95,13 +95,14 @@ pub(super) async fn answer(session: &mut Session, gateway: &Arc<Gateway>) -> Res
 }
 
 /// Counts, and tells, a handshake that something in between has spoilt.
-fn refused(gateway: &Gateway, result: HandshakeResult, why: &str) {
+fn spoilt(gateway: &Gateway, why: &str) {
+    let result = HandshakeResult::BadRequest;
     gateway.metrics.handshake(result);
     warn!(result = result.as_str(), why, "HANDSHAKE_REFUSED");
 }
 
 async fn malformed(session: &mut Session, gateway: &Gateway, why: &str) -> Result<()> {
-    refused(gateway, HandshakeResult::BadRequest, why);
+    spoilt(gateway, why);
     // RFC 6455, section 4.4: which version would have been understood.
     let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
     respond(session, StatusCode::BAD_REQUEST, TEXT, format!("{why}\n"), &version).await

@@ -37,8 +37,7 @@ pub(super) async fn serve_call(
         let Some((socket, opened, counted)) = begun else { return };
         place.start();
         let (calls, call_sid) = (gateway.calls.clone(), opened.start.known_as().to_owned());
-        let resumable =
-            gateway.config.twilio.resume.then(|| Box::new(Resumable::of(&opened.start, &gateway)));
+        let resumable = Resumable::of(&opened.start, &gateway).map(Box::new);
         (conduct(socket, opened, subprotocol, gateway), calls, call_sid, resumable, counted)
     };
     let Served { socket, code, reason } = conducted.await;
@@ -57,20 +56,21 @@ pub(super) async fn serve_call(
 /// this one knows: Twilio is to end it.
 struct Resumable {
     ids: CallIds,
-    carrier: Option<Arc<Carrier>>,
+    carrier: Arc<Carrier>,
     /// Its bot or its model has no other way to have it ended.
     conducted: bool,
 }
 
 impl Resumable {
-    fn of(start: &Start, gateway: &Gateway) -> Resumable {
+    fn of(start: &Start, gateway: &Gateway) -> Option<Resumable> {
+        let carrier = gateway.carrier.clone().filter(|_| gateway.config.twilio.resume)?;
         let ids = CallIds {
             call_sid: start.call_sid.clone(),
             account_sid: start.account_sid.clone(),
             ..CallIds::default()
         };
         let conducted = !matches!(gateway.config.dialogue.mode, Mode::Dialogue { .. });
-        Resumable { ids, carrier: gateway.carrier.clone(), conducted }
+        Some(Resumable { ids, carrier, conducted })
     }
 
     async fn ended(self: Box<Self>, reason: StopReason) {
@@ -84,9 +84,11 @@ impl Resumable {
             | StopReason::Drain
             | StopReason::Error => false,
         };
-        let Some(carrier) = self.carrier.filter(|_| ends) else { return };
+        if !ends {
+            return;
+        }
         let (to, mut answers) = mpsc::channel(1);
-        carrier.control(&self.ids, 0, &Control::Hangup, "", &to).await;
+        self.carrier.control(&self.ids, 0, &Control::Hangup, "", &to).await;
         if let Ok(answer) = answers.try_recv()
             && let Input::Failed { failure, .. } = *answer
         {

@@ -147,8 +147,7 @@ impl Session {
                 (gateway.services.for_call(ids.clone(), answers.clone()), answers, inbox)
             }
         };
-        let (said, words) = mpsc::channel(INBOX);
-        let recogniser = gateway.services.recognise(&ids, said).map(|recogniser| (recogniser, words));
+        let recogniser = gateway.services.recognise(&ids, INBOX);
         Session {
             socket,
             mode,

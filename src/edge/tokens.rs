@@ -41,22 +41,10 @@ struct Used {
 }
 
 impl Tokens {
-    /// Without a secret to share, the key is made up: tokens are then good for this process only.
     pub(super) fn new(twilio: &Twilio, metrics: Arc<Metrics>) -> Tokens {
-        let secret = match &twilio.auth_token {
-            Some(secret) => secret.0.clone().into_bytes(),
-            None => {
-                let mut random = vec![0; 32];
-                let provider = rustls::crypto::ring::default_provider();
-                if provider.secure_random.fill(&mut random).is_err() {
-                    random = RandomState::new().hash_one(0).to_be_bytes().to_vec();
-                }
-                random
-            }
-        };
         let number = AtomicU64::new(RandomState::new().hash_one(std::process::id()));
         let issued = Arc::new(Issued { number, used: Mutex::default() });
-        Tokens::with(twilio, TokenKey::new(&secret), issued, metrics)
+        Tokens::with(twilio, key(twilio), issued, metrics)
     }
 
     fn with(twilio: &Twilio, key: TokenKey, issued: Arc<Issued>, metrics: Arc<Metrics>) -> Tokens {
@@ -73,12 +61,11 @@ impl Tokens {
     /// The same under another configuration: who is between webhook and stream gets in, and nobody twice. With
     /// another secret, those that are on their way are good no more.
     pub(super) fn succeeded_by(&self, old: &Twilio, new: &Twilio) -> Tokens {
-        let metrics = self.metrics.clone();
         let key = match old.auth_token == new.auth_token {
             true => self.key.clone(),
-            false => Tokens::new(new, metrics.clone()).key,
+            false => key(new),
         };
-        Tokens::with(new, key, self.issued.clone(), metrics)
+        Tokens::with(new, key, self.issued.clone(), self.metrics.clone())
     }
 
     /// The path of the stream for this call.
@@ -144,6 +131,19 @@ impl Tokens {
         warn!(result = fault.as_str(), why = %fault, "STREAM_TOKEN");
         Ok(())
     }
+}
+
+/// Without a secret to share, the key is made up: tokens are then good for this process only.
+fn key(twilio: &Twilio) -> TokenKey {
+    if let Some(secret) = &twilio.auth_token {
+        return TokenKey::new(secret.0.as_bytes());
+    }
+    let mut random = vec![0; 32];
+    let provider = rustls::crypto::ring::default_provider();
+    if provider.secure_random.fill(&mut random).is_err() {
+        random = RandomState::new().hash_one(0).to_be_bytes().to_vec();
+    }
+    TokenKey::new(&random)
 }
 
 impl Used {

@@ -255,9 +255,10 @@ fn dialogue_with(kind: Kind, server: &str, tls: bool) -> Dialogue {
 
 /// What a call is told by a service of this kind, up to the end of the answer.
 async fn inputs(kind: Kind, services: &Services) -> Vec<Input<'static>> {
-    let (to, mut inputs) = channel(8);
+    let (to, inputs) = channel(8);
     let call = services.for_call(ids(), to.clone());
-    let mut recogniser = services.recognise(&ids(), to.clone());
+    let (mut recogniser, words) = services.recognise(&ids(), 8).unzip();
+    let mut inputs = words.unwrap_or(inputs);
     let job = match kind {
         K::DeepgramStt | K::Vosk => {
             let recogniser = recogniser.as_mut().expect("a recogniser");

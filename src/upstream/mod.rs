@@ -42,7 +42,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 
 #[doc(hidden)]
@@ -228,11 +228,14 @@ impl Services {
 
     /// Begins to listen to a call, if the recogniser is one that hears all of it: `Partial`s and
     /// `SpeechFinal`s as they come, and an answer to each `finalize`. Each connection is observed as
-    /// one request, which is `ok` if it lasted until it was not needed any more.
-    pub fn recognise(&self, ids: &Arc<CallIds>, to: Sender<Posted>) -> Option<Recogniser> {
+    /// one request, which is `ok` if it lasted until it was not needed any more. So much of what it says may wait.
+    pub fn recognise(&self, ids: &Arc<CallIds>, room: usize) -> Option<(Recogniser, Receiver<Posted>)> {
         match &self.dialogue.as_deref()?.hearing {
             Hearing::Utterances(_) => None,
-            Hearing::Stream(streaming) => Some(Arc::clone(streaming).start(ids, to, Arc::clone(&self.tell))),
+            Hearing::Stream(streaming) => {
+                let (to, words) = channel(room);
+                Some((Arc::clone(streaming).start(ids, to, Arc::clone(&self.tell)), words))
+            }
         }
     }
 

@@ -51,13 +51,22 @@ fn a_short_noise_holds_the_bot_for_a_moment_and_no_word_is_lost() {
     assert_eq!(world.questions.len(), 1, "it was no turn");
 }
 
+/// The same reply, a television during it, and a word of that.
+fn with_a_television(settings: Settings, during: (u64, u64), word: Option<(u64, &'static str)>) -> World {
+    let mut world = World::new(settings);
+    world.speech = vec![(1000, 2000)];
+    world.television = vec![during];
+    world.agent = [Answer::Text(100, LONG)].into();
+    if let Some((at, text)) = word {
+        world.schedule_at(CallTime::from_millis(at), Input::Partial { text: text.into() });
+    }
+    world.run(12_000);
+    world
+}
+
 #[test]
 fn a_television_holds_the_bot_for_a_moment_and_takes_no_turn() {
-    let mut world = World::new(settings());
-    world.speech = vec![(1000, 2000)];
-    world.television = vec![(2_800, 3_900)];
-    world.agent = [Answer::Text(100, LONG)].into();
-    world.run(12_000);
+    let world = with_a_television(settings(), (2_800, 3_900), None);
     assert!(world.told().contains("held"), "{}", world.told());
     assert!(world.told().contains("turn 1 answered"), "{}", world.told());
     assert_eq!(heard_of_the_reply(&world), 3_240 / 20, "every frame once");
@@ -65,12 +74,7 @@ fn a_television_holds_the_bot_for_a_moment_and_takes_no_turn() {
 
 #[test]
 fn words_that_our_ear_takes_for_no_utterance_end_the_turn_and_do_not_take_it_up_again() {
-    let mut world = World::new(streams());
-    world.speech = vec![(1000, 2000)];
-    world.television = vec![(2_720, 3_400)];
-    world.agent = [Answer::Text(100, LONG)].into();
-    world.schedule_at(CallTime::from_millis(3_100), Input::Partial { text: "no stop".into() });
-    world.run(12_000);
+    let world = with_a_television(streams(), (2_720, 3_400), Some((3_100, "no stop")));
     assert!(world.told().contains("turn 1 interrupted"), "{}", world.told());
     assert!(world.heard.iter().all(|heard| !heard.asked_again), "{:?}", world.heard);
 }

@@ -91,21 +91,24 @@ async fn watch(recipe: Recipe, mut stop: oneshot::Receiver<()>, started: mpsc::S
             return;
         }
     }
-    let mut back_off = BackOff::default();
-    let mut process = match Process::start(&recipe, &output) {
-        Ok(process) => Some(process),
-        // A successor's command line does not wait for that any more.
-        Err(why) if edge::is_successor() => {
-            warn!(why = format!("{why:#}"), "CHILD_NOT_STARTED");
-            None
+    let mut process = Process::start(&recipe, &output);
+    // A successor's command line does not wait for that any more.
+    if !edge::is_successor() {
+        match process {
+            Ok(_) => drop(started.send(Ok(()))),
+            Err(why) => return drop(started.send(Err(why))),
         }
-        Err(why) => return drop(started.send(Err(why))),
-    };
-    let _ = started.send(Ok(()));
+    }
+    let mut back_off = BackOff::default();
     loop {
-        let mut pause = match process {
-            None => back_off.after(Duration::ZERO),
-            Some(mut running) => {
+        let pause = match process {
+            Err(why) => {
+                let pause = back_off.after(Duration::ZERO);
+                let restart_in_ms = pause.as_millis() as u64;
+                warn!(why = format!("{why:#}"), restart_in_ms, "CHILD_NOT_STARTED");
+                pause
+            }
+            Ok(mut running) => {
                 let began = Instant::now();
                 let status = loop {
                     tokio::select! {
@@ -126,22 +129,10 @@ async fn watch(recipe: Recipe, mut stop: oneshot::Receiver<()>, started: mpsc::S
                 pause
             }
         };
-        process = loop {
-            if !signals.pass_over(sleep(pause), &mut stop).await {
-                break None;
-            }
-            match Process::start(&recipe, &output) {
-                Ok(next) => break Some(next),
-                Err(why) => {
-                    pause = back_off.after(Duration::ZERO);
-                    let restart_in_ms = pause.as_millis() as u64;
-                    warn!(why = format!("{why:#}"), restart_in_ms, "CHILD_NOT_STARTED");
-                }
-            }
-        };
-        if process.is_none() {
+        if !signals.pass_over(sleep(pause), &mut stop).await {
             break;
         }
+        process = Process::start(&recipe, &output);
     }
     drop(output);
     written.wait().await;
