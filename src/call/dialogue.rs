@@ -17,8 +17,9 @@ use crate::turn::{Ended, State, Why, are_own, normalised};
 
 /// An utterance with less voice than this (200 ms) is no new speech if its text repeats the last.
 const NEW_SPEECH_FRAMES: u32 = 10;
-/// An utterance that began so soon after the bot had spoken may be its echo.
-const ECHO_AFTER: Duration = Duration::from_millis(500);
+/// What the bot has said comes back this late, if it does: an utterance may be the echo of what was said so soon
+/// before it.
+pub(super) const ECHO_AFTER: Duration = Duration::from_millis(500);
 /// Silence kept behind an utterance that is echoed.
 const ECHO_TAIL: usize = 100 * BYTES_PER_MS;
 
@@ -118,16 +119,16 @@ impl Call {
         };
         self.tell(Event::SttFinal { text: text.clone(), took: now.since(asked.at) });
         if text.is_empty() {
-            return self.nothing_to_answer(Why::NothingSaid, now);
+            return self.nothing_said(now);
         }
         let (own, until) = &self.own_words;
         if self.utterance_began < *until + ECHO_AFTER && are_own(&text, own) {
             self.tell(Event::OwnWords { text });
-            return self.nothing_to_answer(Why::NothingSaid, now);
+            return self.nothing_said(now);
         }
         if self.repeats_the_last(&text, now) {
             self.tell(Event::Duplicate { text });
-            return self.nothing_to_answer(Why::NothingSaid, now);
+            return self.nothing_said(now);
         }
         if !self.was_asked_early(&text, now) {
             self.ask(text, None, now);
@@ -151,7 +152,9 @@ impl Call {
         self.digits.give_up();
         self.reply = Some(Reply::new(self.turns));
         self.asking = Some(Asked { number: self.turns, at: now });
-        self.asked_text = (self.settings.hearing == Hearing::Stream).then(|| text.clone());
+        let words = dtmf.is_none() && self.settings.hearing == Hearing::Stream;
+        self.asked_text = words.then(|| text.clone());
+        (self.asked_keys, self.unanswered_keys) = (dtmf.clone(), None);
         let from = self.thinking.speech_end.unwrap_or(self.thinking.since);
         let left = self.settings.reply_deadline.saturating_sub(now.since(from));
         self.put(text, dtmf, left);
@@ -378,13 +381,27 @@ impl Call {
         self.outputs.extend(jobs.into_iter().flatten().map(Output::Cancel));
     }
 
+    /// What of a reply that is over may have come back.
+    fn words_to_the_end(&self, now: CallTime) -> String {
+        let waits = self.recording.has_queued();
+        match &self.reply {
+            // Any number of utterances may wait.
+            Some(reply) if waits && !self.settings.barge_in => reply.text(),
+            _ if waits || self.ear.hears_speech() => self.words_since(self.is_heard_from(), now),
+            _ => self.words_since(now, now),
+        }
+    }
+
     // ---- back to LISTENING ------------------------------------------------------------------------
 
-    fn nothing_to_answer(&mut self, why: Why, now: CallTime) {
+    fn nothing_said(&mut self, now: CallTime) {
         self.drop_early();
+        if let Some(keys) = self.unanswered_keys.take() {
+            return self.ask(keys.clone(), Some(keys), now);
+        }
         self.recording.answered(self.ear.hears_speech());
         self.turn_ended(TurnResult::Empty);
-        self.back_to_listening(why, now);
+        self.back_to_listening(Why::NothingSaid, now);
     }
 
     /// A reply without a word.
@@ -393,6 +410,7 @@ impl Call {
         let action = std::mem::take(&mut reply.action);
         let failed = reply.failed;
         self.recording.answered(self.ear.hears_speech());
+        self.asked_is_answered();
         let (result, why) = match failed {
             true => (TurnResult::Failed, Why::Failed),
             false if self.leads_away(&action) => (TurnResult::Answered, Why::EmptyReply),
@@ -436,6 +454,7 @@ impl Call {
         self.settle_turn();
         self.cancel_jobs();
         let heard = self.tell_heard(true, now);
+        self.own_words = (self.words_since(self.is_heard_from(), now), now);
         self.unasked.drop_text();
         let cleared = self.clear(now);
         self.tell(Event::BargeIn { reaction, cleared, heard: heard.clone() });
@@ -476,10 +495,11 @@ impl Call {
     pub(super) fn back_to_listening(&mut self, why: Why, now: CallTime) {
         self.settle_turn();
         self.tell_spurt();
-        if let Some(reply) = &self.reply {
-            self.own_words = (reply.text(), now);
+        if why != Why::BargeIn && self.reply.is_some() {
+            self.own_words = (self.words_to_the_end(now), now);
         }
         self.idle.listening(why, now);
+        self.unanswered_keys = None;
         self.reply = None;
         self.interruption.forget();
         self.hold.forget();

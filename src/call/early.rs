@@ -120,6 +120,7 @@ impl Call {
         self.digits.give_up();
         self.reply = Some(Reply::new(early.turn));
         self.asked_text = Some(text.to_owned());
+        (self.asked_keys, self.unanswered_keys) = (None, None);
         if early.ended.is_none() {
             self.asking = Some(Asked { number: early.turn, at: early.at });
         }

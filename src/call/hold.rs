@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
+use super::dialogue::ECHO_AFTER;
 use super::merge::Collision;
+use super::recording::BEFORE_SPEECH;
 use super::{Call, Event, Hearing, Output};
 use crate::audio::BYTES_PER_MS;
 use crate::time::CallTime;
@@ -140,7 +142,7 @@ impl Call {
 
     /// What a streaming recogniser takes the caller's words for.
     pub(super) fn partial(&mut self, text: String, now: CallTime) {
-        let own = self.reply.as_ref().is_some_and(|reply| are_own(&text, &reply.text()));
+        let own = self.reply.is_some() && are_own(&text, &self.words_since(self.is_heard_from(), now));
         if let Some(held) = &mut self.hold.held {
             held.said = if own { Said::Nothing } else { self.settings.words.said(&text) };
         }
@@ -149,6 +151,21 @@ impl Call {
         self.check_early();
         self.tell(Event::SttPartial { text });
         self.judge_hold(now);
+    }
+
+    /// The bot's own words that may have come back in what was heard from then on.
+    pub(super) fn words_since(&self, began: CallTime, now: CallTime) -> String {
+        let until = self.hold.held.as_ref().map_or(now, |held| held.at);
+        let (heard, echo) = (self.pacer.heard(now), ECHO_AFTER);
+        let bytes = |time: Duration| time.as_millis() as u64 * BYTES_PER_MS as u64;
+        let from = heard.saturating_sub(bytes(until.since(began) + echo));
+        self.reply.as_ref().map(|reply| reply.said_between(from, heard + bytes(echo))).unwrap_or_default()
+    }
+
+    /// From when on a recogniser hears what is being said; what interrupts need not be an utterance yet.
+    pub(super) fn is_heard_from(&self) -> CallTime {
+        let held = self.hold.held.as_ref().filter(|_| !self.ear.hears_speech());
+        held.map_or(self.utterance_began, |held| held.began) - BEFORE_SPEECH
     }
 
     /// The caller is in the middle of an utterance, or has finished one since the bot is held.
@@ -218,7 +235,14 @@ impl Call {
         self.tell(Event::BargeInResumed { after: now.since(held.at) });
         self.settle_turn();
         self.recording.answered(self.ear.hears_speech());
-        if self.settings.hearing == Hearing::Stream && !self.ear.hears_speech() {
+        if !self.ear.hears_speech() {
+            self.forget_words();
+        }
+    }
+
+    /// What was said is no turn: its words, which a streaming recogniser has told or will tell, are none of the next.
+    pub(super) fn forget_words(&mut self) {
+        if self.settings.hearing == Hearing::Stream {
             self.outputs.push_back(Output::Forget);
             self.endpoint.forget_text();
             self.partial_text.clear();
@@ -229,7 +253,11 @@ impl Call {
     pub(super) fn settle_turn(&mut self) {
         if self.unsettled.take().is_some() {
             self.recording.answered(self.ear.hears_speech());
-            self.asked_text = None;
+            self.asked_is_answered();
         }
+    }
+
+    pub(super) fn asked_is_answered(&mut self) {
+        (self.asked_text, self.asked_keys) = (None, None);
     }
 }

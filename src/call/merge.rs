@@ -75,11 +75,18 @@ impl Call {
 
     /// Gives the reply up, of which the caller has heard so much, as if it had never been.
     fn drop_reply(&mut self, after: Duration) {
-        if self.settings.hearing == Hearing::Stream {
-            self.unanswered.extend(self.asked_text.take());
-        }
+        self.unanswered.extend(self.asked_text.take());
+        // The same text again is the same question, not the repeat of one that was answered.
+        self.last_final = None;
         self.cancel_jobs();
-        if let Some(reply) = self.reply.take() {
+        let Some(reply) = self.reply.take() else { return };
+        if let Some(keys) = self.asked_keys.take() {
+            // They are not a part of what is said now. If that is nothing, they are asked again.
+            self.unanswered_keys = Some(keys);
+            let told = ReplyHeard { turn: reply.turn, interrupted: true, after, ..ReplyHeard::default() };
+            self.outputs.push_back(Output::Heard(told));
+            self.previous = Previous { heard: String::new(), interrupted: true };
+        } else {
             self.is_asked_again(reply.turn, after);
         }
     }
@@ -93,11 +100,11 @@ impl Call {
     /// The bot began to speak while the caller was about to go on: one turn, not two, as if the bot
     /// had said nothing.
     pub(super) fn collided(&mut self, Collision { reaction, before }: Collision, now: CallTime) {
+        self.previous = before;
         self.drop_reply(now.since(self.speaking_since));
         let cleared = self.clear(now);
         self.tell(Event::BargeIn { reaction, cleared, heard: String::new() });
         self.tell_spurt();
-        self.previous = before;
         self.interruption.forget();
         self.hold.forget();
         let transition = self.machine.listen(Why::CallerWentOn);

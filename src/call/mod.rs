@@ -136,6 +136,9 @@ pub struct Call {
     unasked: Unasked,
     /// What the agent was asked, until something of the answer was heard.
     asked_text: Option<String>,
+    /// The keys that it was, and those that were given up because of what the caller may be saying now.
+    asked_keys: Option<String>,
+    unanswered_keys: Option<String>,
     last_final: Option<(String, CallTime)>,
     previous: Previous,
     /// While the reply has hardly begun, and its turn could be taken up again: what the agent was to
@@ -224,6 +227,8 @@ impl Call {
             unanswered: Vec::new(),
             unasked: Unasked::default(),
             asked_text: None,
+            asked_keys: None,
+            unanswered_keys: None,
             last_final: None,
             previous: settings.memory.previous.clone(),
             unsettled: None,
@@ -285,7 +290,7 @@ impl Call {
             Input::SpeechEnd { segment } => self.speech_end(segment, now),
             Input::Controlled { number } => self.controlled(number, now),
             Input::Failed { job, failure } => self.job_failed(job, failure, now),
-            Input::Stop(reason) => self.end(reason),
+            Input::Stop(reason) => self.broken_off(reason, now),
         }
         self.pump(now);
     }
@@ -301,7 +306,10 @@ impl Call {
                 let heard = self.ear.end();
                 self.heard(heard, now);
             }
-            Some(LineFault::Dead) => self.hang_up(StopReason::Timeout),
+            Some(LineFault::Dead) => {
+                self.broken_off(StopReason::Timeout, now);
+                return self.outputs.push_back(Output::Hangup(StopReason::Timeout));
+            }
             None => {}
         }
         if self.state_deadline().is_some_and(|at| at <= now) {
@@ -394,6 +402,10 @@ impl Call {
             Heard::Same => {}
             Heard::Started { frames_ago } => {
                 self.utterance_began = now - FRAME * frames_ago;
+                if self.state() == State::Listening {
+                    // Of a filler that nothing came of.
+                    self.be_quiet(now);
+                }
                 self.endpoint.started(now);
                 self.recording.begin();
                 self.tell(Event::UtteranceStarted);
@@ -422,9 +434,7 @@ impl Call {
             State::Speaking if self.settings.barge_in => {
                 self.settle_turn();
                 self.recording.answered(false);
-                if self.settings.hearing == Hearing::Stream {
-                    self.outputs.push_back(Output::Forget);
-                }
+                self.forget_words();
             }
             State::Speaking => self.recording.queue(),
             State::Ended => {}
@@ -550,6 +560,15 @@ impl Call {
     }
 
     // ---- the end ----------------------------------------------------------------------------------
+
+    /// The stream has ended, be it in mid-reply: one that comes after it knows what was heard.
+    fn broken_off(&mut self, reason: StopReason, now: CallTime) {
+        if self.state() == State::Speaking && self.reply.is_some() {
+            let heard = self.tell_heard(true, now);
+            self.previous = Previous { heard, interrupted: true };
+        }
+        self.end(reason);
+    }
 
     fn hang_up(&mut self, reason: StopReason) {
         self.end(reason);

@@ -2,11 +2,13 @@
 //! first sound of an utterance is not lost, and everything from there on while a turn is open.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::audio::{BYTES_PER_MS, FRAME_BYTES};
 
-/// Audio kept from before speech is noticed: 300 ms.
-const PREROLL: usize = 300 * BYTES_PER_MS;
+/// Audio kept from before speech is noticed.
+pub(super) const BEFORE_SPEECH: Duration = Duration::from_millis(300);
+const PREROLL: usize = BEFORE_SPEECH.as_millis() as usize * BYTES_PER_MS;
 
 #[derive(Debug)]
 pub(super) struct Recording {
@@ -65,9 +67,13 @@ impl Recording {
         self.answered(false);
     }
 
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
     /// What waited becomes the turn.
     pub(super) fn take_queued(&mut self) -> bool {
-        if self.queued.is_empty() {
+        if !self.has_queued() {
             return false;
         }
         let mut turn = std::mem::replace(&mut self.audio, std::mem::take(&mut self.queued).into());

@@ -142,7 +142,10 @@ impl Reply {
         }
         self.text_ended = true;
         self.failed = true;
-        self.action = Action::None;
+        // What was to be the last word of nobody's turn, a goodbye, is followed by the end all the same.
+        if self.turn > 0 || self.action != Action::Hangup {
+            self.action = Action::None;
+        }
     }
 
     /// All of it that was given a voice.
@@ -178,6 +181,18 @@ impl Reply {
         }
     }
 
+    /// The words that the bot was at between two positions.
+    pub(super) fn said_between(&self, from: u64, to: u64) -> String {
+        let said = self.parts.iter().filter(|part| part.from < to && part.to.is_none_or(|to| to > from));
+        let words = said.flat_map(|part| {
+            let whole = part.to.map_or(length(&part.text), |to| to - part.from);
+            let before = words_in(&part.text, from.saturating_sub(part.from), whole);
+            let until = words_in(&part.text, to - part.from, whole) + 1;
+            part.text.split_whitespace().take(until).skip(before)
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+
     /// What the caller has heard, if the carrier has played up to `position`: whole sentences as they
     /// were, the one that was cut by its words.
     pub(super) fn heard(&self, position: u64) -> String {
@@ -203,9 +218,14 @@ fn length(text: &str) -> u64 {
 
 /// The words of a text that fit into this much of its whole length.
 pub(super) fn begun(text: &str, bytes: u64, whole: u64) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let said = (words.len() as u64 * bytes / whole.max(1)).min(words.len() as u64) as usize;
-    words[..said].join(" ")
+    let words: Vec<&str> = text.split_whitespace().take(words_in(text, bytes, whole)).collect();
+    words.join(" ")
+}
+
+/// How many of its words are said whole in so much of its length.
+fn words_in(text: &str, bytes: u64, whole: u64) -> usize {
+    let words = text.split_whitespace().count();
+    (words as u64 * bytes / whole.max(1)).min(words as u64) as usize
 }
 
 #[cfg(test)]
@@ -231,6 +251,24 @@ mod tests {
         }
         reply.segment_heard(1);
         assert_eq!(reply.heard(0), "We are open.", "the carrier knows better than the clock");
+    }
+
+    #[test]
+    fn what_the_bot_was_at_for_a_while() {
+        let mut reply = Reply::new(1);
+        reply.add_spoken(1, "We are open.".into(), 1000, 9000);
+        reply.add_spoken(2, "Come in at ten now.".into(), 9000, 14000);
+        for (from, to, words) in [
+            (0, 900, ""),
+            (0, 1100, "We"),
+            (0, 99_999, "We are open. Come in at ten now."),
+            (4000, 9100, "are open. Come"),
+            (8999, 10_100, "open. Come in"),
+            (13_500, 20_000, "now."),
+            (14_000, 20_000, ""),
+        ] {
+            assert_eq!(reply.said_between(from, to), words, "{from}..{to}");
+        }
     }
 
     #[test]

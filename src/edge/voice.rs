@@ -16,7 +16,7 @@ use super::respond::{XML, cut_off, not_allowed, read_form, respond, whole_body};
 use super::spelling::Spelling;
 use crate::config::{Config, Strictness, Twiml};
 use crate::observe::{Busy, TwimlFallback};
-use crate::twilio::lint::{Finding, LONGEST_TWIML, Site, lint};
+use crate::twilio::lint::{Finding, LONGEST_TWIML, Linted, Rule, Site, lint};
 use crate::twilio::{ConnectStream, HANG_UP, MOST_RESUMED, RESUMED, Then, VoiceRequest, codes};
 
 /// Where nothing is configured, a caller that cannot be taken hears the busy signal.
@@ -127,6 +127,8 @@ pub(super) struct Passing {
     read: BytesMut,
     /// Held back until it has been mended.
     held: bool,
+    /// Its type, where Twilio takes no TwiML of it.
+    other_kind: Option<String>,
 }
 
 impl Passing {
@@ -139,9 +141,15 @@ impl Passing {
         let has = |name| response.headers.get(name).and_then(|value| value.to_str().ok());
         let kind = has(header::CONTENT_TYPE).unwrap_or("text/xml").to_ascii_lowercase();
         let packed = has(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
-        let readable = (kind.contains("xml") || kind.contains("html")) && !packed;
-        if !response.status.is_success() || request.method == Method::HEAD || !readable {
+        if !response.status.is_success() || request.method == Method::HEAD || packed {
             return Ok(None);
+        }
+        // Twilio plays audio.
+        if kind.starts_with("audio/") {
+            return Ok(None);
+        }
+        if !kind.contains("xml") && !kind.contains("html") {
+            return Ok(Some(Passing { read: BytesMut::new(), held: false, other_kind: Some(kind) }));
         }
         let size = has(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
         let held = gateway.config.twilio.twiml_fix
@@ -152,7 +160,7 @@ impl Passing {
             response.remove_header(&header::CONTENT_LENGTH);
             response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
         }
-        Ok(Some(Passing { read: BytesMut::new(), held }))
+        Ok(Some(Passing { read: BytesMut::new(), held, other_kind: None }))
     }
 
     /// Looks at a piece of the answer. What is too long for Twilio goes by as it is.
@@ -194,7 +202,10 @@ impl Passing {
             media_path: &twilio.path,
             stream_status: &twilio.stream_status,
         };
-        let linted = lint(&self.read, &site);
+        let linted = match &self.other_kind {
+            Some(kind) => of_another_kind(kind, &self.read),
+            None => lint(&self.read, &site),
+        };
         for Finding { rule, seen, mended } in &linted.findings {
             gateway.metrics.twiml_finding(*rule);
             let (name, why, cure) = (rule.as_str(), rule.why(), rule.cure());
@@ -209,4 +220,11 @@ impl Passing {
         }
         linted.mended
     }
+}
+
+/// Of plain text, only TwiML is at fault: Twilio reads out what is none, and that may be meant.
+fn of_another_kind(kind: &str, answer: &[u8]) -> Linted {
+    let is_meant = kind.starts_with("text/plain") && !answer.trim_ascii_start().starts_with(b"<");
+    let finding = Finding { rule: Rule::ContentType, seen: kind.to_owned(), mended: false };
+    Linted { findings: if is_meant { Vec::new() } else { vec![finding] }, ..Linted::default() }
 }

@@ -146,8 +146,8 @@ fn a_caller_who_cannot_be_taken_hears_so() {
 }
 
 /// A gateway in front of an app that answers every request with this.
-fn forward(head: &'static str, body: impl Into<String>, keys: &str) -> (TcpApp, Gateway) {
-    let body = body.into();
+fn forward(head: impl Into<String>, body: impl Into<String>, keys: &str) -> (TcpApp, Gateway) {
+    let (head, body) = (head.into(), body.into());
     let app = TcpApp::start(move |_, wire| {
         let length = body.len();
         wire.send(format!("HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"));
@@ -190,6 +190,30 @@ fn what_would_fail_at_twilio_is_told_and_passes_untouched() {
     // Other paths are nobody's business.
     assert_eq!(Wire::ask(gateway.port, &form("POST", "/other", "")).text(), FAULTY);
     assert_eq!(counted(&gateway, "scheme"), 1.0);
+}
+
+/// Flask's `jsonify`, and a `mimetype` that is a guess.
+#[test]
+fn an_answer_that_twilio_does_not_take_for_twiml_is_told() {
+    let told = |kind: &str, body: &str| {
+        let head = format!("200 OK\r\nContent-Type: {kind}");
+        let (_app, gateway) = forward(head, body, "twiml_fix = true");
+        assert_eq!(incoming_call(&gateway, "CA1").text(), body);
+        until("the request to be told", || gateway.events("HTTP").into_iter().next());
+        let seen = |line: &serde_json::Value| (line["rule"] == "content_type").then(|| line["seen"].clone());
+        (gateway.events("TWIML_FINDING").iter().filter_map(seen).collect::<Vec<_>>(), gateway)
+    };
+    for (kind, body) in
+        [("application/json", "\"<Response/>\""), ("text/plain; charset=utf-8", FAULTY), ("text/csv", "a,b")]
+    {
+        let (seen, gateway) = told(kind, body);
+        assert_eq!((seen, counted(&gateway, "content_type")), (vec![json!(kind)], 1.0));
+        assert_eq!(gateway.event("TWIML_FINDING", 0)["code"], 12300);
+    }
+    // Twilio reads text out, and plays audio.
+    for (kind, body) in [("text/plain", "Please call again."), ("audio/mpeg", "ID3")] {
+        assert_eq!(told(kind, body).0, Vec::<serde_json::Value>::new(), "{kind}");
+    }
 }
 
 /// The body of an answer in pieces.

@@ -135,7 +135,7 @@ impl Playback {
         part.ended = true;
         if let Some(voice) = &mut part.voice {
             self.decoded.clear();
-            // What is no sound was told when it came.
+            // What is no sound was told when it came; that there was none is seen at the end of the response.
             let _ = voice.finish(&mut self.decoded);
             pacer.push(&self.decoded);
             part.to = pacer.pushed();
@@ -160,6 +160,11 @@ impl Playback {
     /// There is nothing to be heard.
     pub(super) fn is_silent(&self) -> bool {
         self.parts.iter().all(|part| part.to == part.from)
+    }
+
+    /// There was audio in this response that could be read, be it without a sound.
+    pub(super) fn has_audio_of(&self, response: &str) -> bool {
+        self.parts.iter().any(|part| part.response == response && part.voice.is_some())
     }
 
     pub(super) fn bytes_of(&self, response: &str) -> u64 {

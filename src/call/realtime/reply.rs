@@ -270,6 +270,10 @@ impl Realtime {
         }
         let follows = std::mem::take(&mut self.follows);
         match end {
+            ResponseEnd::Completed if bytes == 0 && self.playback.has_audio_of(response) => {
+                self.failed(FailureKind::Protocol, "the vendor: audio without a sound".into());
+                return self.apologise(now);
+            }
             ResponseEnd::Completed => {
                 self.failures = 0;
                 let unsaid = self.action != Action::None && bytes == 0;

@@ -5,5 +5,6 @@ mod endings;
 mod interruptions;
 mod properties;
 mod stories;
+mod unanswered;
 mod unasked;
 pub(in crate::call) mod world;

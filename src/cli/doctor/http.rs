@@ -218,9 +218,8 @@ impl Client {
         if answer.is_twiml() {
             report.pass("incoming_call", format!("200 {}", answer.kind));
         } else {
-            let cause = "Twilio takes no TwiML of this type, and reads plain text out to the caller";
-            let fault = Fault::new(cause, "answer with Content-Type: text/xml");
-            report.fail("incoming_call", answer.seen(), fault.code(12300));
+            let rule = lint::Rule::ContentType;
+            report.fail("incoming_call", answer.seen(), Fault::new(rule.why(), rule.cure()).code(12300));
         }
         for finding in &linted.findings {
             let rule = finding.rule;

@@ -3,6 +3,7 @@
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
+    ContentType,
     NotXml,
     LeadingSpace,
     TooLong,
@@ -25,7 +26,8 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Rule; 19] = [
+    pub const ALL: [Rule; 20] = [
+        Self::ContentType,
         Self::NotXml,
         Self::LeadingSpace,
         Self::TooLong,
@@ -49,6 +51,7 @@ impl Rule {
 
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::ContentType => "content_type",
             Self::NotXml => "not_xml",
             Self::LeadingSpace => "leading_space",
             Self::TooLong => "too_long",
@@ -74,6 +77,7 @@ impl Rule {
     /// What Twilio's console would show; `None` where it says nothing and only the caller suffers.
     pub fn code(self) -> Option<u16> {
         match self {
+            Self::ContentType => Some(12300),
             Self::NotXml | Self::LeadingSpace => Some(12100),
             Self::TooLong => Some(11750),
             Self::Case | Self::Misplaced => Some(12200),
@@ -95,6 +99,7 @@ impl Rule {
     /// What comes of it.
     pub fn why(self) -> &'static str {
         match self {
+            Self::ContentType => "Twilio takes no TwiML of this type, and reads plain text out to the caller",
             Self::NotXml => "Twilio cannot read this as TwiML: the caller hears an application error",
             Self::LeadingSpace => "something stands before <?xml …?>: Twilio cannot read it",
             Self::TooLong => "Twilio takes 64 kB of TwiML and no more",
@@ -120,6 +125,7 @@ impl Rule {
     /// What to write instead.
     pub fn cure(self) -> &'static str {
         match self {
+            Self::ContentType => "answer with Content-Type: text/xml",
             Self::NotXml => "answer with <Response>…</Response>, & written as &amp;",
             Self::LeadingSpace => "begin the answer with <?xml, or leave that line out",
             Self::TooLong => "send less; data goes by <Parameter>, or stays in the app",

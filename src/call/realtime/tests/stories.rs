@@ -1,6 +1,5 @@
 //! What callers live through, one story each.
 
-use bytes::Bytes;
 use insta::assert_snapshot;
 
 use super::super::*;
@@ -242,23 +241,27 @@ fn a_response_that_fails_and_one_that_never_comes_are_apologised_for() {
 }
 
 #[test]
-fn audio_that_is_none_is_apologised_for() {
-    let mut world = World::new(manner(Ears::Models));
-    world.speech = vec![(1000, 2000)];
-    world.replies = [Reply::Nothing].into();
-    let response = || "r1".to_owned();
-    let webm = b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\x81\x08\x42\x82\x84webm";
-    let audio = Bytes::from(webm.repeat(20));
-    for told in [
-        Told::ResponseStarted { response: response() },
-        Told::Audio { response: response(), item: "i1".into(), content: 0, audio },
-        Told::ResponseEnded { response: response(), end: ResponseEnd::Completed },
-    ] {
-        world.at(2_700, Given::Input(Input::Told(told)));
+fn audio_that_is_none_or_has_no_sound_is_apologised_for() {
+    let webm = b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\x81\x08\x42\x82\x84webm".repeat(20);
+    for (audio, why) in
+        [(webm, "audio that is none"), (b"RIFF\xff\xff\xff\xffWAVE".to_vec(), "without a sound")]
+    {
+        let mut world = World::new(manner(Ears::Models));
+        world.speech = vec![(1000, 2000)];
+        world.replies = [Reply::Nothing].into();
+        let response = || "r1".to_owned();
+        for told in [
+            Told::ResponseStarted { response: response() },
+            Told::Audio { response: response(), item: "i1".into(), content: 0, audio: audio.into() },
+            Told::ResponseEnded { response: response(), end: ResponseEnd::Completed },
+        ] {
+            world.at(2_700, Given::Input(Input::Told(told)));
+        }
+        world.run(9_000);
+        let told = world.told();
+        assert!(told.contains("turn 1 failed") && told.matches("failed: ").count() == 1, "{told}");
+        assert!(told.contains(why) && world.heard_ms(0xEE) > 0, "{told}");
     }
-    world.run(9_000);
-    assert!(world.told().contains("turn 1 failed"), "{}", world.told());
-    assert!(world.heard_ms(0xEE) > 0, "{}", world.told());
 }
 
 #[test]
