@@ -282,7 +282,7 @@ impl Reply<'_> {
 
     async fn take(&mut self, said: Said, record: &[u8]) -> Result<(), Ended> {
         if let Some(Value::Bool(true) | Value::String(_) | Value::Object(_)) = said.error {
-            return Err(self.answer.wrong(format!("an error: {}", quote(record))).into());
+            return Err(self.answer.wrong(format!("an error: {}", self.answer.quote(record))).into());
         }
         if let Some(action) = &said.action {
             self.plan(action, &said.details);
@@ -318,7 +318,7 @@ impl Reply<'_> {
     }
 
     fn unexpected(&self, body: &[u8], expected: &str) -> Ended {
-        let came = told(&self.answer.content_type(), body);
+        let came = told(&self.answer, body);
         self.answer.wrong(format!("{came} where {expected} was expected")).into()
     }
 
