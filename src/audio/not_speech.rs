@@ -6,12 +6,12 @@
 pub enum NotSpeech {
     #[error("an empty answer")]
     Empty,
-    #[error("JSON instead of audio: {0}")]
-    Json(String),
-    #[error("HTML or XML instead of audio: {0}")]
-    Markup(String),
-    #[error("text instead of audio: {0}")]
-    Text(String),
+    #[error("JSON instead of audio")]
+    Json(Vec<u8>),
+    #[error("HTML or XML instead of audio")]
+    Markup(Vec<u8>),
+    #[error("text instead of audio")]
+    Text(Vec<u8>),
     #[error("{0}, which this version does not play: ask the service for μ-law, PCM, WAV or MP3")]
     Encoded(&'static str),
     #[error("noise: bytes that are neither the announced format nor audio of any other")]
@@ -47,26 +47,30 @@ fn codec_name(codec: u16) -> &'static str {
     }
 }
 
-/// The beginning of a text, on one line and without control characters, for a log line.
-pub(super) fn excerpt(bytes: &[u8]) -> String {
-    const CHARS: usize = 80;
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(8 * CHARS)]);
-    let mut line = String::new();
-    let mut chars = 0;
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control() || c == '\u{FEFF}') {
-        if word.is_empty() {
-            continue;
-        }
-        for c in (!line.is_empty()).then_some(' ').into_iter().chain(word.chars()) {
-            if chars == CHARS {
-                line.push('…');
-                return line;
-            }
-            line.push(c);
-            chars += 1;
+impl NotSpeech {
+    /// How a text began that came instead. Not in the message: whether it may be told, and what of it must
+    /// be masked, is for those to say who know the service.
+    pub fn said(&self) -> Option<&[u8]> {
+        match self {
+            NotSpeech::Json(text) | NotSpeech::Markup(text) | NotSpeech::Text(text) => Some(text),
+            NotSpeech::Empty
+            | NotSpeech::Encoded(_)
+            | NotSpeech::Noise
+            | NotSpeech::NoAudio(_)
+            | NotSpeech::Broken(..)
+            | NotSpeech::WavNoAudio
+            | NotSpeech::WavCodec(_)
+            | NotSpeech::WavBits(_)
+            | NotSpeech::WavRate(_)
+            | NotSpeech::WavBroken(_) => None,
         }
     }
-    line
+}
+
+/// As much of a text as is worth quoting.
+pub(super) fn beginning(bytes: &[u8]) -> Vec<u8> {
+    const MOST: usize = 1024;
+    bytes[..bytes.len().min(MOST)].to_vec()
 }
 
 #[cfg(test)]
@@ -90,10 +94,11 @@ mod tests {
     }
 
     #[test]
-    fn an_excerpt_is_one_short_line() {
-        assert_eq!(excerpt(b"{\n  \"error\":\t\"no\x00 credit\"\r\n}"), "{ \"error\": \"no credit\" }");
-        assert_eq!(excerpt(b"\xff\xfea"), "\u{FFFD}\u{FFFD}a");
-        assert_eq!(excerpt("ü".repeat(300).as_bytes()).chars().count(), 81);
-        assert_eq!(excerpt(b""), "");
+    fn what_was_said_is_no_part_of_the_message() {
+        let text = NotSpeech::Text(beginning(b"Philippa called"));
+        assert_eq!(text.to_string(), "text instead of audio");
+        assert_eq!(text.said(), Some(&b"Philippa called"[..]));
+        assert_eq!(NotSpeech::Noise.said(), None);
+        assert_eq!(beginning(&[b'x'; 9999]).len(), 1024);
     }
 }

@@ -27,6 +27,8 @@ const TAIL: Duration = Duration::from_millis(40);
 const ON_THE_WAY: Duration = Duration::from_millis(500);
 /// A spurt is over when the carrier has been dry for this long; a shorter gap is a hole in it.
 const SPURT_GAP: Duration = Duration::from_millis(500);
+/// Frames of a spurt that are told of before it is over (10 s): a bot that never pauses has but one.
+const LONG_SPURT: u64 = 500;
 
 /// A relayed call: what the bot says on its way to the carrier, and whether the carrier is still there.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub struct Relay {
     /// When the last audio came, while an incomplete frame waits.
     tail_since: Option<CallTime>,
     in_spurt: bool,
+    /// Frames that have left, and have not been told of.
+    untold: u64,
     overflowed: bool,
     unplayable: bool,
     outputs: VecDeque<Output>,
@@ -62,6 +66,7 @@ impl Relay {
             decoded: Vec::new(),
             tail_since: None,
             in_spurt: false,
+            untold: 0,
             overflowed: false,
             unplayable: false,
             outputs: VecDeque::new(),
@@ -125,6 +130,11 @@ impl Relay {
         self.pacer.pad();
         self.tail_since = None;
         self.pump(now);
+    }
+
+    /// The call is over: what has left of the spurt under way is told.
+    pub fn end(&mut self) {
+        self.end_spurt();
     }
 
     /// Everything has been played.
@@ -218,7 +228,12 @@ impl Relay {
 
     fn end_spurt(&mut self) {
         self.in_spurt = false;
-        let frames = self.pacer.end_spurt();
+        self.pacer.end_spurt();
+        self.tell_frames();
+    }
+
+    fn tell_frames(&mut self) {
+        let frames = std::mem::take(&mut self.untold);
         if frames > 0 {
             let ms = frames * FRAME.as_millis() as u64;
             self.outputs.push_back(Output::Event(Event::MediaTx { frames, ms }));
@@ -234,6 +249,10 @@ impl Relay {
                         self.outputs.push_back(Output::Event(Event::Underrun));
                     }
                     self.outputs.push_back(Output::Play { frame, due });
+                    self.untold += 1;
+                    if self.untold >= LONG_SPURT {
+                        self.tell_frames();
+                    }
                 }
                 Sent::Mark(_) => self.outputs.extend(self.names.pop_front().map(Output::Mark)),
             }
@@ -294,6 +313,20 @@ mod tests {
                 "1600 MediaTx { frames: 5, ms: 100 }"
             ]
         );
+    }
+
+    #[test]
+    fn what_has_left_is_told_as_it_goes_and_to_the_end() {
+        let mut relay = Relay::new(Duration::from_millis(40), PATIENT);
+        relay.audio(&vec![0x90; 160 * 1_210], ms(0));
+        let told = |told: Vec<String>| -> Vec<String> {
+            told.into_iter().filter(|line| line.contains("MediaTx")).collect()
+        };
+        let expected =
+            ["9960 MediaTx { frames: 500, ms: 10000 }", "19960 MediaTx { frames: 500, ms: 10000 }"];
+        assert_eq!(told(run(&mut relay, 0, 24_000)), expected);
+        relay.end();
+        assert_eq!(told(run(&mut relay, 24_000, 24_000)), ["24000 MediaTx { frames: 202, ms: 4040 }"]);
     }
 
     #[test]

@@ -157,8 +157,12 @@ impl Talk {
             }
             self.last_words_heard();
         }
+        let (reason, ending) = self.end.take().unwrap_or((StopReason::Error, Ending::default()));
         let now = self.now();
-        let Talk { socket, bot, mut relay, mut observer, started, end, gateway, upstream, .. } = self;
+        self.relay.stop(reason, now);
+        // What has left of the bot's last spurt is told while there is a call to tell it of.
+        self.carry_out();
+        let Talk { socket, bot, mut observer, started, gateway, upstream, .. } = self;
         gateway.metrics.upstream_done(
             upstream.upstream(),
             Service::Agent,
@@ -168,8 +172,6 @@ impl Talk {
         if let Some(bot) = bot {
             tokio::spawn(bot.close(NORMAL));
         }
-        let (reason, ending) = end.unwrap_or((StopReason::Error, Ending::default()));
-        relay.stop(reason, now);
         observer.event(Event::Ended { reason });
         observer.stopped(started.elapsed(), &ending);
         Served { socket, code: ending.close_code.unwrap_or(NORMAL), reason }

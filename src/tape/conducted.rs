@@ -109,6 +109,7 @@ impl<'t, F: FnMut(CallTime, Step<'_>)> Again<'t, F> {
                 }
                 Entry::Stop(reason) => {
                     ended = true;
+                    relay.end();
                     Some(Event::Ended { reason: stop_reason(reason) })
                 }
                 _ => None,

@@ -211,6 +211,8 @@ impl TapedRelay {
     /// The call is over.
     pub fn stop(&mut self, reason: StopReason, now: CallTime) {
         self.told(&Entry::Stop(reason.as_str().into()), now);
+        self.relay.end();
+        self.take();
     }
 
     pub fn handle_timeout(&mut self, now: CallTime) {

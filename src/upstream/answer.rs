@@ -71,7 +71,9 @@ impl Answer {
         let status = self.response.status();
         if status.is_redirection() {
             let to = self.header(LOCATION.as_str());
-            return Err(self.wrong(format!("a redirect to {}, which is not followed", quote(to.as_bytes()))));
+            return Err(
+                self.wrong(format!("a redirect to {}, which is not followed", self.quote(to.as_bytes())))
+            );
         }
         if !status.is_success() {
             let kind = match status.as_u16() {
@@ -175,6 +177,11 @@ impl Answer {
         };
         // Late or broken: the connection is closed, and nothing is lost.
         let _ = timeout(TAIL_TIME, tail).await;
+    }
+
+    /// Words of this answer, fit for a log.
+    pub(super) fn quote(&self, said: &[u8]) -> String {
+        self.vendor.as_ref().map_or_else(|| quote(said), |vendor| vendor.quote(said))
     }
 
     /// The answer is not what was asked for; `what` completes "answered 200 with …".

@@ -10,10 +10,11 @@
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, ClientBuilder, Url, redirect};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -43,8 +44,21 @@ pub(super) struct Pool {
     slots: Arc<Semaphore>,
 }
 
+/// All requests to a vendor who speaks HTTP/2 share a connection. One whose path has fallen silent is known
+/// by its pings, this often and within this long, and not by requests that fail until TCP gives it up.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// A client for an upstream's servers, which keeps so many connections to each.
 pub(super) fn client(upstream: &Upstream, kept: usize) -> Result<Client, Unusable> {
+    let unusable = |error: reqwest::Error| Unusable {
+        upstream: upstream.name.clone(),
+        why: root_cause(&error).to_string(),
+    };
+    builder(upstream, kept).build().map_err(unusable)
+}
+
+fn builder(upstream: &Upstream, kept: usize) -> ClientBuilder {
     // Fails if the program has chosen before: just as well.
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut builder = Client::builder()
@@ -54,16 +68,15 @@ pub(super) fn client(upstream: &Upstream, kept: usize) -> Result<Client, Unusabl
         .redirect(redirect::Policy::none())
         .connect_timeout(upstream.connect_timeout)
         .pool_idle_timeout(upstream.idle_timeout)
-        .pool_max_idle_per_host(kept);
+        .pool_max_idle_per_host(kept)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_keep_alive_while_idle(true);
     if !upstream.tls {
         // Plain HTTP must also work on a machine without any CA certificates.
         builder = builder.tls_certs_only([]);
     }
-    let unusable = |error: reqwest::Error| Unusable {
-        upstream: upstream.name.clone(),
-        why: root_cause(&error).to_string(),
-    };
-    builder.build().map_err(unusable)
+    builder
 }
 
 impl Pool {
@@ -266,6 +279,9 @@ fn likely_mistake(cause: &(dyn Error + 'static)) -> Option<(Owner, String)> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::super::fake::dialogue;
     use super::super::observed::Tell;
     use super::*;
@@ -281,6 +297,57 @@ mod tests {
         let pool = Arc::new(Pool::new(&Health::new(&endpoint.upstream, &tell)).unwrap());
         let wire = Wire::new(&endpoint, pool).unwrap();
         assert_eq!(format!("{:?}", wire.headers), "{\"authorization\": Sensitive}");
+    }
+
+    /// Answers the first request on a connection by HTTP/2; the second would be for another to answer.
+    async fn answered_once(mut stream: TcpStream) -> TcpStream {
+        let frame = |kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]| {
+            let length = u8::try_from(payload.len()).unwrap();
+            [&[0, 0, length, kind, flags], &stream[..], payload].concat()
+        };
+        let (settings, headers, ack, end) = (4, 1, 1, 0b101);
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await.unwrap();
+        assert!(preface.starts_with(b"PRI * HTTP/2.0"));
+        stream.write_all(&frame(settings, 0, [0; 4], &[])).await.unwrap();
+        stream.write_all(&frame(settings, ack, [0; 4], &[])).await.unwrap();
+        let asked = loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+            stream.read_exact(&mut vec![0; length]).await.unwrap();
+            if head[3] == headers {
+                break [head[5], head[6], head[7], head[8]];
+            }
+        };
+        // `:status: 200`, by its place in HPACK's table.
+        stream.write_all(&frame(headers, end, asked, &[0x88])).await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_path_has_fallen_silent_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let Mode::Dialogue { agent, .. } = dialogue(&[address.to_string()]).mode else {
+            panic!("a dialogue");
+        };
+        // Not because nobody needs it.
+        let hour = Duration::from_secs(3600);
+        let upstream = Upstream { idle_timeout: hour, ..agent.endpoint().upstream.clone() };
+        let client = builder(&upstream, 8).http2_prior_knowledge().build().unwrap();
+        let ask = || client.get(format!("http://{address}/")).send();
+        let accept = async || answered_once(listener.accept().await.unwrap().0).await;
+        let (answer, mut silent) = tokio::join!(ask(), accept());
+        assert_eq!(answer.unwrap().status(), 200);
+        // Takes what comes, and says nothing: its way back is lost. Time passes as soon as nothing happens.
+        tokio::time::pause();
+        let mut pings = Vec::new();
+        let given_up = timeout(2 * (PING_INTERVAL + PING_TIMEOUT), silent.read_to_end(&mut pings)).await;
+        tokio::time::resume();
+        assert!(given_up.is_ok(), "it is kept, though no ping comes back");
+        let (answer, _peer) = tokio::join!(ask(), accept());
+        assert_eq!(answer.unwrap().status(), 200);
     }
 
     #[test]

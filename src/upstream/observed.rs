@@ -78,6 +78,11 @@ impl Watch {
         self
     }
 
+    /// How long one waits before its server is to blame.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     pub(super) fn trace(&self) -> Option<&Trace> {
         self.trace.as_ref()
     }

@@ -297,6 +297,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_key_is_not_told_where_it_is_said_with_a_200() {
+        let said = r#"{"error":{"message":"Incorrect API key provided: sk-hush."}}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len());
+        let (inputs, _) = speech_of(answer, |_| {}).await;
+        let told = "JSON instead of audio: {\"error\":{\"message\":\"Incorrect API key provided: ***.\"}}";
+        assert!(failed(&inputs).why.ends_with(told), "{}", failed(&inputs).why);
+    }
+
+    #[tokio::test]
     async fn a_refusal_names_what_is_to_be_mended() {
         let error = r#"{"error":{"message":"Incorrect API key provided: sk-hush.","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#;
         let answer = format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {}\r\n\r\n{error}", error.len());

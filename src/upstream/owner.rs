@@ -8,7 +8,7 @@ use std::io;
 use serde_json::Value;
 
 use super::answer::root_cause;
-use super::quote::{code, quote, words};
+use super::quote::{code, quote_without, words};
 use crate::config::Secret;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,14 +125,18 @@ impl Vendor {
         self.api_key.as_ref().map(|key| key.0.as_str())
     }
 
+    /// What it said, fit for a log: without the key, which it may repeat.
+    pub(super) fn quote(&self, said: &[u8]) -> String {
+        quote_without(self.api_key(), said)
+    }
+
     /// Whose an answer is that was no success, and what it says.
     pub(super) fn refusal(&self, status: u16, retry_after: &str, body: &[u8]) -> (Owner, String) {
         let told = serde_json::from_slice(body).map(|said| told(&said)).unwrap_or_default();
-        let mut said = told.message.clone().unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-        if let Some(key) = self.api_key() {
-            said = said.replace(key, "***");
-        }
-        said = quote(said.as_bytes());
+        let mut said = match &told.message {
+            Some(message) => self.quote(message.as_bytes()),
+            None => self.quote(body),
+        };
         match (&told.message, &told.code) {
             (Some(message), Some(word)) if message != word => said += &format!(" ({})", code(word)),
             _ if said.is_empty() => "(no body)".clone_into(&mut said),

@@ -20,6 +20,14 @@ pub fn quote(bytes: &[u8]) -> String {
     quoted(bytes, WORDS_ARE_TOLD.load(Ordering::Relaxed))
 }
 
+/// The same, of a peer that may repeat the secret which it was sent.
+pub(super) fn quote_without(secret: Option<&str>, bytes: &[u8]) -> String {
+    match secret.filter(|secret| !secret.is_empty()) {
+        Some(secret) => quote(String::from_utf8_lossy(bytes).replace(secret, "***").as_bytes()),
+        None => quote(bytes),
+    }
+}
+
 fn quoted(bytes: &[u8], told: bool) -> String {
     let said = words(bytes);
     if told || said.is_empty() { said } else { format!("({} bytes, not logged)", bytes.len()) }

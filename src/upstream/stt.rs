@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::answer::Answer;
 use super::http::{Wire, header};
 use super::observed::Watch;
-use super::quote::{quote, words};
+use super::quote::words;
 use super::{CallIds, Pools, Unusable, openai};
 use crate::audio::wav::wav_pcm16;
 use crate::call::Failure;
@@ -80,7 +80,7 @@ fn webhook(format: SttFormat, ids: &CallIds, mulaw: &[u8]) -> (HeaderMap, Vec<u8
 }
 
 fn understand(answer: &Answer, body: &[u8]) -> Result<String, Failure> {
-    let came = || format!("{} where {{\"text\": \"…\"}} was expected", told(&answer.content_type(), body));
+    let came = || format!("{} where {{\"text\": \"…\"}} was expected", told(answer, body));
     match &*answer.media_type() {
         "text/plain" => Ok(String::from_utf8_lossy(body).trim().to_owned()),
         "" | "application/json" | "text/json" => match serde_json::from_slice::<Value>(body) {
@@ -88,7 +88,7 @@ fn understand(answer: &Answer, body: &[u8]) -> Result<String, Failure> {
                 Some(Value::String(text)) => Ok(text.trim().to_owned()),
                 // Some recognisers say so when they understood nothing.
                 Some(Value::Null) => Ok(String::new()),
-                _ => Err(answer.wrong(keys(&object))),
+                _ => Err(answer.wrong(keys(answer, &object))),
             },
             _ => Err(answer.wrong(came())),
         },
@@ -98,11 +98,11 @@ fn understand(answer: &Answer, body: &[u8]) -> Result<String, Failure> {
 
 /// What an object has instead of a text: an error in its own words, else the names of its keys. Other
 /// values may be what the caller said, which has no place in a log.
-fn keys(object: &Map<String, Value>) -> String {
+fn keys(answer: &Answer, object: &Map<String, Value>) -> String {
     let error = ["error", "message", "detail"].iter().find_map(|key| object.get(*key));
     let came = match error {
-        Some(Value::String(error)) => format!("an error: {}", quote(error.as_bytes())),
-        Some(error) => format!("an error: {}", quote(error.to_string().as_bytes())),
+        Some(Value::String(error)) => format!("an error: {}", answer.quote(error.as_bytes())),
+        Some(error) => format!("an error: {}", answer.quote(error.to_string().as_bytes())),
         None => {
             let keys: Vec<&str> = object.keys().map(String::as_str).take(8).collect();
             format!("JSON with the keys {}", words(keys.join(", ").as_bytes()))
@@ -112,9 +112,10 @@ fn keys(object: &Map<String, Value>) -> String {
 }
 
 /// What came, for a failure: `text/html: <h1>Oops</h1>`.
-pub(super) fn told(content_type: &str, body: &[u8]) -> String {
-    let content_type = if content_type.is_empty() { "no Content-Type" } else { content_type };
-    let body = if body.is_empty() { "(no body)".to_owned() } else { quote(body) };
+pub(super) fn told(answer: &Answer, body: &[u8]) -> String {
+    let content_type = answer.content_type();
+    let content_type = if content_type.is_empty() { "no Content-Type" } else { &content_type };
+    let body = if body.is_empty() { "(no body)".to_owned() } else { answer.quote(body) };
     format!("{}: {body}", words(content_type.as_bytes()))
 }
 

@@ -166,7 +166,7 @@ impl Speech {
                     if self.answer.received() == 0 { Ok(()) } else { self.decoder.finish(&mut mulaw) }
                 }
             };
-            decoded.map_err(|not_speech| self.answer.wrong(not_speech.to_string()))?;
+            decoded.map_err(|not_speech| self.not_speech(&not_speech))?;
             self.spoken += mulaw.len();
             if self.spoken > LONGEST_SPEECH || self.answer.received() > LONGEST_BODY {
                 return Err(self.answer.wrong("more than ten minutes of audio"));
@@ -191,6 +191,13 @@ impl Speech {
             }
         }
         Ok(())
+    }
+
+    fn not_speech(&self, came: &NotSpeech) -> Failure {
+        match came.said() {
+            Some(said) => self.answer.wrong(format!("{came}: {}", self.answer.quote(said))),
+            None => self.answer.wrong(came.to_string()),
+        }
     }
 
     /// The failure of an answer in which there is nothing to hear.

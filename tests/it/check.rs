@@ -103,7 +103,7 @@ fn an_apology_that_is_no_sound_is_found_before_the_start() {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("gateway.toml"), "[dialogue]\napology_audio = \"sorry.wav\"\n").unwrap();
     std::fs::write(folder.join("sorry.wav"), "Sorry, something went wrong.").unwrap();
-    let why = "[dialogue] apology_audio = \"sorry.wav\" cannot be played: text instead of audio: ";
+    let why = "[dialogue] apology_audio = \"sorry.wav\" cannot be played: text instead of audio";
     for command in ["check", "run"] {
         let done = voxgate(&[command], &folder, &[("PORT".to_owned(), free_port().to_string())]);
         let told = String::from_utf8(done.stderr).unwrap();

@@ -97,6 +97,15 @@ fn a_bots_call_is_on_tape_with_what_the_bot_sent_and_what_was_made_of_it() {
 }
 
 #[test]
+fn a_bots_call_that_ends_in_mid_word_is_the_same_again() {
+    let bot = Server::start("relay_bot");
+    let folder = Folder::new("of-a-bot-cut-short");
+    let gateway = Gateway::start(&(relay::config(&bot, "/burst") + &folder.config()));
+    let report = relay::call(&gateway, 1_000);
+    assert!(assert_as_it_was(&folder, &gateway, &report).contains("MEDIA_TX frames="));
+}
+
+#[test]
 fn what_a_bot_takes_back_and_how_it_breaks_off_is_on_tape() {
     let bot = Server::start("relay_bot");
     for (manner, ms, lines) in [

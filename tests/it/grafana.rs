@@ -172,6 +172,31 @@ fn every_panel_shows_something_and_no_alert_is_false() {
     assert!(firing.is_empty(), "{firing:?}");
 }
 
+/// The unit in which a panel shows the answer to one of its queries.
+fn unit_of<'a>(panel: &'a Value, target: &Value) -> &'a str {
+    let overrides = panel["fieldConfig"]["overrides"].as_array().unwrap();
+    let own = overrides
+        .iter()
+        .find(|one| one["matcher"]["id"] == "byFrameRefID" && one["matcher"]["options"] == target["refId"]);
+    let properties = own.into_iter().flat_map(|own| own["properties"].as_array().unwrap());
+    let mut units = properties.filter(|property| property["id"] == "unit").map(|unit| &unit["value"]);
+    units.next().unwrap_or(&panel["fieldConfig"]["defaults"]["unit"]).as_str().unwrap()
+}
+
+/// The units that suit what a query gives; none where its name does not tell.
+fn units_of(query: &str) -> &'static [&'static str] {
+    match () {
+        () if query.contains(" / ") => &["percentunit"],
+        () if query.contains("_seconds_bucket") => &["s"],
+        () if query.contains("rate(") && query.contains("_bytes_total") => &["Bps"],
+        () if query.contains("rate(") && query.contains("_cpu_seconds_total") => &["short"],
+        () if query.contains("rate(") => &["ops", "cps", "reqps"],
+        () if query.contains("_bytes{") => &["bytes"],
+        () if query.contains("_seconds{") => &["s"],
+        () => &[],
+    }
+}
+
 #[test]
 fn dashboards_keep_to_the_conventions() {
     let mut uids = BTreeSet::new();
@@ -192,6 +217,9 @@ fn dashboards_keep_to_the_conventions() {
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{name} / {title}");
             let is_heatmap = panel["type"] == "heatmap";
             for target in panel["targets"].as_array().unwrap() {
+                let (unit, query) = (unit_of(panel, target), target["expr"].as_str().unwrap());
+                let units = units_of(query);
+                assert!(units.is_empty() || units.contains(&unit), "{name} / {title}: {query} in {unit}");
                 assert_eq!(target["format"] == "heatmap", is_heatmap, "{name} / {title}");
             }
         }

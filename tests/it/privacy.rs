@@ -168,6 +168,28 @@ fn what_a_service_says_when_it_fails_is_not_in_the_log() {
     }
     assert_discreet(&gateway);
 
+    // A voice that says what is wrong with a 200.
+    let said = json!({"message": SECRET}).to_string();
+    let says = Fake::start(move |number, _, reply| match number % 3 {
+        0 => reply.whole(200, "audio/basic", SECRET.as_bytes()),
+        1 => reply.whole(200, "application/json", said.as_bytes()),
+        _ => reply.whole(200, "text/html", format!("<p>{SECRET}</p>").as_bytes()),
+    });
+    let agent = Fake::start(|_, _, reply| reply.whole(200, "text/plain", b"yes"));
+    let keys = format!("kind = \"webhook\"\nurl = {:?}", agent.url("/agent"));
+    let gateway = in_front_of(&keys, "", &ears, &says);
+    gateway.event("PHRASE_NOT_RENDERED", 0);
+    for number in 0..3 {
+        let call = caller(&gateway);
+        gateway.event("UPSTREAM_FAILED", number);
+        drop(call);
+    }
+    for came in ["text", "JSON", "HTML or XML"] {
+        let told = format!("{came} instead of audio: (");
+        assert!(gateway.log().iter().any(|line| line.to_string().contains(&told)), "{told}");
+    }
+    assert_discreet(&gateway);
+
     let error = json!({"error": {"message": SECRET, "type": "invalid_request_error", "code": "too_long"}});
     let model = Fake::start(move |_, _, reply| {
         reply.whole(400, "application/json", error.to_string().as_bytes());

@@ -73,6 +73,18 @@ fn a_burst_in_odd_pieces_is_heard_on_the_grid_and_its_mark_comes_back() {
     assert_eq!(asked(&gateway, &format!("127.0.0.1:{}", bot.port), "ok"), 1.0);
 }
 
+#[test]
+fn what_was_sent_is_counted_of_a_call_that_ends_in_mid_word_too() {
+    let bot = Server::start("relay_bot");
+    let gateway = gateway(&bot, "/burst");
+    call(&gateway, 1_000);
+    let sent = gateway.event("WS_STOP", 0)["frames_out"].as_u64().unwrap();
+    assert!(sent > 0);
+    let told = gateway.events("MEDIA_TX").iter().filter_map(|line| line["frames"].as_u64()).sum::<u64>();
+    let counted = gateway.metric("voxgate_media_frames_total{direction=\"out\"}");
+    assert_eq!((told, counted), (sent, sent as f64));
+}
+
 /// How late the caller itself was: its figures are no better.
 fn max_late(report: &CallReport) -> Duration {
     Duration::from_micros(report.own_lateness.max())

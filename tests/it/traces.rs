@@ -149,7 +149,8 @@ fn a_failure_is_remarked_on_its_turn() {
 
 #[test]
 fn a_collector_that_is_away_costs_spans_and_nothing_else() {
-    let more = format!("[traces]\nendpoint = \"http://127.0.0.1:{}/v1/traces\"\n", free_port());
+    let port = free_port();
+    let more = format!("[traces]\nendpoint = \"http://127.0.0.1:{port}/v1/traces?key=hush\"\n");
     let mut gateway = Gateway::start(&more);
     for _ in 0..2 {
         assert_sound(&call(&gateway, ask("hello is anybody there").to_vec()));
@@ -159,6 +160,7 @@ fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     let told = gateway.events("TRACES_NOT_EXPORTED");
     assert_eq!(told.len(), 1, "once, not for each batch: {told:?}");
     assert!(told[0]["why"].as_str().unwrap().contains("refused"), "{}", told[0]);
+    assert_eq!(told[0]["endpoint"], format!("http://127.0.0.1:{port}/v1/traces"), "a query may hold a key");
     gateway.signal("TERM");
     assert!(gateway.ended().success());
 }

@@ -35,6 +35,8 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 pub struct Exporter {
     client: Client,
     endpoint: String,
+    /// The same, as the log names it.
+    shown: String,
     headers: HeaderMap,
     resource: Resource,
     waiting: Receiver<Told>,
@@ -71,6 +73,8 @@ impl Exporter {
             vec![text("service.name", &config.service_name), text("service.version", crate::VERSION)];
         Ok(Exporter {
             client: builder.build().map_err(|error| error.to_string())?,
+            // Without the query, where operators put keys.
+            shown: config.endpoint.split('?').next().unwrap_or_default().to_owned(),
             endpoint: config.endpoint.clone(),
             headers,
             resource: Resource { attributes, ..Resource::default() },
@@ -127,7 +131,7 @@ impl Exporter {
                 (Ok(()), _) => break "exported",
                 (Err(Refused { why, again }), pause) => {
                     if !std::mem::replace(&mut self.is_away, true) {
-                        warn!(endpoint = self.endpoint, why, "TRACES_NOT_EXPORTED");
+                        warn!(endpoint = self.shown, why, "TRACES_NOT_EXPORTED");
                     }
                     match pause.filter(|_| again) {
                         Some(pause) => sleep(*pause).await,
@@ -137,7 +141,7 @@ impl Exporter {
             }
         };
         if result == "exported" && std::mem::take(&mut self.is_away) {
-            info!(endpoint = self.endpoint, "TRACES_EXPORTED");
+            info!(endpoint = self.shown, "TRACES_EXPORTED");
         }
         self.metrics.spans.with_label_values(&[result]).inc_by(count);
     }
@@ -152,6 +156,7 @@ impl Exporter {
                 Err(Refused { why: format!("it answers {status}"), again })
             }
             Err(error) => {
+                let error = error.without_url();
                 let mut root: &dyn std::error::Error = &error;
                 while let Some(source) = root.source() {
                     root = source;

@@ -16,7 +16,7 @@ use super::super::http::{Unusable, Wire};
 use super::super::lines::{Framing, LONGEST, Records};
 use super::super::observed::Watch;
 use super::super::outlet::Outlet;
-use super::super::quote::{code, quote};
+use super::super::quote::code;
 use super::super::stt::told;
 use super::super::vendor::Operation;
 use super::super::{Ended, Pools};
@@ -221,7 +221,7 @@ impl Reply<'_> {
             "text/html" | "application/xhtml+xml" => {
                 let mut body = Vec::new();
                 answer.read_to_quote(&mut body).await;
-                let came = told(&answer.content_type(), &body);
+                let came = told(answer, &body);
                 return Err(answer
                     .misconfigured("url", format!("{came} where a stream was expected"))
                     .into());
@@ -280,12 +280,12 @@ impl Reply<'_> {
         answer: &Answer,
     ) -> Result<(), Ended> {
         let Ok(Chunk { choices, error }) = serde_json::from_slice::<Chunk>(record) else {
-            let came = quote(record);
+            let came = answer.quote(record);
             return Err(answer.wrong(format!("{came} where a piece of a completion was expected")).into());
         };
         if let Some(error) = error.filter(|error| !error.is_null()) {
             let message = error["message"].as_str().or(error.as_str()).map(str::to_owned);
-            let message = quote(message.unwrap_or_else(|| error.to_string()).as_bytes());
+            let message = answer.quote(message.unwrap_or_else(|| error.to_string()).as_bytes());
             return Err(answer.wrong(format!("an error: {message}")).into());
         }
         // One is asked for.

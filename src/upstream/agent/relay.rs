@@ -10,6 +10,7 @@ mod socket;
 mod talk;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::mpsc::{Sender, channel};
@@ -52,6 +53,9 @@ struct Asking {
     first: Option<oneshot::Sender<()>>,
     /// Told how it ended; closed when nobody waits for it any more.
     done: oneshot::Sender<Result<(), Failure>>,
+    since: Instant,
+    /// Who waits this long for the first of it, in vain, has met an app that does not work.
+    patience: Duration,
 }
 
 impl Relay {
@@ -105,7 +109,8 @@ impl Line {
     ) -> Result<(), Ended> {
         let (first, came) = oneshot::channel();
         let (done, ended) = oneshot::channel();
-        let asking = Asking { turn: question.turn, first: Some(first), done };
+        let (since, patience) = (Instant::now(), watch.patience());
+        let asking = Asking { turn: question.turn, first: Some(first), done, since, patience };
         let command = Command::Ask(question.clone(), asking);
         self.commands.send(command).await.map_err(|_| Ended::Unheard)?;
         if came.await.is_ok() {

@@ -2,8 +2,10 @@
 //! object or as a stream of pieces; text is handed on while it is still arriving.
 //!
 //! Legacy apps say `text/html` of plain text (Flask does, unless told otherwise), or nothing, so a
-//! type that does not promise a stream or JSON is checked against the first character. HTML itself
-//! is an error page and is never spoken, nor is a JSON object.
+//! type that does not promise a stream is checked against how the body begins. HTML itself is an error
+//! page and is never spoken, nor is a JSON object.
+
+mod form;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +14,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::form::{Look, look};
 use super::super::answer::Answer;
 use super::super::http::{Wire, header};
 use super::super::lines::{Framing, LONGEST, Records, Utf8};
@@ -74,7 +77,30 @@ struct Said {
     error: Option<Value>,
 }
 
-/// How a body is to be read, by its type and its first character.
+impl Said {
+    /// What it says is wrong. An empty text or object beside a reply is how many an app says that nothing is.
+    fn is_error(&self) -> bool {
+        match &self.error {
+            Some(Value::String(text)) => !text.trim().is_empty(),
+            Some(Value::Object(fields)) => !fields.is_empty(),
+            Some(Value::Bool(is_wrong)) => *is_wrong,
+            None | Some(Value::Null | Value::Number(_) | Value::Array(_)) => false,
+        }
+    }
+
+    /// It is for the caller.
+    fn is_reply(&self) -> bool {
+        self.reply.is_some() || self.delta.is_some() || self.action.is_some() || self.is_error()
+    }
+
+    /// It is for us, and not for the model that asked for a function: an app's own `action` is another's.
+    fn is_ours(&self) -> bool {
+        let is_action = |action| matches!(planned(action, &self.details), Ok(_));
+        self.reply.is_some() || self.is_error() || self.action.as_ref().is_some_and(is_action)
+    }
+}
+
+/// How a body is to be read, by its type and how it begins.
 enum Form {
     Stream(Framing),
     Json,
@@ -166,14 +192,14 @@ impl Reply<'_> {
         // As much of the body as it took to see what it is.
         let mut begun = Vec::new();
         match self.form(&mut begun).await? {
-            Form::Stream(framing) => self.read_stream(framing).await,
+            Form::Stream(framing) => self.read_stream(framing, begun).await,
             Form::Json => {
                 let body = self.rest(begun).await?;
                 if body.trim_ascii().is_empty() {
                     return Ok(());
                 }
                 let said = serde_json::from_slice::<Said>(&body).ok();
-                match said.filter(|s| s.reply.is_some() || s.action.is_some() || s.error.is_some()) {
+                match said.filter(|said| if self.any_json { said.is_ours() } else { said.is_reply() }) {
                     Some(said) => self.take(said, &body).await,
                     None if self.any_json => self.say(String::from_utf8_lossy(&body).into_owned()).await,
                     None => Err(self.unexpected(&body, "{\"reply\": \"…\"}")),
@@ -192,52 +218,67 @@ impl Reply<'_> {
 
     async fn form(&mut self, begun: &mut Vec<u8>) -> Result<Form, Ended> {
         let media_type = self.answer.media_type();
-        let html = match &*media_type {
+        let (mut html, mut json) = (false, false);
+        match &*media_type {
             "text/event-stream" => return Ok(Form::Stream(Framing::Sse)),
             "application/x-ndjson"
             | "application/ndjson"
             | "application/jsonl"
             | "application/x-jsonlines"
             | "application/jsonlines" => return Ok(Form::Stream(Framing::Ndjson)),
-            "application/json" | "text/json" => return Ok(Form::Json),
-            "text/html" | "application/xhtml+xml" => true,
-            _ => false,
-        };
+            // What a function has brought is the model's, whatever its lines look like.
+            "application/json" | "text/json" if self.any_json => return Ok(Form::Json),
+            "application/json" | "text/json" => json = true,
+            "text/html" | "application/xhtml+xml" => html = true,
+            _ => {}
+        }
         let no_text = ["audio/", "image/", "video/", "multipart/"];
         if no_text.iter().any(|kind| media_type.starts_with(kind)) {
             let what = format!("{} where text was expected", words(media_type.as_bytes()));
             return Err(self.answer.wrong(what).into());
         }
-        loop {
-            match first_character(begun) {
-                Some(b'{') => return Ok(Form::Json),
-                Some(b'<') => {
-                    self.answer.read_to_quote(begun).await;
-                    return Err(self.unexpected(begun, "text"));
-                }
-                Some(_) if html => return Ok(Form::TextCalledHtml),
-                Some(_) => return Ok(Form::Text),
-                None => match self.answer.next().await? {
-                    Some(bytes) => begun.extend_from_slice(&bytes),
-                    // Nothing but white space is nothing to say.
-                    None => {
-                        begun.clear();
-                        return Ok(Form::Text);
-                    }
-                },
+        let mut complete = false;
+        let found = loop {
+            if let Some(found) = look(begun, complete) {
+                break found;
+            }
+            match self.answer.next().await? {
+                Some(bytes) => begun.extend_from_slice(&bytes),
+                None => complete = true,
             }
             if begun.len() > LONGEST_REPLY {
                 return Err(self.too_long());
             }
-        }
+        };
+        Ok(match found {
+            Look::Events => Form::Stream(Framing::Sse),
+            Look::Lines if !self.any_json => Form::Stream(Framing::Ndjson),
+            Look::Lines | Look::Object => Form::Json,
+            _ if json => Form::Json,
+            Look::Markup => {
+                self.answer.read_to_quote(begun).await;
+                return Err(self.unexpected(begun, "text"));
+            }
+            // Nothing but white space is nothing to say.
+            Look::Nothing => {
+                begun.clear();
+                Form::Text
+            }
+            Look::Text if html => Form::TextCalledHtml,
+            Look::Text => Form::Text,
+        })
     }
 
-    async fn read_stream(&mut self, framing: Framing) -> Result<(), Ended> {
+    async fn read_stream(&mut self, framing: Framing, begun: Vec<u8>) -> Result<(), Ended> {
         let mut records = Records::new(framing);
-        let mut complete = false;
+        let (mut begun, mut complete) = (Some(Bytes::from(begun)), false);
         while !complete {
             let mut found = Vec::new();
-            let cut = match self.answer.next().await? {
+            let came = match begun.take() {
+                Some(begun) => Some(begun),
+                None => self.answer.next().await?,
+            };
+            let cut = match came {
                 Some(bytes) => records.push(&bytes, &mut found),
                 None => {
                     complete = true;
@@ -281,8 +322,8 @@ impl Reply<'_> {
     }
 
     async fn take(&mut self, said: Said, record: &[u8]) -> Result<(), Ended> {
-        if let Some(Value::Bool(true) | Value::String(_) | Value::Object(_)) = said.error {
-            return Err(self.answer.wrong(format!("an error: {}", quote(record))).into());
+        if said.is_error() {
+            return Err(self.answer.wrong(format!("an error: {}", self.answer.quote(record))).into());
         }
         if let Some(action) = &said.action {
             self.plan(action, &said.details);
@@ -318,24 +359,13 @@ impl Reply<'_> {
     }
 
     fn unexpected(&self, body: &[u8], expected: &str) -> Ended {
-        let came = told(&self.answer.content_type(), body);
+        let came = told(&self.answer, body);
         self.answer.wrong(format!("{came} where {expected} was expected")).into()
     }
 
     fn too_long(&self) -> Ended {
         Ended::from(self.answer.wrong(format!("more than {LONGEST_REPLY} bytes of text")))
     }
-}
-
-/// The first byte that is neither white space nor of a byte order mark, also of a cut one.
-fn first_character(body: &[u8]) -> Option<u8> {
-    let mark = "\u{feff}".as_bytes();
-    let body = match body.strip_prefix(mark) {
-        Some(body) => body,
-        None if mark.starts_with(body) => return None,
-        None => body,
-    };
-    body.trim_ascii_start().first().copied()
 }
 
 /// Something like `<p>`, `</p>` or `<!-- -->`.

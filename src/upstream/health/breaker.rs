@@ -7,6 +7,7 @@
 //!     ▲                                        │ the cool-down │ the trial
 //!     │            the trial went well         ▼ is over, or   │ failed
 //!     └───────────────────────────────────  HALF-OPEN ─────────┘ a probe went well
+//!              or a probe, and no trial is under way
 //! ```
 
 use std::time::Duration;
@@ -106,7 +107,8 @@ impl Breaker {
     }
 
     /// The server was looked at, outside of any call. That it takes connections tells something only
-    /// of one that took none; `thorough` is a check that asks it how it is.
+    /// of one that took none; `thorough` is a check that asks it how it is. One that goes well
+    /// lets a caller try; where none has tried by the next, that closes the breaker, and one failure opens it again.
     pub(in crate::upstream) fn probed(
         &mut self,
         now: Duration,
@@ -122,10 +124,21 @@ impl Breaker {
                 None
             }
             (Ok(()), Some(opened)) => {
-                if thorough || opened.kind == FailureKind::Connect {
-                    opened.trial_at = opened.trial_at.min(now);
+                if !thorough && opened.kind != FailureKind::Connect {
+                    return None;
                 }
-                None
+                if now < opened.trial_at {
+                    opened.trial_at = now;
+                    return None;
+                }
+                if opened.trial_until.is_some_and(|until| now < until) {
+                    return None;
+                }
+                // Somebody could have asked, and nobody has: a fallback that is needed no more, the end of
+                // the day's calls. It is well for all that is known, and on probation.
+                self.failures = self.limits.failures.map_or(0, |limit| limit.get() - 1);
+                self.opened = None;
+                Some(Change::Closed)
             }
             (Err(why), _) => self.failed(now, FailureKind::Connect, why),
         }
@@ -242,6 +255,36 @@ mod tests {
             assert_eq!(breaker.state(s(1)), state, "{kind:?} {thorough}");
             assert_eq!(breaker.ask(s(1)), ends);
         }
+    }
+
+    #[test]
+    fn two_good_probes_without_a_request_between_close_it_on_probation() {
+        for (kind, thorough) in [(FailureKind::Timeout, true), (FailureKind::Connect, false)] {
+            let mut breaker = breaker(3);
+            for _ in 0..3 {
+                breaker.settle(s(0), &Outcome::Failed(kind, "x"));
+            }
+            assert_eq!(breaker.probed(s(1), Ok(()), thorough), None);
+            assert_eq!(breaker.probed(s(2), Ok(()), thorough), Some(Change::Closed));
+            assert_eq!((breaker.state(s(2)), breaker.why(s(2))), (State::Closed, None));
+            assert_eq!(breaker.settle(s(3), &TIMEOUT), Some(Change::Opened), "one failure is enough");
+        }
+        let mut port_only = breaker(1);
+        port_only.settle(s(0), &TIMEOUT);
+        for second in 1..60 {
+            assert_eq!(port_only.probed(s(second), Ok(()), false), None);
+        }
+        assert_eq!(port_only.state(s(60)), State::HalfOpen, "an open port says nothing of answers");
+    }
+
+    #[test]
+    fn a_trial_under_way_is_not_forestalled_by_a_probe() {
+        let mut breaker = breaker(1);
+        breaker.settle(s(0), &TIMEOUT);
+        assert!(breaker.ask(s(5)));
+        assert_eq!(breaker.probed(s(6), Ok(()), true), None);
+        assert_eq!(breaker.settle(s(7), &TIMEOUT), None);
+        assert_eq!(breaker.state(s(8)), State::Open);
     }
 
     #[test]

@@ -48,8 +48,13 @@ impl Health {
         Some(self.ticket(server))
     }
 
+    /// A turn with this server, which one is connected to already.
+    pub(super) fn turn_with(self: &Arc<Self>, server: usize) -> Result<Ticket, Failure> {
+        if self.ask(server) { Ok(self.ticket(server)) } else { Err(self.closed_to_all(server)) }
+    }
+
     /// Of a request to a server that is asked already.
-    pub(super) fn ticket(self: &Arc<Self>, server: usize) -> Ticket {
+    fn ticket(self: &Arc<Self>, server: usize) -> Ticket {
         Ticket { health: Arc::clone(self), server, settled: false }
     }
 

@@ -45,10 +45,12 @@ impl Health {
                 (Some(client), Some(path)) => {
                     let scheme = if self.upstream.tls { "https" } else { "http" };
                     let asked = client.get(format!("{scheme}://{server}{path}")).send().await;
-                    match asked.map(|answer| answer.status()) {
+                    // Without the query, where operators put keys.
+                    let shown = path.split('?').next().unwrap_or_default();
+                    match asked.map(|answer| answer.status()).map_err(reqwest::Error::without_url) {
                         Ok(status) if status.is_success() => Ok(()),
-                        Ok(status) => Err(format!("health_check {path} answered {}", status.as_u16())),
-                        Err(error) => Err(format!("health_check {path}: {}", root_cause(&error))),
+                        Ok(status) => Err(format!("health_check {shown} answered {}", status.as_u16())),
+                        Err(error) => Err(format!("health_check {shown}: {}", root_cause(&error))),
                     }
                 }
                 _ => TcpStream::connect(server)

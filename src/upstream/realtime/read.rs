@@ -25,13 +25,17 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 /// Function calls that are remembered as told.
 const MOST_CALLS: usize = 32;
+/// What one says between two pauses is a few sentences; a guess that never ends is cut.
+const LONGEST_GUESS: usize = 64 * 1024;
 
 /// Reads what one connection says.
 pub struct ModelReader {
     model: Arc<Model>,
     /// A call may be told more than once: by its arguments, its item, and the response that it is in.
     called: VecDeque<String>,
+    /// What the model understands of what is being said, and the item that it is of.
     guess: String,
+    guessed: String,
 }
 
 /// What a message says.
@@ -96,7 +100,7 @@ struct RateLimit {
 
 impl ModelReader {
     pub fn new(model: Arc<Model>) -> ModelReader {
-        ModelReader { model, called: VecDeque::new(), guess: String::new() }
+        ModelReader { model, called: VecDeque::new(), guess: String::new(), guessed: String::new() }
     }
 
     /// What a message means; or why it means nothing.
@@ -147,15 +151,23 @@ impl ModelReader {
                 Told::ResponseEnded { response: done.id, end }
             }
             "conversation.item.input_audio_transcription.delta" => {
-                self.guess.push_str(&event.delta.unwrap_or_default());
+                if self.guessed != item {
+                    self.guess.clear();
+                    self.guessed = item;
+                }
+                let delta = event.delta.unwrap_or_default();
+                if delta.is_empty() || self.guess.len() + delta.len() > LONGEST_GUESS {
+                    return Ok(read);
+                }
+                self.guess.push_str(&delta);
                 Told::Partial { text: self.guess.clone() }
             }
             "conversation.item.input_audio_transcription.completed" => {
-                self.guess.clear();
+                self.guess_is_over(&item);
                 Told::Transcript { text: event.transcript.unwrap_or_default().trim().to_owned() }
             }
             "conversation.item.input_audio_transcription.failed" => {
-                self.guess.clear();
+                self.guess_is_over(&item);
                 let failure = self.refusal("transcription", &event.error);
                 Told::Refused { about: Some(About::Other), failure }
             }
@@ -173,6 +185,13 @@ impl ModelReader {
         };
         read.told.push(told);
         Ok(read)
+    }
+
+    /// What was said in this item is known; of another, it may be going on.
+    fn guess_is_over(&mut self, item: &str) {
+        if item.is_empty() || self.guessed.is_empty() || item == self.guessed {
+            self.guess.clear();
+        }
     }
 
     fn called(&mut self, response: &str, call: Item) -> Option<Told> {

@@ -257,6 +257,59 @@ fn a_refusal_has_an_owner() {
     assert_eq!(failure.why, "the vendor refused: the reply is not whole: content_filter");
 }
 
+/// What the reader says of these, one after the other.
+fn guesses<'a>(events: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>) -> Vec<Told> {
+    let mut reader = ModelReader::new(model(|_| {}));
+    let read = events.into_iter().flat_map(|(kind, item, text)| {
+        let kind = format!("conversation.item.input_audio_transcription.{kind}");
+        let event = json!({"type": kind, "item_id": item, "delta": text, "transcript": text});
+        reader.read(&event.to_string()).unwrap().told
+    });
+    read.collect()
+}
+
+#[test]
+fn a_guess_is_of_one_utterance() {
+    let partial = |text: &str| Told::Partial { text: text.to_owned() };
+    let told = guesses([
+        ("delta", "a", "book a "),
+        ("delta", "a", "table"),
+        // Its transcript never comes.
+        ("delta", "b", "for "),
+        ("delta", "b", "two"),
+        ("completed", "b", "For two."),
+        ("delta", "c", "yes"),
+        // Late, and about the one before.
+        ("completed", "b", "For two."),
+        ("delta", "c", " please"),
+    ]);
+    let transcript = Told::Transcript { text: "For two.".to_owned() };
+    let expected = [
+        partial("book a "),
+        partial("book a table"),
+        partial("for "),
+        partial("for two"),
+        transcript.clone(),
+        partial("yes"),
+        transcript,
+        partial("yes please"),
+    ];
+    assert_eq!(told, expected);
+    let unnamed = guesses([("delta", "", "yes"), ("completed", "a", "Yes."), ("delta", "", "no")]);
+    assert_eq!(unnamed.last(), Some(&partial("no")));
+}
+
+#[test]
+fn a_guess_has_a_bound() {
+    let word = "x".repeat(1000);
+    let told = guesses((0..100).map(|_| ("delta", "a", word.as_str())));
+    let longest = told.iter().map(|told| match told {
+        Told::Partial { text } => text.len(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(longest.max(), Some(65_000));
+}
+
 #[test]
 fn what_is_no_event_is_told_without_its_words() {
     let mut reader = ModelReader::new(model(|_| {}));

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::super::answer::seconds;
-use super::super::quote::quote;
+use super::super::quote::quote_without;
 use super::listener::{Listener, SLACK};
 use super::socket::{Event, Socket};
 use super::tape::{MESSAGE, Position};
@@ -245,7 +245,10 @@ impl Connection {
                 self.words(&words, listener)
             }
             Ok(Said::Fault(why)) => {
-                let why = format!("said that something is wrong: {}", quote(why.as_bytes()));
+                let why = format!(
+                    "said that something is wrong: {}",
+                    quote_without(target.secret(), why.as_bytes())
+                );
                 Some(Left::Lost(target.failure(
                     &self.socket.shown,
                     FailureKind::Protocol,
@@ -254,7 +257,8 @@ impl Connection {
                 )))
             }
             Err(_) => {
-                let why = format!("sent what is no result: {}", quote(text.as_bytes()));
+                let why =
+                    format!("sent what is no result: {}", quote_without(target.secret(), text.as_bytes()));
                 Some(Left::Lost(target.failure(
                     &self.socket.shown,
                     FailureKind::Protocol,

@@ -204,6 +204,9 @@ impl Target {
             let shown = format!("{scheme}://{address}{path}");
             Server { address: address.clone(), url: format!("{shown}{query}"), shown }
         };
+        // One that the operator wrote counts.
+        let wrote = |name: &str| endpoint.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let authorization = authorization.filter(|(name, _)| !wrote(name));
         Ok(Target {
             servers: upstream.servers.iter().map(server).collect(),
             headers: endpoint.headers.iter().cloned().chain(authorization).collect(),

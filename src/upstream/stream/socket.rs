@@ -19,9 +19,10 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 use super::super::answer::seconds;
 use super::super::http::in_trace;
 use super::super::owner::Owner;
-use super::super::quote::quote;
+use super::super::quote::{quote, quote_without};
 use super::{Server, Target};
 use crate::call::{Failure, FailureKind, Trace};
+use crate::config::Secret;
 
 /// Small buffers: what comes and goes is some hundred bytes, and the defaults cost 100 KiB.
 const READ_BUFFER: usize = 4 * 1024;
@@ -34,6 +35,8 @@ pub(super) struct Socket {
     pub(super) unwritten: Option<Instant>,
     /// Its URL, as failures name it.
     pub(super) shown: String,
+    /// What it may repeat as it closes.
+    secret: Option<Secret>,
 }
 
 /// What became of a socket.
@@ -59,7 +62,8 @@ impl Socket {
             .max_message_size(Some(LONGEST_ANSWER))
             .max_frame_size(Some(LONGEST_ANSWER));
         let ws = target.open(server, config, trace).await?;
-        Ok(Socket { ws, unwritten: None, shown: server.shown.clone() })
+        let secret = target.secret().map(|secret| Secret(secret.to_owned()));
+        Ok(Socket { ws, unwritten: None, shown: server.shown.clone(), secret })
     }
 
     /// Takes a message; it leaves with the next `next`. Must not be called while one waits.
@@ -89,7 +93,8 @@ impl Socket {
                 }
                 Some(Ok(Message::Close(None))) => Event::Closed(None, "closed without a reason".to_owned()),
                 Some(Ok(Message::Close(Some(frame)))) => {
-                    let reason = quote(frame.reason.as_bytes());
+                    let secret = self.secret.as_ref().map(|secret| secret.0.as_str());
+                    let reason = quote_without(secret, frame.reason.as_bytes());
                     let code = u16::from(frame.code);
                     let why = if reason.is_empty() { code.to_string() } else { format!("{code} ({reason})") };
                     Event::Closed(Some(code), format!("closed with {why}"))
@@ -207,11 +212,7 @@ fn refused(error: Error, secret: Option<&str>) -> (FailureKind, String, String) 
         }
     };
     let status = response.status().as_u16();
-    let mut said = String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned();
-    if let Some(secret) = secret {
-        said = said.replace(secret, "***");
-    }
-    let mut said = quote(said.as_bytes());
+    let mut said = quote_without(secret, response.body().as_deref().unwrap_or_default());
     if said.is_empty() {
         "(no body)".clone_into(&mut said);
     }

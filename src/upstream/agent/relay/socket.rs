@@ -36,9 +36,9 @@ impl Relay {
     pub(super) async fn connect(&self, trace: Option<&Trace>) -> Result<(Socket, usize), Failure> {
         let mut ticket = self.health.turn()?;
         let connected = self.connect_to(ticket.server(), trace).await;
-        match &connected {
-            Ok(_) => ticket.ok(),
-            Err(failure) => ticket.failed(failure.kind, &failure.why, false),
+        // That it takes a socket does not forgive an app that answers nobody: an answer does.
+        if let Err(failure) = &connected {
+            ticket.failed(failure.kind, &failure.why, false);
         }
         connected.map(|socket| (socket, ticket.server()))
     }

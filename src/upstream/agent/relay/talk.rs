@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -84,9 +85,6 @@ impl Talk {
             tracing::warn!(call_sid = self.ids.call_sid, why = failure.why, "AGENT_NOT_CONNECTED");
         }
         loop {
-            if self.asking.as_ref().is_some_and(|asking| asking.done.is_closed()) {
-                self.give_up_reply();
-            }
             let deadline = self.deadline.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
@@ -103,9 +101,11 @@ impl Talk {
                     Received::Text(text) => self.message(&text).await,
                     Received::Lost(why) => self.lost(&why),
                 },
+                () = unwanted(&mut self.asking) => self.give_up_reply(),
                 () = sleep_until(deadline), if self.deadline.is_some() => self.overdue(),
             }
         }
+        self.give_up_reply();
         self.close(NORMAL, "").await;
     }
 
@@ -113,7 +113,7 @@ impl Talk {
 
     async fn ask(&mut self, question: &Question, mut asking: Asking) {
         self.end_unasked();
-        self.asking = None;
+        self.give_up_reply();
         self.stale = false;
         (self.turn, self.said) = (question.turn, 0);
         if self.ended {
@@ -137,10 +137,17 @@ impl Talk {
             let _ = asking.done.send(Ok(()));
             return;
         }
+        // Also of a socket that is open: an app that takes sockets and answers nobody is as good as gone.
+        self.ticket = match self.relay.health.turn_with(self.server) {
+            Ok(ticket) => Some(ticket),
+            Err(failure) => {
+                let _ = asking.done.send(Err(failure));
+                return;
+            }
+        };
         let relay = Arc::clone(&self.relay);
         let lang = &relay.config.language;
         self.asking = Some(asking);
-        self.ticket = Some(self.relay.health.ticket(self.server));
         self.deadline = Some(Instant::now() + relay.config.endpoint.upstream.first_byte_timeout);
         self.tell(&ToApp::Prompt { voice_prompt: &question.text, lang, last: true }).await;
     }
@@ -166,9 +173,17 @@ impl Talk {
         }
     }
 
-    /// Nobody waits for the reply under way any more.
+    /// Nobody waits for the reply under way any more. Who has waited in vain for long has met an app that
+    /// does not work.
     fn give_up_reply(&mut self) {
-        self.asking = None;
+        if let (Some(asking), Some(mut ticket)) = (self.asking.take(), self.ticket.take()) {
+            let waited = asking.since.elapsed();
+            if asking.first.is_some() && waited >= asking.patience {
+                let why = format!("said nothing within {}", seconds(Duration::from_secs(waited.as_secs())));
+                let failure = self.relay.failure(FailureKind::Timeout, &why);
+                ticket.failed(failure.kind, &failure.why, false);
+            }
+        }
         self.deadline = None;
         self.stale = true;
     }
@@ -332,6 +347,14 @@ impl Talk {
             let _ = asking.done.send(Err(failure));
             self.give_up_reply();
         }
+    }
+}
+
+/// Until nobody waits for the reply under way any more.
+async fn unwanted(asking: &mut Option<Asking>) {
+    match asking {
+        Some(asking) => asking.done.closed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! A ConversationRelay app by hand, and what a call makes of it.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -17,7 +18,7 @@ use super::super::super::tests::ids;
 use super::super::super::{CallServices, Services};
 use super::*;
 use crate::call::{Action, FailureKind, Input, Job, Keys, Posted};
-use crate::config::{Agent, Mode};
+use crate::config::{Agent, BreakerLimits, Mode};
 
 /// Long enough on the busiest machine; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,6 +34,11 @@ struct App(WebSocketStream<TcpStream>);
 
 impl World {
     async fn new(change: impl Fn(&mut RelayAgent)) -> World {
+        World::waiting(None, change).await
+    }
+
+    /// Where a reply is given this long.
+    async fn waiting(deadline: Option<Duration>, change: impl Fn(&mut RelayAgent)) -> World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = listener.local_addr().unwrap().to_string();
         let mut dialogue = dialogue(&[server]);
@@ -40,6 +46,9 @@ impl World {
             let mut relay = RelayAgent { endpoint: agent.endpoint().clone(), language: "en-US".to_owned() };
             change(&mut relay);
             *agent = Agent::ConversationRelay(relay);
+        }
+        if let Some(deadline) = deadline {
+            dialogue.reply_deadline = deadline;
         }
         let services = Services::new(&dialogue, |_| {}).unwrap();
         let (to, inputs) = channel(1);
@@ -246,6 +255,37 @@ async fn an_app_that_says_nothing_is_not_waited_for_for_ever() {
     world.inputs([(2, "Hi ")]).await;
     let silent = "<Timeout> the vendor: the app fell silent for 90 ms before its last word";
     world.inputs([(2, silent)]).await;
+}
+
+#[tokio::test]
+async fn an_app_that_takes_sockets_and_answers_nobody_is_not_asked_any_more() {
+    let mut world = World::waiting(Some(Duration::ZERO), |relay| {
+        relay.endpoint.upstream.breaker = BreakerLimits { failures: NonZeroU32::new(2), cooldown: PATIENCE };
+    })
+    .await;
+    // Given up by the call, as its deadline is over.
+    let give_up = async |asked: JoinHandle<()>| {
+        asked.abort();
+        assert!(asked.await.unwrap_err().is_cancelled());
+    };
+    let mut app = world.accept().await;
+    let asked = world.ask(1, "hello", None);
+    app.is_asked("hello").await;
+    give_up(asked).await;
+    // Another socket is no answer.
+    app.0.close(None).await.unwrap();
+    while timeout(PATIENCE, app.0.next()).await.expect("the end").is_some() {}
+    let asked = world.ask(2, "hello?", None);
+    let mut app = world.accept().await;
+    app.is_asked("hello?").await;
+    give_up(asked).await;
+    let _asked = world.ask(3, "anybody?", None);
+    let why = "<BreakerOpen> APP was not asked: its breaker opened 0 s ago; 2 failures in a row, the last: \
+        the vendor: the app said nothing within 0 s";
+    world.inputs([(3, why)]).await;
+    // What it says by itself is heard.
+    app.says("I am back.", true).await;
+    world.inputs([(0, "I am back."), (0, END)]).await;
 }
 
 #[tokio::test]

@@ -1,11 +1,19 @@
 //! What the agent is asked, and every form in which it may answer.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use super::super::super::fake::dialogue;
 use super::super::super::fake::{Fake, Peer, failed, heard};
+use super::super::super::observed::{Tell, Watch};
+use super::super::super::outlet::Outlet;
 use super::super::super::tests::ids;
-use super::LONGEST_REPLY;
-use crate::call::{Action, Destination, FailureKind, Input, Question};
+use super::super::super::{Ended, Pools};
+use super::{Function, LONGEST_REPLY, Webhook};
+use crate::call::{Action, Destination, FailureKind, Input, Job, Question, Service};
+use crate::config::Mode;
 
 fn question() -> Question {
     Question {
@@ -195,6 +203,10 @@ async fn an_object_that_says_nothing_to_us_is_quoted() {
         let why = format!(r#"application/json: {body} where {{"reply": "…"}} was expected"#);
         assert_eq!(ask("application/json", body).await, broken("", &why));
     }
+    for nothing in [r#"{"error":""}"#, r#"{"error":{}}"#, r#"{"error":null}"#, r#"{"error":false}"#] {
+        let why = format!(r#"application/json: {nothing} where {{"reply": "…"}} was expected"#);
+        assert_eq!(ask("application/json", nothing).await, broken("", &why));
+    }
     assert_eq!(
         ask("application/json", r#"{"error":"no credit"}"#).await,
         broken("", r#"an error: {"error":"no credit"}"#)
@@ -258,19 +270,104 @@ async fn a_stream_that_is_none_ends_after_what_came() {
 }
 
 #[tokio::test]
+async fn an_error_that_says_nothing_is_none() {
+    for error in [r#""""#, r#"" ""#, "{}", "[]", "null", "false", "0"] {
+        let body = format!(r#"{{"reply":"Hi","error":{error}}}"#);
+        assert_eq!(ask("application/json", &body).await, reply("Hi", Action::None), "{error}");
+    }
+    let events = "data: {\"delta\":\"Hi\",\"error\":\"\"}\n\n";
+    assert_eq!(ask("text/event-stream", events).await, reply("Hi", Action::None));
+}
+
+#[tokio::test]
+async fn a_stream_is_known_by_what_it_is_where_its_type_does_not_tell() {
+    let events = ": hello\n\nevent: delta\ndata: {\"delta\":\"Grü\"}\n\ndata: {\"delta\":\"ße.\"}\n\n\
+        data: {\"action\":\"hangup\"}\n\ndata: [DONE]\n\n";
+    let lines = "{\"delta\":\"Grü\"}\n{\"delta\":\"ße.\"}\r\n{\"action\":\"hangup\"}\n";
+    let late = "{\"usage\":{\"tokens\":3}}\n{\"delta\":\"Grüße.\",\"action\":\"hangup\"}";
+    let piece = "{\"delta\":\"Grüße.\",\"action\":\"hangup\"}";
+    for kind in ["text/html; charset=utf-8", "text/plain", "", "application/json", "application/x-unheard-of"]
+    {
+        for body in [events, lines, late, piece] {
+            assert_eq!(ask(kind, body).await, reply("Grüße.", Action::Hangup), "{kind}: {body}");
+        }
+    }
+    for text in ["data: all of it is yours", "Event: the concert\nis at eight", ": )", "event: at eight\n"] {
+        for kind in ["text/html", "text/plain", ""] {
+            assert_eq!(ask(kind, text).await, reply(text, Action::None), "{kind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_an_app_has_done_for_a_model_is_the_models_unless_it_is_for_us() {
+    let (refunded, moved) = (r#"{"action":"refunded","amount":12}"#, r#"{"action":"transfer","amount":12}"#);
+    let pages = "{\"delta\":\"up\"}\n{\"delta\":\"down\"}\n";
+    for (body, expected) in [
+        (refunded, reply(refunded, Action::None)),
+        (moved, reply(moved, Action::None)),
+        (r#"{"delta":"up"}"#, reply(r#"{"delta":"up"}"#, Action::None)),
+        (pages, reply(pages, Action::None)),
+        (r#"{"error":"","amount":12}"#, reply(r#"{"error":"","amount":12}"#, Action::None)),
+        (r#"{"action":"hangup"}"#, reply("", Action::Hangup)),
+        (r#"{"action":"none"}"#, reply("", Action::None)),
+        (r#"{"reply":"Done","action":"refunded"}"#, reply("Done", Action::None)),
+        (r#"{"error":"no such order"}"#, broken("", r#"an error: {"error":"no such order"}"#)),
+    ] {
+        for kind in ["application/json", "text/html"] {
+            let length = body.len();
+            let answer =
+                format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}");
+            let fake = Fake::answering(answer).await;
+            assert_eq!(done_by(&fake).await, expected, "{kind}: {body}");
+        }
+    }
+}
+
+/// What an app's answer to a function comes to.
+async fn done_by(fake: &Fake) -> Told {
+    let Mode::Dialogue { agent, .. } = dialogue(&[fake.server()]).mode else { panic!("a dialogue") };
+    let tell: Tell = Arc::new(|_| {});
+    let app = Webhook { wire: Pools::new(&tell).wire(agent.endpoint()).unwrap() };
+    let (to, mut from) = tokio::sync::mpsc::channel(8);
+    let mut watch = Watch::new(&tell, "bot", Service::Agent, Duration::MAX);
+    let (arguments, question) = (json!({}), question());
+    let function = Function { name: "refund", arguments: &arguments, call: "call_1" };
+    let outlet = Outlet::new(&to, &watch);
+    let asked = app.ask_for(&ids(), &question, Some(&function), &outlet, &mut watch).await;
+    drop(outlet);
+    drop(to);
+    let mut inputs = Vec::new();
+    while let Some(input) = from.recv().await {
+        inputs.push(*input);
+    }
+    if let Err(Ended::Failed(failure)) = asked {
+        inputs.push(Input::Failed { job: Job::Ask { turn: 2 }, failure });
+    }
+    told(&inputs)
+}
+
+#[tokio::test]
 async fn a_piece_is_heard_before_the_next_one_comes() {
+    for kind in ["text/event-stream", "text/html"] {
+        let first = "data: {\"delta\":\"One. \"}\n\n";
+        a_piece_is_heard(kind, first, "data: {\"delta\":\"Two.\"}\n\n").await;
+    }
+    for kind in ["application/x-ndjson", "application/json", "text/plain"] {
+        a_piece_is_heard(kind, "{\"delta\":\"One. \"}\n", "{\"delta\":\"Two.\"}\n").await;
+    }
+}
+
+async fn a_piece_is_heard(kind: &'static str, first: &'static str, second: &'static str) {
     let (go, gone) = tokio::sync::oneshot::channel::<()>();
     let gone = std::sync::Mutex::new(Some(gone));
     let mut fake = Fake::serving(move |_, mut peer| {
         let gone = gone.lock().unwrap().take().unwrap();
         async move {
             peer.request().await;
-            peer.send(
-                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {\"delta\":\"One. \"}\n\n",
-            )
-            .await;
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n{first}")).await;
             gone.await.unwrap();
-            peer.send("data: {\"delta\":\"Two.\"}\n\n").await;
+            peer.send(second).await;
         }
     })
     .await;

@@ -20,6 +20,17 @@ async fn a_handshake_says_what_comes_and_who_asks() {
 }
 
 #[tokio::test]
+async fn who_asks_is_for_the_operator_to_say() {
+    let mut fake = Fake::serving(|_, mut peer| async move { peer.until_closed().await }).await;
+    let mut stt = deepgram_stt(&fake.server);
+    stt.endpoint.headers.push(("authorization".to_owned(), Secret("Bearer own".to_owned())));
+    let _recogniser = fake.start(&Stt::Deepgram(stt), |_| {});
+    let head = timeout(PATIENCE, fake.heads.recv()).await.unwrap().unwrap();
+    let said: Vec<&str> = head.lines().filter(|line| line.starts_with("authorization")).collect();
+    assert_eq!(said, ["authorization: Bearer own"]);
+}
+
+#[tokio::test]
 async fn a_question_comes_behind_the_audio_and_its_answer_has_all_words() {
     let mut fake = Fake::serving(|_, mut peer| async move {
         peer.until_heard(1280).await;
