@@ -95,7 +95,7 @@ impl Said {
 
     /// It is for us, and not for the model that asked for a function: an app's own `action` is another's.
     fn is_ours(&self) -> bool {
-        let is_action = |action| matches!(planned(action, &self.details), Ok(_));
+        let is_action = |action| planned(action, &self.details).is_ok();
         self.reply.is_some() || self.is_error() || self.action.as_ref().is_some_and(is_action)
     }
 }
