@@ -56,5 +56,9 @@ mod tests {
             assert_eq!(explain(e.code), Some(e));
         }
         assert_eq!(explain(31911), None);
+        assert!(
+            explain(31921).is_some_and(|e| e.look_at.starts_with("normal when the gateway ends the call"))
+        );
+        assert!(explain(31960).is_some_and(|e| e.meaning.contains("Dialogflow")));
     }
 }
