@@ -10,7 +10,7 @@ use super::clock::Clock;
 use super::gateway::Gateway;
 use super::pulse::Pulse;
 use super::session::{NORMAL, POLICY, Served, TOO_LONG_A_CALL, ending_of};
-use super::websocket::{Close, Received, Socket};
+use super::websocket::{Received, Socket};
 use crate::call::{Event, Output, StopReason, Trace};
 use crate::observe::{CallObserver, Ending};
 use crate::time::CallTime;
@@ -93,14 +93,7 @@ impl Carrier {
             Received::Pong(payload) => self.pulse.pong(&payload, self.now(), &self.observer),
             Received::Ping => {}
             Received::Closed(close) => {
-                let (code, why) = ending_of(&close);
-                let (reason, carrier_code) = match close {
-                    Close::ByPeer(_) => (StopReason::WsLost, None),
-                    Close::Lost(_) => (StopReason::WsLost, Some(31903)),
-                    Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => (StopReason::Error, Some(31924)),
-                };
-                let ending = Ending { close_code: Some(code), carrier_code, detail: why };
-                self.end.get_or_insert((reason, ending));
+                self.end.get_or_insert(ending_of(&close));
             }
         }
         None
@@ -126,9 +119,13 @@ impl Carrier {
 
     /// Ends the call; the first reason counts.
     pub(super) fn finish(&mut self, reason: StopReason, code: u16, detail: &str) {
-        let carrier_code = None;
-        let ending = Ending { close_code: Some(code), carrier_code, detail: detail.to_owned() };
-        self.end.get_or_insert((reason, ending));
+        self.end.get_or_insert_with(|| (reason, Ending::ours(code, detail)));
+    }
+
+    /// The carrier has said `stop`.
+    pub(super) fn stopped(&mut self) {
+        let ending = Ending { close_code: Some(NORMAL), ..Ending::default() };
+        self.end.get_or_insert((StopReason::CallerHangup, ending));
     }
 
     /// The caller's audio has stayed away.

@@ -165,8 +165,7 @@ impl Gateway {
 
     /// Who watches a call, and the trace that its requests belong to, where calls are traced.
     pub(super) fn observer(&self, start: &Start) -> (CallObserver, Option<Trace>) {
-        let labels =
-            CallLabels { call_sid: start.known_as().to_owned(), stream_sid: start.stream_sid.clone() };
+        let labels = CallLabels::of(start);
         let trace = self.traces.as_ref().map(|traces| traces.of_call(&labels.call_sid));
         let observer = CallObserver::new(self.metrics.clone(), labels, self.config.log.transcripts);
         (observer.traced(self.traces.as_deref(), trace.as_ref()), trace)

@@ -92,6 +92,20 @@ pub(super) fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
 }
 
+/// So much of what a client offers is told, in characters.
+const TOLD: usize = 120;
+
+/// What is told of it: the beginning, on one line.
+pub(super) fn told(offered: &[&str]) -> String {
+    let mut told = offered.join(", ");
+    told.retain(|c| !c.is_control());
+    if let Some((end, _)) = told.char_indices().nth(TOLD) {
+        told.truncate(end);
+        told.push('…');
+    }
+    told
+}
+
 /// Whether a request asks for an upgrade to WebSocket, and could be granted it by some server.
 pub(super) fn asks_for_websocket(method: &Method, version: Version, headers: &HeaderMap) -> bool {
     method == Method::GET
@@ -175,6 +189,20 @@ mod tests {
     fn extensions_are_never_accepted() {
         let lines = format!("{GOOD}\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits");
         assert!(!judged(&lines).expect("a handshake").answer().contains("Extensions"));
+    }
+
+    #[test]
+    fn what_is_offered_is_told_on_one_short_line() {
+        let lines = headers("Sec-WebSocket-Protocol: a,b\tc ,\t\nSec-WebSocket-Protocol: d");
+        let all: Vec<_> = offered(&lines).collect();
+        assert_eq!(told(&all), "a, bc, d");
+        assert_eq!(told(&[]), "");
+        let long = told(&["x"; 4_000]);
+        assert_eq!(
+            (long.chars().count(), long.ends_with(", x, …") || long.ends_with("x,…")),
+            (121, true),
+            "{long}"
+        );
     }
 
     #[test]

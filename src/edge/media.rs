@@ -7,7 +7,7 @@ use http::{StatusCode, header};
 use pingora::Result;
 use pingora::proxy::Session;
 use tokio::io::AsyncWriteExt;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::forwarded;
 use super::gateway::Gateway;
@@ -73,11 +73,11 @@ pub(super) async fn answer(session: &mut Session, gateway: &Arc<Gateway>) -> Res
             return forbidden(session, gateway, HandshakeResult::BadToken, why).await;
         }
     };
-    let offered = handshake::offered(&request.headers).collect::<Vec<_>>().join(", ");
-    debug!(offered, selected = handshake.subprotocol, "SUBPROTOCOL");
+    let offered = handshake::told(&handshake::offered(&request.headers).collect::<Vec<_>>());
     let Some(place) = gateway.calls.enter() else {
         return busy(session, gateway, Busy::Capacity).await;
     };
+    info!(offered, selected = handshake.subprotocol, "SUBPROTOCOL");
     let (mut transport, early) = take_over(session, StatusCode::SWITCHING_PROTOCOLS).await?;
     let gateway = gateway.clone();
     gateway.metrics.handshake(HandshakeResult::Ok);

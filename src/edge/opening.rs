@@ -15,9 +15,9 @@ use super::realtime::realtime;
 use super::relay::relay;
 use super::session::{ABNORMAL, GOING_AWAY, NORMAL, POLICY, Served, Session, ending_of};
 use super::websocket::{Received, Socket, Transport};
-use crate::call::{Control, Input, StopReason};
+use crate::call::{Control, Failure, Input, Service, StopReason};
 use crate::config::Mode;
-use crate::observe::Busy;
+use crate::observe::{Busy, CallLabels, Ending, never_began};
 use crate::twilio::{Malformed, Message, Pass, Reader, Start, caller};
 use crate::upstream::{CallIds, Carrier};
 
@@ -67,6 +67,7 @@ impl Resumable {
         let ids = CallIds {
             call_sid: start.call_sid.clone(),
             account_sid: start.account_sid.clone(),
+            stream_sid: start.stream_sid.clone(),
             ..CallIds::default()
         };
         let conducted = !matches!(gateway.config.dialogue.mode, Mode::Dialogue { .. });
@@ -92,8 +93,10 @@ impl Resumable {
         if let Ok(answer) = answers.try_recv()
             && let Input::Failed { failure, .. } = *answer
         {
-            let (call_sid, service, kind) = (self.ids.call_sid, "carrier", failure.kind.as_str());
-            warn!(call_sid, service, upstream = failure.upstream, kind, why = failure.why, "UPSTREAM_FAILED");
+            let CallIds { call_sid, stream_sid, .. } = self.ids;
+            let Failure { upstream, kind, why } = failure;
+            let (service, kind) = (Service::Carrier.as_str(), kind.as_str());
+            warn!(call_sid, stream_sid, service, upstream, kind, why, "UPSTREAM_FAILED");
         }
     }
 }
@@ -106,23 +109,31 @@ async fn begin(
     pass: Option<Pass>,
 ) -> Option<(Socket, Opened, Option<Counted>)> {
     let mut socket = Socket::new(transport, early, gateway.config.limits.max_message);
-    let opened = wait_for_start(&mut socket, gateway).await.and_then(|opened| {
-        match gateway.tokens.admit_call(pass.as_ref(), &opened.start.call_sid) {
-            Ok(()) => count(&opened.start, gateway).map(|counted| (opened, counted)),
-            Err(fault) => Err(refused(POLICY, format!("the token of this stream: {fault}"))),
-        }
-    });
-    match opened {
-        Ok((opened, counted)) => Some((socket, opened, counted)),
-        Err(refused) => {
-            gateway.metrics.calls_without_start.inc();
-            warn!(close_code = refused.code, detail = refused.why, "WS_STOP");
-            if refused.code != ABNORMAL {
-                socket.close(refused.code).await;
-            }
-            None
-        }
+    let (begun, mut dropped) = (Instant::now(), 0);
+    let started = wait_for_start(&mut socket, gateway, &mut dropped).await;
+    let (Refused { reason, ending }, labels) = match started {
+        Ok(opened) => match admit(&opened.start, pass.as_ref(), gateway) {
+            Ok(counted) => return Some((socket, opened, counted)),
+            Err(refused) => (refused, Some(CallLabels::of(&opened.start))),
+        },
+        Err(refused) => (refused, None),
+    };
+    gateway.metrics.calls_without_start.inc();
+    never_began(labels.as_ref(), begun.elapsed(), dropped, reason, &ending);
+    if let Some(code) = ending.close_code.filter(|code| *code != ABNORMAL) {
+        socket.close(code).await;
     }
+    None
+}
+
+/// Whether a stream that has started may be a call. One in a format that we do not speak would be noise both ways.
+fn admit(start: &Start, pass: Option<&Pass>, gateway: &Gateway) -> Result<Option<Counted>, Refused> {
+    if let Some(format) = start.format.as_ref().filter(|format| !format.is_mulaw_8k_mono()) {
+        return Err(unfit(format!("the stream is {format}; only μ-law, 8000 Hz, mono is spoken")));
+    }
+    let admitted = gateway.tokens.admit_call(pass, start);
+    admitted.map_err(|fault| unfit(format!("the token of this stream: {fault}")))?;
+    count(start, gateway)
 }
 
 /// The call, by whoever conducts it.
@@ -152,7 +163,7 @@ fn count(start: &Start, gateway: &Gateway) -> Result<Option<Counted>, Refused> {
     let number = start.parameters.iter().find(|(name, _)| name.as_str() == "From");
     let number = number.and_then(|(_, number)| caller(number));
     let entered = gateway.numbers.enter(&start.call_sid, number, most, std::time::Instant::now());
-    entered.map_err(|()| refused(POLICY, Busy::Number.why()))
+    entered.map_err(|()| unfit(Busy::Number.why()))
 }
 
 /// A stream that has started.
@@ -162,37 +173,56 @@ pub(super) struct Opened {
     pub(super) text: Utf8Bytes,
 }
 
-/// Why a stream was given up before it had started.
+/// Why a stream was given up before it was a call.
 struct Refused {
-    code: u16,
-    why: String,
+    reason: StopReason,
+    ending: Ending,
 }
 
-fn refused(code: u16, why: impl Into<String>) -> Refused {
-    Refused { code, why: why.into() }
+fn refused(reason: StopReason, code: u16, why: impl Into<String>) -> Refused {
+    Refused { reason, ending: Ending::ours(code, why) }
 }
 
-/// Everything before `start` says nothing about a call.
-async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Opened, Refused> {
+/// One that has started, and is none for us.
+fn unfit(why: impl Into<String>) -> Refused {
+    refused(StopReason::Error, POLICY, why)
+}
+
+/// Everything before `start` says nothing about a call; it is counted.
+async fn wait_for_start(
+    socket: &mut Socket,
+    gateway: &Gateway,
+    all_dropped: &mut u64,
+) -> Result<Opened, Refused> {
     let limit = gateway.config.limits.start_timeout;
     let deadline = Instant::now() + limit;
-    let dropped = |reason: &str| gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
+    let mut dropped = |reason: &str| {
+        gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
+        *all_dropped += 1;
+    };
     let mut reader = Reader::default();
     let mut farewell = gateway.farewell();
     loop {
         let received = tokio::select! {
             received = timeout_at(deadline, socket.next()) => received,
-            _ = farewell.told() => return Err(refused(GOING_AWAY, "the gateway is going down")),
+            _ = farewell.told() => {
+                return Err(refused(StopReason::Drain, GOING_AWAY, "the gateway is going down"));
+            }
         };
         // A peer that never pauses does not stop the clock.
         let (Ok(received), true) = (received, Instant::now() < deadline) else {
-            return Err(refused(POLICY, format!("no `start` within {} ms", limit.as_millis())));
+            let why = format!("no `start` within {} ms", limit.as_millis());
+            return Err(refused(StopReason::Timeout, POLICY, why));
         };
         match received {
             Received::Text(text) => match reader.read(&text) {
-                Ok(Message::Start(start)) => return understood(start, text),
+                Ok(Message::Start(start)) => return Ok(Opened { start, text }),
                 Ok(Message::Connected | Message::Clear | Message::Unknown { .. }) => {}
-                Ok(Message::Stop) => return Err(refused(NORMAL, "`stop` before `start`")),
+                Ok(Message::Stop) => {
+                    let detail = "`stop` before `start`".to_owned();
+                    let ending = Ending { close_code: Some(NORMAL), carrier_code: None, detail };
+                    return Err(Refused { reason: StopReason::CallerHangup, ending });
+                }
                 Ok(
                     Message::Media { .. } | Message::OtherTrack | Message::Dtmf { .. } | Message::Mark { .. },
                 ) => {
@@ -204,20 +234,11 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Opened
             Received::Binary(_) => dropped("binary"),
             Received::Ping | Received::Pong(_) => {}
             Received::Closed(close) => {
-                let (code, why) = ending_of(&close);
-                return Err(refused(code, format!("{why}, before `start`")));
+                let (reason, mut ending) = ending_of(&close);
+                ending.detail += ", before `start`";
+                return Err(Refused { reason, ending });
             }
         }
-    }
-}
-
-/// A stream in a format that we do not speak would be noise both ways.
-fn understood(start: Start, text: Utf8Bytes) -> Result<Opened, Refused> {
-    match &start.format {
-        Some(format) if !format.is_mulaw_8k_mono() => {
-            Err(refused(POLICY, format!("the stream is {format}; only μ-law, 8000 Hz, mono is spoken")))
-        }
-        _ => Ok(Opened { start, text }),
     }
 }
 

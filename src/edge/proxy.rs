@@ -123,9 +123,9 @@ impl Proxy {
         let known = known.into_iter().find(|known| *known == status.event);
         let event = known.unwrap_or("other");
         self.gateway.metrics.stream_status.with_label_values(&[event]).inc();
-        let StreamStatus { call_sid, stream_sid, .. } = &status;
+        // Twilio's own words about its stream, with nothing of the caller's.
+        let StreamStatus { call_sid, stream_sid, error, .. } = &status;
         let event = known.map_or_else(|| quote(status.event.as_bytes()), str::to_owned);
-        let error = quote(status.error.as_bytes());
         match status.code().and_then(codes::explain) {
             Some(known) => {
                 let (code, meaning, look_at) = (known.code, known.meaning, known.look_at);

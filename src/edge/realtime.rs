@@ -213,7 +213,7 @@ impl Talk {
             }
             Ok(Message::Mark { name }) => self.call.handle(Input::Mark(&name), now),
             Ok(Message::Dtmf { digit }) => self.call.handle(Input::Dtmf(digit), now),
-            Ok(Message::Stop) => self.carrier.finish(StopReason::CallerHangup, NORMAL, ""),
+            Ok(Message::Stop) => self.carrier.stopped(),
             Ok(Message::Connected | Message::Clear) => {}
             Ok(Message::OtherTrack) => observer.dropped("other_track", "only the caller is listened to"),
             Ok(Message::Start(_)) => observer.dropped("malformed", "a second `start`"),
@@ -258,7 +258,7 @@ impl Talk {
                     Close::ByPeer(code) => ("the vendor", format!("closed the connection with {code}")),
                     Close::Lost(why) => ("the network", format!("was lost: {why}")),
                     Close::TooLong => ("the vendor", format!("sent more than {MODEL_MESSAGE} bytes at once")),
-                    Close::NotUtf8 | Close::Protocol(_) => ("the vendor", ending_of(&close).1),
+                    Close::NotUtf8 | Close::Protocol(_) => ("the vendor", ending_of(&close).1.detail),
                 };
                 return self.lost(FailureKind::Protocol, owner, &why);
             }

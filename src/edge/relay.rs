@@ -18,7 +18,7 @@ use crate::call::{Event, Failure, FailureKind, Output, Relay, Service, StopReaso
 use crate::observe::{CallObserver, Ending};
 use crate::tape::{Conductor, Entry, TapedRelay};
 use crate::time::CallTime;
-use crate::twilio::{Message, Outbound, Reader};
+use crate::twilio::{Malformed, Message, Outbound, Reader};
 use crate::upstream::Bot;
 
 const NO_CODE: u16 = 1005;
@@ -152,7 +152,8 @@ impl Talk {
                 Woken::Bot(received) => self.bot(received),
                 Woken::Time => self.time_passed(),
                 Woken::HangUp => {
-                    self.finish(StopReason::Drain, GOING_AWAY, None, "the gateway is going down");
+                    let ending = Ending::ours(GOING_AWAY, "the gateway is going down");
+                    self.finish(StopReason::Drain, ending);
                 }
             }
             self.last_words_heard();
@@ -201,10 +202,11 @@ impl Talk {
         let at = Instant::now();
         let write_timeout = self.gateway.config.limits.write_timeout;
         if self.socket.blocked_since().is_some_and(|since| since + write_timeout <= at) {
-            return self.finish(StopReason::WsLost, POLICY, None, "the carrier has stopped reading");
+            let ending = Ending::ours(POLICY, "the carrier has stopped reading");
+            return self.finish(StopReason::WsLost, ending);
         }
         if self.gateway.longest(self.started).is_some_and(|longest| longest <= at) {
-            return self.finish(StopReason::Timeout, NORMAL, None, TOO_LONG_A_CALL);
+            return self.finish(StopReason::Timeout, Ending::ours(NORMAL, TOO_LONG_A_CALL));
         }
         let now = self.now();
         if let Some(payload) = self.pulse.ping(at, now, &self.observer) {
@@ -226,7 +228,7 @@ impl Talk {
         if let Some((until, reason, code)) = self.last_words
             && (until <= Instant::now() || self.relay.has_been_heard(self.now()))
         {
-            self.finish(reason, code, None, "the bot has gone");
+            self.finish(reason, Ending::ours(code, "the bot has gone"));
         }
     }
 
@@ -237,17 +239,8 @@ impl Talk {
             Received::Pong(payload) => return self.pulse.pong(&payload, self.now(), &self.observer),
             Received::Ping => return,
             Received::Closed(close) => {
-                let (code, why) = ending_of(&close);
-                let reason = match close {
-                    Close::ByPeer(_) | Close::Lost(_) => StopReason::WsLost,
-                    Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => StopReason::Error,
-                };
-                let carrier_code = match close {
-                    Close::ByPeer(_) => None,
-                    Close::Lost(_) => Some(31903),
-                    Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => Some(31924),
-                };
-                return self.finish(reason, code, carrier_code, &why);
+                let (reason, ending) = ending_of(&close);
+                return self.finish(reason, ending);
             }
         };
         let stopped = match self.from_carrier.read(&text) {
@@ -268,12 +261,17 @@ impl Talk {
                 false
             }
             Ok(message) => message == Message::Stop,
-            // The bot may make more of it than we do.
-            Err(_) => false,
+            Err(malformed) => {
+                let reason = if malformed == Malformed::Base64 { "base64" } else { "malformed" };
+                self.observer.dropped(reason, &malformed.to_string());
+                // The bot may make more of it than we do.
+                false
+            }
         };
         self.tell_bot(Bytes::from(text));
         if stopped {
-            self.finish(StopReason::CallerHangup, NORMAL, None, "");
+            let ending = Ending { close_code: Some(NORMAL), ..Ending::default() };
+            self.finish(StopReason::CallerHangup, ending);
         }
     }
 
@@ -360,7 +358,7 @@ impl Talk {
                 }
                 Output::Hangup(reason) => {
                     let why = "no audio of the caller came any more";
-                    self.finish(reason, NORMAL, Some(31953), why);
+                    self.finish(reason, Ending { carrier_code: Some(31953), ..Ending::ours(NORMAL, why) });
                     continue;
                 }
                 // Only a dialogue asks services.
@@ -375,13 +373,13 @@ impl Talk {
             };
             if self.socket.send_text(message).is_err() {
                 let why = "the carrier has stopped reading: too much is waiting";
-                self.finish(StopReason::WsLost, POLICY, None, why);
+                self.finish(StopReason::WsLost, Ending::ours(POLICY, why));
             }
         }
     }
 
-    fn finish(&mut self, reason: StopReason, code: u16, carrier_code: Option<u16>, detail: &str) {
-        let ending = Ending { close_code: Some(code), carrier_code, detail: detail.to_owned() };
+    /// Ends the call; the first reason counts.
+    fn finish(&mut self, reason: StopReason, ending: Ending) {
         self.end.get_or_insert((reason, ending));
     }
 }

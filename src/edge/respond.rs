@@ -113,9 +113,11 @@ pub(super) async fn read_form(session: &mut Session, gateway: &Gateway) -> Resul
     let mut cut = None;
     if session.req_header().method != Method::GET {
         text.push(b'&');
-        // Where its signature was checked, it has been read.
+        // Where its signature was checked, it has been read, or the beginning of it.
         text.extend_from_slice(&session.as_ref().get_retry_buffer().unwrap_or_default());
-        cut = read_on(session, gateway, MOST_DROPPED, |piece| text.extend_from_slice(piece)).await?;
+        let lost = session.as_ref().retry_buffer_truncated().then_some(Cut::TooLong);
+        let more = read_on(session, gateway, MOST_DROPPED, |piece| text.extend_from_slice(piece)).await?;
+        cut = lost.or(more);
     }
     Ok(Form { text, cut })
 }

@@ -52,14 +52,21 @@ pub(super) struct Served {
     pub(super) reason: StopReason,
 }
 
-pub(super) fn ending_of(close: &Close) -> (u16, String) {
-    match close {
+/// How a stream ends whose socket does, without a `stop`.
+pub(super) fn ending_of(close: &Close) -> (StopReason, Ending) {
+    let (code, detail) = match close {
         Close::ByPeer(code) => (*code, "the carrier closed the socket".into()),
         Close::Lost(why) => (ABNORMAL, format!("the socket was lost: {why}")),
         Close::TooLong => (TOO_LONG, "a message was longer than [limits] max_message".into()),
         Close::NotUtf8 => (NOT_UTF8, "a text message was not UTF-8".into()),
         Close::Protocol(why) => (PROTOCOL, format!("the WebSocket protocol was broken: {why}")),
-    }
+    };
+    let (reason, carrier_code) = match close {
+        Close::ByPeer(_) => (StopReason::WsLost, None),
+        Close::Lost(_) => (StopReason::WsLost, Some(31903)),
+        Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => (StopReason::Error, Some(31924)),
+    };
+    (reason, Ending { close_code: Some(code), carrier_code, detail })
 }
 
 /// A request to a service; it ends when this is dropped.
@@ -163,7 +170,8 @@ impl Session {
             answers,
             inbox,
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
-            ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
+            // Unless the carrier ends it.
+            ending: Ending::ours(NORMAL, ""),
             longest: gateway.longest(started),
             over: false,
             gateway,
@@ -204,7 +212,7 @@ impl Session {
                 Woken::Time => {}
                 Woken::Told(Told::Goodbye) => self.say_goodbye(now),
                 Woken::Told(Told::HangUp) => {
-                    self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down");
+                    self.end(StopReason::Drain, Ending::ours(GOING_AWAY, "the gateway is going down"));
                 }
             }
             // Who never pauses does not stop the clock.
@@ -243,7 +251,7 @@ impl Session {
         let at = Instant::now();
         let limits = &self.gateway.config.limits;
         if self.socket.blocked_since().is_some_and(|since| since + limits.write_timeout <= at) {
-            return self.end(StopReason::WsLost, POLICY, "the carrier has stopped reading");
+            return self.end(StopReason::WsLost, Ending::ours(POLICY, "the carrier has stopped reading"));
         }
         if self.longest.is_some_and(|longest| longest <= at) {
             self.too_long(now);
@@ -264,17 +272,8 @@ impl Session {
             Received::Ping => {}
             Received::Pong(payload) => self.pulse.pong(&payload, now, &self.observer),
             Received::Closed(close) => {
-                let (code, why) = ending_of(&close);
-                let reason = match close {
-                    Close::ByPeer(_) | Close::Lost(_) => StopReason::WsLost,
-                    Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => StopReason::Error,
-                };
-                self.ending.carrier_code = match close {
-                    Close::ByPeer(_) => None,
-                    Close::Lost(_) => Some(31903),
-                    Close::TooLong | Close::NotUtf8 | Close::Protocol(_) => Some(31924),
-                };
-                self.end(reason, code, &why);
+                let (reason, ending) = ending_of(&close);
+                self.end(reason, ending);
             }
         }
     }
@@ -296,7 +295,10 @@ impl Session {
             }
             Ok(Message::Mark { name }) => self.call.handle(Input::Mark(&name), now),
             Ok(Message::Dtmf { digit }) => self.call.handle(Input::Dtmf(digit), now),
-            Ok(Message::Stop) => self.call.handle(Input::Stop(StopReason::CallerHangup), now),
+            Ok(Message::Stop) => {
+                self.ending.carrier_code = None;
+                self.call.handle(Input::Stop(StopReason::CallerHangup), now);
+            }
             Ok(Message::Connected | Message::Clear) => {}
             Ok(Message::OtherTrack) => self.observer.dropped("other_track", "only the caller is listened to"),
             Ok(Message::Start(_)) => self.observer.dropped("malformed", "a second `start`"),
@@ -408,7 +410,7 @@ impl Session {
 
     fn say_goodbye(&mut self, now: CallTime) {
         if self.mode != Mode::Dialogue {
-            return self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down");
+            return self.end(StopReason::Drain, Ending::ours(GOING_AWAY, "the gateway is going down"));
         }
         self.ending.close_code = Some(GOING_AWAY);
         self.ending.detail = "the gateway is going down, and has said goodbye".into();
@@ -419,7 +421,7 @@ impl Session {
     fn too_long(&mut self, now: CallTime) {
         let text = self.gateway.config.limits.max_call_goodbye.clone();
         if self.over || text.is_empty() || self.mode != Mode::Dialogue {
-            return self.end(StopReason::Timeout, NORMAL, TOO_LONG_A_CALL);
+            return self.end(StopReason::Timeout, Ending::ours(NORMAL, TOO_LONG_A_CALL));
         }
         self.over = true;
         self.longest = Some(Instant::now() + GOODBYE);
@@ -435,17 +437,17 @@ impl Session {
 
     fn must_fit(&mut self, sent: Result<(), Full>) {
         if sent.is_err() {
-            self.end(StopReason::WsLost, POLICY, "the carrier has stopped reading: too much is waiting");
+            let why = "the carrier has stopped reading: too much is waiting";
+            self.end(StopReason::WsLost, Ending::ours(POLICY, why));
         }
     }
 
     /// Ends the call from outside of it.
-    fn end(&mut self, reason: StopReason, code: u16, detail: &str) {
+    fn end(&mut self, reason: StopReason, ending: Ending) {
         if self.call.state() == State::Ended {
             return;
         }
-        self.ending.close_code = Some(code);
-        self.ending.detail = detail.to_owned();
+        self.ending = ending;
         self.call.handle(Input::Stop(reason), self.now());
     }
 }

@@ -13,7 +13,7 @@ use tracing::warn;
 use super::spelling::Spelling;
 use crate::config::{Strictness, Twilio, Twiml};
 use crate::observe::Metrics;
-use crate::twilio::{Pass, TokenFault, TokenKey};
+use crate::twilio::{Pass, Start, TokenFault, TokenKey};
 
 /// Used tokens that are remembered for the rest of their minute; the oldest go first.
 const USED: usize = 20_000;
@@ -107,28 +107,31 @@ impl Tokens {
         });
         match judged {
             Ok(pass) => Ok(Some(pass)),
-            Err(fault) => self.faulty(fault).map(|()| None),
+            Err(fault) => self.faulty(fault, None).map(|()| None),
         }
     }
 
     /// Whether a call that has started is the one that was let in.
-    pub(super) fn admit_call(&self, pass: Option<&Pass>, call_sid: &str) -> Result<(), TokenFault> {
+    pub(super) fn admit_call(&self, pass: Option<&Pass>, start: &Start) -> Result<(), TokenFault> {
         match pass {
-            Some(pass) if pass.call_sid == call_sid => {
+            Some(pass) if pass.call_sid == start.call_sid => {
                 self.metrics.stream_token(Ok(()));
                 Ok(())
             }
-            Some(_) => self.faulty(TokenFault::OtherCall),
+            Some(_) => self.faulty(TokenFault::OtherCall, Some(start)),
             None => Ok(()),
         }
     }
 
-    fn faulty(&self, fault: TokenFault) -> Result<(), TokenFault> {
+    /// Who it is, nobody has said before `start`.
+    fn faulty(&self, fault: TokenFault, start: Option<&Start>) -> Result<(), TokenFault> {
         self.metrics.stream_token(Err(fault));
         if self.check == Strictness::Enforce {
             return Err(fault);
         }
-        warn!(result = fault.as_str(), why = %fault, "STREAM_TOKEN");
+        let call_sid = start.map(Start::known_as);
+        let stream_sid = start.map(|start| start.stream_sid.as_str());
+        warn!(call_sid, stream_sid, result = fault.as_str(), why = %fault, "STREAM_TOKEN");
         Ok(())
     }
 }
@@ -188,8 +191,9 @@ mod tests {
         let path = tokens.path_for("CA1");
         let token = tokens.of_path(&path);
         let pass = tokens.admit(token).unwrap();
-        assert_eq!(tokens.admit_call(pass.as_ref(), "CA1"), Ok(()));
-        assert_eq!(tokens.admit_call(pass.as_ref(), "CA2"), Err(TokenFault::OtherCall));
+        let start = |call_sid: &str| Start { call_sid: call_sid.to_owned(), ..Start::default() };
+        assert_eq!(tokens.admit_call(pass.as_ref(), &start("CA1")), Ok(()));
+        assert_eq!(tokens.admit_call(pass.as_ref(), &start("CA2")), Err(TokenFault::OtherCall));
         assert_eq!(tokens.admit(token), Err(TokenFault::Used));
         assert_eq!(tokens.admit(None), Err(TokenFault::Missing));
         assert_eq!(tokens.admit(Some("x")), Err(TokenFault::Forged));

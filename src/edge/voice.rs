@@ -12,9 +12,9 @@ use pingora::proxy::Session;
 use tracing::{info, warn};
 
 use super::gateway::{Gateway, Paths};
-use super::respond::{XML, cut_off, not_allowed, read_form, respond, whole_body};
+use super::respond::{Cut, XML, cut_off, not_allowed, read_form, respond, whole_body};
 use super::spelling::Spelling;
-use crate::config::{Config, Strictness, Twiml};
+use crate::config::{Config, Twiml};
 use crate::observe::{Busy, TwimlFallback};
 use crate::twilio::lint::{Finding, LONGEST_TWIML, Linted, Rule, Site, lint};
 use crate::twilio::{ConnectStream, HANG_UP, MOST_RESUMED, RESUMED, Then, VoiceRequest, codes};
@@ -34,6 +34,10 @@ pub(super) async fn answer(session: &mut Session, gateway: &Gateway) -> Result<b
     let spelling = Spelling::of(session.req_header().uri.path());
     let ended = spelling.means(&gateway.paths.stream_ended);
     if twilio.twiml == Twiml::Forward {
+        // So much was read of it for its signature that it cannot be sent on.
+        if session.as_ref().retry_buffer_truncated() {
+            return cut_off(session, Cut::TooLong).await.map(|()| true);
+        }
         // Where both are one path, it may be a call that ends well.
         return match ended || twilio.busy_twiml.is_empty() {
             true => Ok(false),
@@ -68,8 +72,8 @@ async fn turn_away(session: &mut Session, gateway: &Gateway) -> Result<bool> {
     let mut asked = VoiceRequest::default();
     // Else the app's webhook is not looked at.
     if gateway.config.limits.max_calls_per_number > 0 {
-        let signed = gateway.config.twilio.signature != Strictness::Off;
-        if !signed && let Err(cut) = whole_body(session, gateway).await? {
+        // Where its signature was checked, it has been read; where that is only warned about, perhaps not all.
+        if let Err(cut) = whole_body(session, gateway).await? {
             return cut_off(session, cut).await.map(|()| true);
         }
         asked = VoiceRequest::read(&read_form(session, gateway).await?.text);

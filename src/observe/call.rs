@@ -11,7 +11,7 @@ use super::segments::Segments;
 use super::traces::{Spans, Traces};
 use crate::call::{Event, Ignored, StopReason, Trace, TurnResult};
 use crate::time::CallTime;
-use crate::twilio::codes;
+use crate::twilio::{Start, codes};
 
 /// Between two lines about what a recogniser guesses.
 const GUESS_LINES: Duration = Duration::from_millis(250);
@@ -27,6 +27,12 @@ pub struct CallLabels {
     pub stream_sid: String,
 }
 
+impl CallLabels {
+    pub fn of(start: &Start) -> CallLabels {
+        CallLabels { call_sid: start.known_as().to_owned(), stream_sid: start.stream_sid.clone() }
+    }
+}
+
 /// How the socket of a call ended.
 #[derive(Clone, Debug, Default)]
 pub struct Ending {
@@ -36,6 +42,17 @@ pub struct Ending {
     pub carrier_code: Option<u16>,
     /// In words, where there is more to say than the reason.
     pub detail: String,
+}
+
+impl Ending {
+    /// Of a socket that we close: to the carrier, which has not said `stop`, the server has.
+    pub fn ours(close_code: u16, detail: impl Into<String>) -> Ending {
+        Ending { close_code: Some(close_code), carrier_code: Some(31921), detail: detail.into() }
+    }
+
+    fn detail(&self) -> Option<&str> {
+        Some(self.detail.as_str()).filter(|detail| !detail.is_empty())
+    }
 }
 
 /// Follows one call from `start` to its end.
@@ -349,7 +366,7 @@ impl CallObserver {
         info!(
             call_sid,
             stream_sid,
-            seconds = (lasted.as_secs_f64() * 10.0).round() / 10.0,
+            seconds = tenths(lasted),
             turns = self.turns,
             failed_turns = self.failed,
             barge_ins = self.barge_ins,
@@ -359,13 +376,48 @@ impl CallObserver {
             dropped = self.dropped,
             close_code = ending.close_code,
             reason,
-            detail = (!ending.detail.is_empty()).then_some(ending.detail.as_str()),
+            detail = ending.detail(),
             code = explained.map(|e| e.code),
             meaning = explained.map(|e| e.meaning),
             look_at = explained.map(|e| e.look_at),
             "WS_STOP"
         );
     }
+}
+
+/// The last line of a stream that was no call yet, and bears its names if it has told them: it says what that of
+/// a call says, for whoever reads all of them.
+pub fn never_began(
+    labels: Option<&CallLabels>,
+    lasted: Duration,
+    dropped: u64,
+    reason: StopReason,
+    ending: &Ending,
+) {
+    let explained = ending.carrier_code.and_then(codes::explain);
+    warn!(
+        call_sid = labels.map(|labels| labels.call_sid.as_str()),
+        stream_sid = labels.map(|labels| labels.stream_sid.as_str()),
+        seconds = tenths(lasted),
+        turns = 0u64,
+        failed_turns = 0u64,
+        barge_ins = 0u64,
+        frames_in = 0u64,
+        frames_out = 0u64,
+        underruns = 0u64,
+        dropped,
+        close_code = ending.close_code,
+        reason = reason.as_str(),
+        detail = ending.detail(),
+        code = explained.map(|e| e.code),
+        meaning = explained.map(|e| e.meaning),
+        look_at = explained.map(|e| e.look_at),
+        "WS_STOP"
+    );
+}
+
+fn tenths(lasted: Duration) -> f64 {
+    (lasted.as_secs_f64() * 10.0).round() / 10.0
 }
 
 fn millis(d: Duration) -> u64 {

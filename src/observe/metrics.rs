@@ -19,7 +19,7 @@ use crate::twilio::signature::Unsigned;
 const TURN: [f64; 15] = [0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.1, 1.5, 2.1, 3.1, 5.1, 10.1];
 const PACE: [f64; 13] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5];
 const NET: [f64; 12] = [0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.1];
-const HTTP: [f64; 11] = [0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 1.1, 2.5, 5.1, 10.1, 30.1];
+const HTTP: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.1, 2.5, 5.1, 10.1, 30.1];
 const CALL: [f64; 11] = [5.1, 15.1, 30.1, 60.1, 120.1, 300.1, 600.1, 1800.1, 3600.1, 7200.1, 14400.1];
 
 /// One frame through the voice activity detector and the state machine: microseconds.
@@ -31,12 +31,13 @@ const BARGE_INS: [&str; 3] = ["cleared", "false_positive", "suppressed"];
 const STAGES: [&str; 6] = ["endpoint", "stt", "agent_ttfb", "tts_ttfb", "first_frame", "total"];
 
 /// Why a message of the carrier was of no use.
-const DROPPED: [&str; 8] = [
+const DROPPED: [&str; 9] = [
     "before_start",
     "base64",
     "malformed",
     "binary",
     "other_track",
+    "stt_behind",
     "bot_slow",
     "bot_malformed",
     "model_malformed",
@@ -512,6 +513,8 @@ mod tests {
             "voxgate_ws_handshakes_total{result=\"ok\"} 0",
             "voxgate_turns_total{result=\"failed\"} 0",
             "voxgate_media_frames_total{direction=\"out\"} 0",
+            "voxgate_media_frames_dropped_total{direction=\"in\",reason=\"stt_behind\"} 0",
+            "voxgate_http_request_duration_seconds_bucket{route=\"app\",le=\"0.01\"} 0",
             "voxgate_turn_stage_seconds_count{stage=\"total\"} 0",
             "voxgate_upstream_requests_total{kind=\"tts\",result=\"http_5xx\",upstream=\"speech\"} 0",
             "voxgate_http_requests_total{code=\"5xx\",route=\"app\"} 0",

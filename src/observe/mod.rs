@@ -11,7 +11,7 @@ mod segments;
 mod timeline;
 mod traces;
 
-pub use call::{CallLabels, CallObserver, Ending};
+pub use call::{CallLabels, CallObserver, Ending, never_began};
 pub use labels::{Route, SignedKind};
 pub use log::{EVERY_REQUEST, Log, init as init_log};
 pub use metrics::Metrics;

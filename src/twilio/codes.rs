@@ -18,7 +18,7 @@ const fn code(code: u16, meaning: &'static str, look_at: &'static str) -> Explan
 }
 
 /// In ascending order.
-static CODES: [Explanation; 20] = [
+static CODES: [Explanation; 21] = [
     code(31900, "unknown stream error", "the log lines around it"),
     code(31901, "connecting took too long", "firewall, address, tunnel"),
     code(31902, "connection refused", "port; is the process up, or restarting?"),
@@ -26,7 +26,11 @@ static CODES: [Explanation; 20] = [
     code(31904, "host unreachable", "DNS, private address"),
     code(31910, "TLS failed", "self-signed or expired certificate, missing intermediate, name mismatch"),
     code(31920, "the upgrade was not answered with 101", "path, query string in the url, 403 before accept"),
-    code(31921, "the server closed the socket", "normal when the bot ends the call; else crash or restart"),
+    code(
+        31921,
+        "the server closed the socket",
+        "normal when the gateway ends the call; else crash, restart or idle time-out",
+    ),
     code(31922, "the url is not wss", "ws:// or https:// in the TwiML"),
     code(31923, "malformed url", "a template variable that was not filled"),
     code(31924, "WebSocket protocol error", "a proxy that corrupts frames, sending on a one-way stream"),
@@ -39,6 +43,7 @@ static CODES: [Explanation; 20] = [
     code(31951, "an invalid message was received", "extra or missing fields in what the server sends"),
     code(31952, "stream extension not found", "TwiML"),
     code(31953, "the caller's audio stopped", "the caller's network, or the carrier's"),
+    code(31960, "the quota of Dialogflow is used up", "Dialogflow's account; voxgate does not use it"),
 ];
 
 #[cfg(test)]
@@ -51,5 +56,9 @@ mod tests {
             assert_eq!(explain(e.code), Some(e));
         }
         assert_eq!(explain(31911), None);
+        assert!(
+            explain(31921).is_some_and(|e| e.look_at.starts_with("normal when the gateway ends the call"))
+        );
+        assert!(explain(31960).is_some_and(|e| e.meaning.contains("Dialogflow")));
     }
 }

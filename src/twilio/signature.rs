@@ -1,5 +1,5 @@
 //! `X-Twilio-Signature`: the HMAC by which a request shows that it comes from the account's Twilio. It is
-//! over the URL *as Twilio was told it*, which the gateway can only know from `[server] public_url`; the
+//! over the URL *as Twilio was told it*, whose host the gateway can only know from `[server] public_url`; the
 //! places where Twilio itself is not of one mind (the port, a slash at the end of a WebSocket's path, its
 //! scheme) make a small set of candidates, and the one that matched is told.
 
@@ -17,6 +17,9 @@ use sha2::{Digest, Sha256};
 pub struct Signed<'a> {
     /// Where the public reaches this gateway: scheme, host, and a port if it was told one.
     pub public_url: &'a str,
+    /// The port that the request asks for in its `Host`, if it names one. The host that it names says nothing:
+    /// whoever has one signature for a host of his own could name that.
+    pub port: Option<u16>,
     /// Path and query, as they came.
     pub target: &'a str,
     /// The header, if there was one.
@@ -52,7 +55,8 @@ impl Unsigned {
 /// Judges a WebSocket handshake; answers with the URL that was signed.
 pub fn handshake(signed: Signed<'_>, tokens: &[impl AsRef<[u8]>]) -> Result<String, Unsigned> {
     let (scheme, authority) = split(signed.public_url);
-    let schemes = if scheme == "http" { ["ws", "http"] } else { ["wss", "https"] };
+    // Twilio streams to wss:// only, whatever is written here.
+    let schemes = if scheme == "http" { &["wss", "https", "ws", "http"][..] } else { &["wss", "https"] };
     let (path, query) = match signed.target.split_once('?') {
         Some((path, query)) => (path, format!("?{query}")),
         None => (signed.target, String::new()),
@@ -63,7 +67,7 @@ pub fn handshake(signed: Signed<'_>, tokens: &[impl AsRef<[u8]>]) -> Result<Stri
     for path in [path, &slash] {
         for scheme in schemes {
             urls.extend(
-                authorities(scheme, authority)
+                authorities(scheme, authority, signed.port)
                     .map(|authority| format!("{scheme}://{authority}{path}{query}")),
             );
         }
@@ -80,7 +84,7 @@ pub fn webhook(
     is_form: bool,
 ) -> Result<String, Unsigned> {
     let (scheme, authority) = split(signed.public_url);
-    let urls = authorities(scheme, authority)
+    let urls = authorities(scheme, authority, signed.port)
         .map(|authority| format!("{scheme}://{authority}{}", signed.target))
         .collect();
     let hash = query_value(signed.target, "bodySHA256");
@@ -132,8 +136,13 @@ fn split(url: &str) -> (&str, &str) {
     (scheme, rest.split('/').next().unwrap_or_default())
 }
 
-/// The authority as written, without its port, and with the port that the scheme has by itself.
-fn authorities<'a>(scheme: &str, written: &'a str) -> impl Iterator<Item = Cow<'a, str>> + use<'a> {
+/// The authority as written, without its port, with the port that the scheme has by itself, and with the one that
+/// was asked for.
+fn authorities<'a>(
+    scheme: &str,
+    written: &'a str,
+    asked: Option<u16>,
+) -> impl Iterator<Item = Cow<'a, str>> + use<'a> {
     // The port is behind the last colon, unless that is inside an IPv6 address.
     let bare = match written.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => host,
@@ -141,8 +150,10 @@ fn authorities<'a>(scheme: &str, written: &'a str) -> impl Iterator<Item = Cow<'
     };
     let port = if matches!(scheme, "https" | "wss") { 443 } else { 80 };
     let mut known = BTreeSet::new();
-    [Cow::Borrowed(written), Cow::Borrowed(bare), Cow::Owned(format!("{bare}:{port}"))]
+    let ports = [Some(port), asked].into_iter().flatten();
+    [Cow::Borrowed(written), Cow::Borrowed(bare)]
         .into_iter()
+        .chain(ports.map(move |port| Cow::Owned(format!("{bare}:{port}"))))
         .filter(move |authority| known.insert(authority.clone()))
 }
 
@@ -178,7 +189,7 @@ mod tests {
     const TOKENS: [&str; 2] = ["retired", "12345"];
 
     fn signed<'a>(public_url: &'a str, target: &'a str, signature: &'a str) -> Signed<'a> {
-        Signed { public_url, target, signature: Some(signature.as_bytes()) }
+        Signed { public_url, port: None, target, signature: Some(signature.as_bytes()) }
     }
 
     /// What Twilio's documentation and its libraries' tests give as signatures of the token 12345.
@@ -224,8 +235,36 @@ mod tests {
             let seen = webhook(signed(public_url, path, signature), &TOKENS, body, true);
             assert_eq!(seen, Ok(format!("{url}{path}")));
         }
-        let ipv6: Vec<_> = authorities("wss", "[::1]").collect();
+        let ipv6: Vec<_> = authorities("wss", "[::1]", None).collect();
         assert_eq!(ipv6, ["[::1]", "[::1]:443"]);
+        let known: Vec<_> = authorities("wss", "[::1]:443", Some(443)).collect();
+        assert_eq!(known, ["[::1]:443", "[::1]"], "each once");
+    }
+
+    /// What the request says itself is believed of the port, never of the host.
+    #[test]
+    fn the_port_may_be_the_one_that_was_asked_for() {
+        let body = b"CallSid=CA1";
+        let (target, asked) = ("/ws/twilio-media", "https://bot.example.com:8443/ws/twilio-media");
+        let wss = asked.replace("https", "wss");
+        for (public_url, port, is_signed) in [
+            ("https://bot.example.com", Some(8443), true),
+            ("https://bot.example.com:443", Some(8443), true),
+            ("https://bot.example.com:8443", None, true),
+            ("https://bot.example.com", Some(8444), false),
+            ("https://bot.example.com", None, false),
+            ("https://bot.example.org", Some(8443), false),
+        ] {
+            let header = sign(b"12345", asked, Some(body)).unwrap();
+            let request = Signed { port, ..signed(public_url, target, &header) };
+            assert_eq!(webhook(request, &TOKENS, body, true).is_ok(), is_signed, "{public_url} {port:?}");
+            for url in [asked, &wss] {
+                let header = sign(b"12345", url, None).unwrap();
+                let request = Signed { port, ..signed(public_url, target, &header) };
+                let seen = handshake(request, &TOKENS);
+                assert_eq!(seen, if is_signed { Ok(url.to_owned()) } else { Err(Unsigned::Wrong) });
+            }
+        }
     }
 
     #[test]
@@ -249,6 +288,9 @@ mod tests {
                 let request = signed("https://voice.example.com", target, signature);
                 assert_eq!(handshake(request, &TOKENS), Ok(url.to_owned()), "{target}");
             }
+            // TLS may well be terminated where a public_url of http:// says nothing of it.
+            let request = signed("http://voice.example.com", "/ws/twilio-media", signature);
+            assert_eq!(handshake(request, &TOKENS), Ok(url.to_owned()));
             let elsewhere = signed("https://voice.example.org", "/ws/twilio-media", signature);
             assert_eq!(handshake(elsewhere, &TOKENS), Err(Unsigned::Wrong));
         }
@@ -265,7 +307,7 @@ mod tests {
             (Some("\u{e9}"), Unsigned::Wrong),
         ] {
             let signature = signature.map(str::as_bytes);
-            let request = Signed { public_url: "https://voice.example.com", target, signature };
+            let request = Signed { public_url: "https://voice.example.com", port: None, target, signature };
             assert_eq!(handshake(request, &TOKENS), Err(why), "{signature:?}");
         }
         let right = signed("https://voice.example.com", target, "hRFXM6Yh5a7xGgLP/QOeNolPex8=");

@@ -37,7 +37,11 @@ impl CallServices {
 
     /// The same services, for a call that comes back with another stream. What the agent kept stays.
     pub fn for_stream(self, ids: impl Into<Arc<CallIds>>) -> Self {
-        Self { ids: ids.into(), ..self }
+        let ids = ids.into();
+        if let Some(conversation) = &self.conversation {
+            conversation.moved(&ids);
+        }
+        Self { ids, ..self }
     }
 
     /// Has an utterance (μ-law) recognised: one `Transcript`, or `Failed`.
@@ -58,7 +62,7 @@ impl CallServices {
             for (stt, limit, next) in recognisers.in_turn() {
                 let upstream = stt.wire.upstream();
                 let mut watch = call.watch(dialogue, upstream, Service::Stt);
-                let outlet = Outlet::new(&call.to, &watch);
+                let outlet = Outlet::new(&call.to, &call.ids, &watch);
                 let answer = async {
                     let text = stt.transcribe(&call.ids, &audio, &mut watch).await?;
                     watch.ok();
@@ -89,7 +93,7 @@ impl CallServices {
             };
             for (agent, limit, next) in dialogue.agents.in_turn() {
                 let mut watch = call.watch(dialogue, agent.upstream(), Service::Agent);
-                let outlet = Outlet::new(&call.to, &watch);
+                let outlet = Outlet::new(&call.to, &call.ids, &watch);
                 let answer = agent.ask(conversation, &call.ids, &question, &outlet, &mut watch);
                 let ended = outlet.first_within(limit, agent.upstream(), answer).await;
                 if call.is_over(job, ended, &outlet, watch, next.map(Agent::upstream)).await {
@@ -102,7 +106,7 @@ impl CallServices {
     /// Tells the agent what was heard of its reply.
     pub fn heard(&self, reply: ReplyHeard) {
         if let Some(conversation) = &self.conversation {
-            conversation.heard(reply);
+            conversation.heard(&self.ids, reply);
         }
     }
 
@@ -124,7 +128,7 @@ impl CallServices {
                     return call.play(segment, audio).await;
                 }
                 let mut watch = call.watch(dialogue, tts.upstream(), Service::Tts);
-                let outlet = Outlet::new(&call.to, &watch);
+                let outlet = Outlet::new(&call.to, &call.ids, &watch);
                 let answer = async {
                     let mut recording = dialogue.cache.record(voice, text);
                     let mut speech = tts.say(Some(&call.ids), text, &mut watch).await?;
@@ -175,7 +179,7 @@ impl CallServices {
         drop(watch);
         match next {
             Some(next) if !outlet.is_used() => {
-                self.services.fell_back(&self.ids.call_sid, job.service(), &failure, next);
+                self.services.fell_back(&self.ids, job.service(), &failure, next);
                 false
             }
             Some(_) | None => {

@@ -285,10 +285,20 @@ impl Services {
     }
 
     /// A service has failed, and the next is asked instead.
-    fn fell_back(&self, call_sid: &str, service: Service, failure: &Failure, to: &str) {
+    fn fell_back(&self, ids: &CallIds, service: Service, failure: &Failure, to: &str) {
         let Failure { upstream, kind, why } = failure;
+        let CallIds { call_sid, stream_sid, .. } = ids;
         let (service_name, kind) = (service.as_str(), kind.as_str());
-        tracing::warn!(call_sid, service = service_name, from = upstream, to, kind, why, "FALLBACK");
+        tracing::warn!(
+            call_sid,
+            stream_sid,
+            service = service_name,
+            from = upstream,
+            to,
+            kind,
+            why,
+            "FALLBACK"
+        );
         (self.tell)(&Notice::FellBack { service });
     }
 }

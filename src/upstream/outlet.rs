@@ -8,19 +8,21 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
-use super::Ended;
 use super::answer::seconds;
 use super::observed::Watch;
+use super::{CallIds, Ended};
 use crate::call::{Failure, FailureKind, Input, Posted};
 
 pub(super) struct Outlet<'a> {
     to: &'a Sender<Posted>,
+    /// Whose answer it is, for the log.
+    pub(super) ids: &'a CallIds,
     used: Arc<AtomicBool>,
 }
 
 impl<'a> Outlet<'a> {
-    pub(super) fn new(to: &'a Sender<Posted>, watch: &Watch) -> Outlet<'a> {
-        Outlet { to, used: watch.used() }
+    pub(super) fn new(to: &'a Sender<Posted>, ids: &'a CallIds, watch: &Watch) -> Outlet<'a> {
+        Outlet { to, ids, used: watch.used() }
     }
 
     pub(super) async fn tell(&self, input: Input<'static>) -> Result<(), Ended> {

@@ -188,7 +188,7 @@ async fn try_agent(name: String, agent: &config::Agent) -> Trial {
         conversation.asked(&question);
         // Its end of the channel goes with it, or the reader would wait for more.
         let asking = async move {
-            let outlet = Outlet::new(&to, &watch);
+            let outlet = Outlet::new(&to, &ids, &watch);
             made.ask(&conversation, &ids, &question, &outlet, &mut watch).await
         };
         let (ended, said) = tokio::join!(asking, reply(inputs));

@@ -72,8 +72,8 @@ def accounted(gateway, folder):
     for line in open(folder / f"{gateway.name}.log"):
         event = json.loads(line)
         begun += event.get("message") == "WS_START"
-        # A stream that was cut off before its `start` has none.
-        if event.get("message") == "WS_STOP" and "reason" in event:
+        # Of a stream that was no call yet it is a warning.
+        if event.get("message") == "WS_STOP" and event.get("level") == "INFO":
             ended[event["reason"]] += 1
         if event.get("level") in ("WARN", "ERROR"):
             problems[f"{event['level']} {event['message']} {event.get('kind', '')}"] += 1

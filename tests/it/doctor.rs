@@ -245,6 +245,15 @@ fn what_cannot_be_reached_is_told_apart() {
     let plain = doctor(&format!("https://127.0.0.1:{}", server.port), &[]);
     assert_eq!((plain.failed().as_slice(), &plain.row("tls")["code"]), (["tls"].as_slice(), &json!("31910")));
     assert_eq!(plain.row("tls")["cause"], "what answers speaks no TLS");
+    // What lies there unread when a socket is closed turns its FIN into a RST.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let reset = std::thread::scope(|scope| {
+        scope.spawn(|| listener.accept().unwrap().0.peek(&mut [0]).unwrap());
+        doctor(&url, &[])
+    });
+    assert_eq!((reset.failed().as_slice(), &reset.row("tls")["code"]), (["tls"].as_slice(), &json!("31903")));
+    assert_eq!(reset.row("tls")["cause"], "the connection was broken off");
 }
 
 #[test]

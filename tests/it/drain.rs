@@ -175,10 +175,13 @@ fn after_the_deadline_the_rest_is_hung_up() {
     assert!(since.elapsed() >= Duration::from_millis(900), "the call had less than its second");
     assert_eq!(close_code(unstarted), 1001);
     ends_well(&mut gateway, Instant::now());
-    let stop = gateway.event("WS_STOP", 0);
-    let told = gateway.events("WS_STOP").into_iter().find(|stop| stop["call_sid"] == "CA0");
-    let told = told.unwrap_or(stop);
-    assert_eq!((&told["reason"], &told["close_code"]), (&json!("drain"), &json!(1001)), "{told}");
+    gateway.event("WS_STOP", 1);
+    let stops = gateway.events("WS_STOP");
+    for stop in &stops {
+        assert_eq!((&stop["reason"], &stop["close_code"]), (&json!("drain"), &json!(1001)), "{stop}");
+        assert_eq!((&stop["code"], &stop["turns"]), (&json!(31921), &json!(0)), "{stop}");
+    }
+    assert_eq!(stops.iter().filter(|stop| stop["call_sid"] == "CA0").count(), 1, "{stops:?}");
     assert_eq!(gateway.event("DRAIN_OVER", 0)["level"], "WARN");
 }
 
@@ -196,6 +199,7 @@ fn after_the_deadline_a_caller_is_told_goodbye() {
     assert!(gateway.ended().success());
     let stop = gateway.event("WS_STOP", 0);
     assert_eq!(stop["detail"], "the gateway is going down, and has said goodbye", "{stop}");
+    assert_eq!(stop["code"], 31921, "{stop}");
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn the_subprotocol_is_selected_exactly_when_it_is_offered() {
     let offer = |values: &[&str]| -> String {
         values.iter().map(|value| format!("Sec-WebSocket-Protocol: {value}\r\n")).collect()
     };
-    for (offered, selected) in [
+    for (number, (offered, selected)) in [
         (&[][..], None),
         (&["audio.twilio.com"], Some("audio.twilio.com")),
         (&["chat, audio.twilio.com,other"], Some("audio.twilio.com")),
@@ -80,7 +80,10 @@ fn the_subprotocol_is_selected_exactly_when_it_is_offered() {
         (&["chat"], None),
         (&["AUDIO.twilio.com"], None),
         (&["audio.twilio.com.evil", "xaudio.twilio.com"], None),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let mut wire = Wire::to(gateway.port);
         wire.send(twilio(PATH, &offer(offered)));
         let answer = Answer { head: wire.head(), body: Vec::new() };
@@ -89,6 +92,9 @@ fn the_subprotocol_is_selected_exactly_when_it_is_offered() {
         assert_eq!(answer.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         let (upgrade, connection) = (answer.header("Upgrade").unwrap(), answer.header("Connection").unwrap());
         assert!(upgrade.eq_ignore_ascii_case("websocket") && connection.eq_ignore_ascii_case("upgrade"));
+        let line = gateway.event("SUBPROTOCOL", number);
+        let list = offered.join(", ").replace(",other", ", other");
+        assert_eq!((&line["offered"], &line["selected"]), (&json!(list), &json!(selected)), "{line}");
     }
     never_reached(&app);
 }
@@ -251,6 +257,10 @@ fn a_line_that_ends_before_its_start_leaves_nothing_behind() {
     drop(wire);
     let stop = gateway.event("WS_STOP", 0);
     assert!(stop["detail"].as_str().unwrap().ends_with("before `start`"), "{stop}");
+    assert_eq!(
+        (&stop["reason"], &stop["code"], &stop["turns"]),
+        (&json!("ws_lost"), &json!(31903), &json!(0))
+    );
     crate::world::until("the place to be free", || {
         (gateway.metric("voxgate_calls_active") == 0.0).then_some(())
     });

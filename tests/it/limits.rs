@@ -158,7 +158,7 @@ fn a_call_that_lasts_too_long_is_ended() {
     let mut stream = MediaStream::start(&gateway);
     assert_eq!(stream.closed(), 1000);
     let stop = gateway.event("WS_STOP", 0);
-    assert_eq!((&stop["reason"], &stop["code"]), (&json!("timeout"), &json!(null)), "{stop}");
+    assert_eq!((&stop["reason"], &stop["code"]), (&json!("timeout"), &json!(31921)), "{stop}");
     assert_eq!(stop["detail"], "the call has lasted [limits] max_call");
 }
 
@@ -178,6 +178,7 @@ fn a_call_of_a_bot_or_a_model_is_ended_as_well() {
         let stop = gateway.event("WS_STOP", 0);
         let told = "the call has lasted [limits] max_call";
         assert_eq!((&stop["reason"], &stop["detail"]), (&json!("timeout"), &json!(told)), "{stop}");
+        assert_eq!(stop["code"], 31921, "{stop}");
         assert_eq!(gateway.metric("voxgate_calls_active"), 0.0);
     }
     // They were told as well.

@@ -191,13 +191,17 @@ fn what_a_service_says_when_it_fails_is_not_in_the_log() {
     assert_discreet(&gateway);
 
     let error = json!({"error": {"message": SECRET, "type": "invalid_request_error", "code": "too_long"}});
-    let model = Fake::start(move |_, _, reply| {
-        reply.whole(400, "application/json", error.to_string().as_bytes());
+    let cut = json!({"choices": [{"message": {"content": SECRET}, "finish_reason": "length"}]});
+    let model = Fake::start(move |number, _, reply| match number {
+        0 => reply.whole(400, "application/json", error.to_string().as_bytes()),
+        _ => reply.whole(200, "application/json", cut.to_string().as_bytes()),
     });
     let keys = format!("kind = \"openai\"\nurl = {:?}\nmodel = \"m\"", model.url("/v1"));
     let gateway = in_front_of(&keys, "", &ears, &voice);
     let _call = caller(&gateway);
     told(&gateway, "UPSTREAM_FAILED", "answered 400: (50 bytes, not logged) (too_long)");
+    let _another = caller(&gateway);
+    told(&gateway, "AGENT_REPLY_CUT", "the limit of tokens was reached (length)");
     assert_discreet(&gateway);
 }
 
@@ -217,11 +221,26 @@ fn what_twilio_says_when_it_refuses_is_not_in_the_log() {
     call.reply();
     let line = told(&gateway, "UPSTREAM_FAILED", "(20001)");
     assert!(line["why"].as_str().unwrap().contains("(50 bytes, not logged) (20001)"), "{line}");
-    let form = format!("CallSid=CA1&StreamSid=MZ1&StreamEvent={SECRET}&StreamError={SECRET}");
+    let form = format!("CallSid=CA1&StreamSid=MZ1&StreamEvent={SECRET}");
     let form = form.replace(' ', "+");
     Wire::ask(gateway.port, &format!("GET /webhook/stream_status?{form} HTTP/1.1\r\nHost: x\r\n\r\n"));
     told(&gateway, "STREAM_STATUS", "not logged");
     assert_discreet(&gateway);
+}
+
+/// But why a stream failed is Twilio's own text, and is what the operator looks for.
+#[test]
+fn what_twilio_says_of_a_stream_is_in_the_log_on_one_line() {
+    let gateway = Gateway::discreet("");
+    for (error, told_of, code) in [
+        ("Stream+failed+%2831920%29%0d%0a%1b[2J", "Stream failed (31920)[2J".to_owned(), json!(31920)),
+        (&"x".repeat(999), "x".repeat(300), json!(null)),
+    ] {
+        let form = format!("CallSid=CA1&StreamSid=MZ1&StreamEvent=stream-error&StreamError={error}");
+        Wire::ask(gateway.port, &format!("GET /webhook/stream_status?{form} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let line = told(&gateway, "STREAM_STATUS", &told_of);
+        assert_eq!((&line["error"], &line["code"]), (&json!(told_of), &code), "{line}");
+    }
 }
 
 #[test]

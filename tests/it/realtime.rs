@@ -123,6 +123,7 @@ fn a_conversation_by_the_models_ear() {
     // The goodbye, which is heard to its end.
     let stop = gateway.event("WS_STOP", 0);
     assert_eq!((&stop["reason"], &stop["barge_ins"]), (&"bot_end".into(), &1.into()), "{stop}");
+    assert_eq!(stop["code"], 31921, "{stop}");
     let ends: Vec<_> = gateway.events("TURN").iter().map(|turn| turn["result"].clone()).collect();
     assert_eq!(ends, ["answered", "interrupted", "answered", "answered", "answered"]);
     assert_eq!(gateway.event("WS_START", 0)["mode"], "realtime");
@@ -172,7 +173,8 @@ fn a_conversation_by_our_ear_in_the_apis_older_form() {
     assert_eq!(asked[0]["body"]["function"]["name"], "send_invoice");
     assert_eq!(told(log, "session.update")[0]["session"]["temperature"], 0.7);
     assert_eq!(refused(log), [Value::Null; 0]);
-    assert_eq!(gateway.events("WS_STOP")[0]["reason"], "caller_hangup");
+    let stop = &gateway.events("WS_STOP")[0];
+    assert_eq!((&stop["reason"], &stop["code"]), (&"caller_hangup".into(), &Value::Null), "{stop}");
 }
 
 /// A call to a model on a bad day; the line that tells of it, and what the caller heard.

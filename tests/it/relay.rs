@@ -69,6 +69,7 @@ fn a_burst_in_odd_pieces_is_heard_on_the_grid_and_its_mark_comes_back() {
     assert_eq!(gateway.event("WS_START", 0)["mode"], "relay");
     let stop = gateway.event("WS_STOP", 0);
     assert_eq!((&stop["reason"], &stop["frames_out"]), (&"caller_hangup".into(), &100.into()), "{stop}");
+    assert_eq!(stop["code"], serde_json::Value::Null, "{stop}");
     assert_eq!(gateway.metric("voxgate_calls_active"), 0.0);
     assert_eq!(asked(&gateway, &format!("127.0.0.1:{}", bot.port), "ok"), 1.0);
 }
@@ -122,7 +123,8 @@ fn last_words_are_heard_and_then_the_call_ends() {
     assert_heard(&report, 1_000);
     let close = report.close.clone().unwrap();
     assert!(close.by_server && close.code == 1000, "{close:?}");
-    assert_eq!(gateway.event("WS_STOP", 0)["reason"], "bot_end");
+    let stop = gateway.event("WS_STOP", 0);
+    assert_eq!((&stop["reason"], &stop["code"]), (&"bot_end".into(), &31921.into()), "{stop}");
     // Without a last word there is nothing to wait for.
     let left = call(&self::gateway(&bot, "/leaves"), 20_000);
     assert!(left.close.unwrap().by_server && left.duration < Duration::from_secs(6), "{:?}", left.duration);
@@ -144,7 +146,8 @@ fn a_bot_that_breaks_off_or_is_not_there_is_an_apology() {
         let heard = report.heard.windows(4_000).any(|heard| heard == &apology[8_000..12_000]);
         assert!(heard, "no apology");
         assert_eq!(report.close.as_ref().map(|close| close.code), Some(1011));
-        assert_eq!(gateway.event("WS_STOP", 0)["reason"], "error");
+        let stop = gateway.event("WS_STOP", 0);
+        assert_eq!((&stop["reason"], &stop["code"]), (&"error".into(), &31921.into()), "{stop}");
         assert!(gateway.noise().is_empty(), "{:?}", gateway.noise());
     }
 }
@@ -158,6 +161,25 @@ fn what_the_caller_says_reaches_the_bot() {
     let told = told(&bot);
     let events: Vec<&str> = told["events"].as_array().unwrap().iter().filter_map(|e| e.as_str()).collect();
     assert_eq!(events, ["connected", "start", "media", "dtmf", "media", "stop"], "{}", report.call_sid);
+}
+
+/// It may be of use to the bot all the same, and goes there as it came.
+#[test]
+fn what_the_carrier_says_amiss_is_counted_and_reaches_the_bot() {
+    let bot = Server::start("relay_bot");
+    let gateway = gateway(&bot, "/silent");
+    let mut caller = MediaStream::start(&gateway);
+    caller.text("{\"event\":\"media\"}");
+    caller.text("{\"event\":\"media\",\"media\":{\"payload\":\"*\"},\"made\":\"up\"}");
+    caller.stop();
+    let stop = gateway.event("WS_STOP", 0);
+    assert_eq!((&stop["dropped"], &stop["reason"]), (&2.into(), &"caller_hangup".into()), "{stop}");
+    for reason in ["base64", "malformed"] {
+        let dropped = format!("voxgate_media_frames_dropped_total{{direction=\"in\",reason=\"{reason}\"}}");
+        assert_eq!(gateway.metric(&dropped), 1.0, "{reason}");
+    }
+    assert_eq!(gateway.events("MESSAGE_DROPPED").len(), 1);
+    assert_eq!(told(&bot)["events"], serde_json::json!(["connected", "start", "media", "stop"]));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! signatures of streams are those of Twilio's own documentation; of webhooks, Twilio's own package signs.
 
 use serde_json::Value;
-use voxgate::twilio::signature::{Signed, webhook};
+use voxgate::twilio::signature::{Signed, sign, webhook};
 
 use crate::world::{Answer, Gateway, LegacyApp, Wire, run};
 
@@ -93,6 +93,67 @@ fn a_warning_lets_everything_in_and_the_app_gets_it_whole() {
     assert_eq!(gateway.metric("voxgate_signatures_total{kind=\"webhook\",result=\"wrong\"}"), 1.0);
 }
 
+/// A webhook that is longer or slower than Twilio's are is told of, and goes on to what its path makes of it.
+#[test]
+fn a_warning_refuses_no_webhook() {
+    let app = LegacyApp::start();
+    let more =
+        format!("[limits]\nbody_timeout = \"3s\"\n[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n", app.port);
+    let gateway = gateway("warn", &more);
+    let long = format!("CallSid=CAlong&x={}", "y".repeat(70_000));
+    assert_eq!(status_of(&post(&gateway, "/webhook/stream_status", &long, "")), 204);
+    gateway.event("STREAM_STATUS", 0);
+    let answer = post(&gateway, "/webhook/incoming_call", &long, "");
+    assert_eq!(status_of(&answer), 200);
+    assert!(answer.text().contains("value=\"CAlong\""), "{}", answer.text());
+    for number in [0, 1] {
+        let told = gateway.event("SIGNATURE", number);
+        assert_eq!(
+            (&told["kind"], &told["why"]),
+            (&"webhook".into(), &"longer than a webhook of Twilio's is".into())
+        );
+    }
+    // Half of it comes at once, and the other half when it is known to have been waited for.
+    let form = "AccountSid=AC1&CallSid=CAslow";
+    let mut slow = Wire::to(gateway.port);
+    slow.send(format!(
+        "POST /webhook/incoming_call HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\n\r\n{}",
+        form.len(),
+        &form[..20]
+    ));
+    assert_eq!(gateway.event("SIGNATURE", 2)["why"], "slower than a webhook of Twilio's is");
+    slow.send(&form[20..]);
+    let answer = slow.answer();
+    assert_eq!(status_of(&answer), 200);
+    assert!(answer.text().contains("value=\"CAslow\""), "{}", answer.text());
+    assert!(gateway.events("WEBHOOK_REFUSED").is_empty());
+}
+
+/// What the request says of the port is believed, and what it says of the host is not.
+#[test]
+fn the_port_is_looked_for_in_the_request_and_the_host_is_not() {
+    let gateway = gateway("enforce", "");
+    let shake = |host: &str, signed: &str| {
+        let signature = sign(b"12345", signed, None).unwrap();
+        let mut wire = Wire::to(gateway.port);
+        wire.send(format!(
+            "GET /ws/twilio-media HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             x-twilio-signature: {signature}\r\n\r\n"
+        ));
+        wire.head().split(' ').nth(1).unwrap().to_owned()
+    };
+    for (host, signed, status) in [
+        ("voice.example.com:8443", "wss://voice.example.com:8443/ws/twilio-media", "101"),
+        ("10.0.0.1:8443", "wss://voice.example.com:8443/ws/twilio-media", "101"),
+        ("voice.example.com", "wss://voice.example.com:8443/ws/twilio-media", "403"),
+        ("bot.example.org:8443", "wss://bot.example.org:8443/ws/twilio-media", "403"),
+    ] {
+        assert_eq!(shake(host, signed), status, "{host} {signed}");
+    }
+}
+
 #[test]
 fn what_twilios_own_package_signs_is_taken_for_signed() {
     let output = run("python", &["tests/services/sign.py"]);
@@ -105,6 +166,7 @@ fn what_twilios_own_package_signs_is_taken_for_signed() {
         let target = url.strip_prefix("https://bot.example.com").unwrap();
         let signed = |target| Signed {
             public_url: "https://bot.example.com",
+            port: None,
             target,
             signature: Some(signature.as_bytes()),
         };

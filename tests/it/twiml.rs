@@ -110,6 +110,9 @@ fn a_stream_is_let_in_by_its_token_once_and_for_its_own_call() {
     refused("/ws/twilio-media/x", "it is not one of ours");
     let mut other = open(&stream_path(&incoming_call(&gateway, "CA1")), "CA2").unwrap();
     assert_eq!(other.hear(), Heard::Closed(1008));
+    let stops = || gateway.events("WS_STOP").into_iter();
+    let stop = until("its end", || stops().find(|stop| stop["stream_sid"] == other.stream_sid.as_str()));
+    assert_eq!((&stop["call_sid"], &stop["reason"]), (&json!("CA2"), &json!("error")), "{stop}");
     assert_eq!(gateway.metric("voxgate_ws_handshakes_total{result=\"bad_token\"}"), 3.0);
     for (result, count) in
         [("ok", 1.0), ("used", 1.0), ("missing", 1.0), ("forged", 1.0), ("other_call", 1.0)]
@@ -129,6 +132,15 @@ fn as_shipped_a_stream_without_its_token_is_told_and_let_in() {
     assert!(path.starts_with("/ws/twilio-media/"), "{path}");
     MediaStream::start(&gateway).hang_up();
     assert_eq!(gateway.event("STREAM_TOKEN", 0)["result"], "missing");
+    // Whose it is, is only known of one that has said so.
+    let mut other = MediaStream::try_open_at(&gateway, &path).unwrap();
+    other.begin();
+    let line = gateway.event("STREAM_TOKEN", 1);
+    assert_eq!(
+        (&line["result"], &line["call_sid"], &line["stream_sid"]),
+        (&json!("other_call"), &json!(other.call_sid), &json!(other.stream_sid)),
+        "{line}"
+    );
 }
 
 #[test]

@@ -75,6 +75,19 @@ fn request(options: &CallOptions) -> Result<Request> {
     Ok(request)
 }
 
+/// What Twilio would raise for a connection that is broken off, the cause and the cure.
+pub(in crate::cli) const BROKEN: (&str, &str, &str) = (
+    "31903",
+    "the connection was broken off",
+    "see the proxy or load balancer in front, and the server's log",
+);
+
+/// Whether a connection was there, and was torn down. Its plain end is none of these.
+pub(in crate::cli) fn is_broken(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(kind, Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe)
+}
+
 /// Says what went wrong, with what Twilio would raise and what to look at.
 fn refused(url: &str, error: Error) -> Refusal {
     let of = |seen: String, code, cause, cure| Refusal { url: url.to_owned(), seen, code, cause, cure };
@@ -86,6 +99,10 @@ fn refused(url: &str, error: Error) -> Refusal {
             "nothing listens there",
             "start the gateway or correct the port",
         ),
+        Error::Io(e) if is_broken(e.kind()) => {
+            let (code, cause, cure) = BROKEN;
+            of(e.to_string(), code, cause, cure)
+        }
         Error::Io(e) if e.raw_os_error() == Some(24) => of(
             e.to_string(),
             "-",
@@ -231,6 +248,24 @@ mod tests {
         let options = CallOptions::new("ws://127.0.0.1:1/ws");
         let said = connect(&options).await.err().unwrap().to_string();
         assert!(said.contains("connection refused (Twilio: 31902)"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_reset_is_told_from_one_that_ends() {
+        for (resets, code) in [(true, "31903"), (false, "31920")] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let options = CallOptions::new(format!("ws://{}/ws", listener.local_addr().unwrap()));
+            tokio::spawn(async move {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                // What lies there unread when a socket is closed turns its FIN into a RST.
+                let mut request = [0; 2_048];
+                let seen =
+                    if resets { socket.peek(&mut request).await } else { socket.read(&mut request).await };
+                assert!(seen.unwrap() > 0);
+            });
+            let said = connect(&options).await.err().unwrap().to_string();
+            assert!(said.contains(&format!("(Twilio: {code})")), "{said}");
+        }
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::report::{Fault, Report};
 use super::target::Target;
+use crate::cli::call::connect::{BROKEN, is_broken};
 
 const TO_CONNECT: Duration = Duration::from_secs(5);
 
@@ -40,6 +41,7 @@ pub(super) async fn reach(target: &Target, report: &mut Report) -> bool {
         Ok(stream) => stream,
         Err(error) => {
             let fault = match error.kind() {
+                kind if is_broken(kind) => broken(),
                 std::io::ErrorKind::ConnectionRefused => {
                     Fault::new("nothing listens on the port", "start the server, or correct the port")
                         .code(31902)
@@ -71,12 +73,8 @@ pub(super) async fn reach(target: &Target, report: &mut Report) -> bool {
             expiry(not_after, SystemTime::now(), report);
             true
         }
-        Ok(Err((seen, cause))) => {
-            let cure = match cause {
-                NO_TLS => "correct the port, or terminate TLS there",
-                _ => "install a certificate of a public authority for this name, with its intermediates",
-            };
-            report.fail("tls", seen, Fault::new(cause, cure).code(31910));
+        Ok(Err((seen, fault))) => {
+            report.fail("tls", seen, fault);
             false
         }
         Err(error) => {
@@ -90,7 +88,21 @@ pub(super) async fn reach(target: &Target, report: &mut Report) -> bool {
     }
 }
 
-const NO_TLS: &str = "what answers speaks no TLS";
+fn broken() -> Fault {
+    let (code, cause, cure) = BROKEN;
+    Fault::new(cause, cure).code(code)
+}
+
+fn no_tls() -> Fault {
+    Fault::new("what answers speaks no TLS", "correct the port, or terminate TLS there").code(31910)
+}
+
+fn unsound(cause: &'static str) -> Fault {
+    let cure = "install a certificate of a public authority for this name, with its intermediates";
+    Fault::new(cause, cure).code(31910)
+}
+
+const FAILS: &str = "the TLS handshake fails";
 
 /// The first address that answers.
 async fn connect(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
@@ -125,9 +137,9 @@ fn expiry(not_after: Option<i64>, now: SystemTime, report: &mut Report) {
     }
 }
 
-/// What was agreed on, and when the certificate expires; or what was seen, and the cause.
-fn handshake(stream: TcpStream, host: &str) -> Result<(String, Option<i64>), (String, &'static str)> {
-    let other = |seen: String| (seen, "the TLS handshake fails");
+/// What was agreed on, and when the certificate expires; or what was seen, and what that means.
+fn handshake(stream: TcpStream, host: &str) -> Result<(String, Option<i64>), (String, Fault)> {
+    let other = |seen: String| (seen, unsound(FAILS));
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -144,13 +156,14 @@ fn handshake(stream: TcpStream, host: &str) -> Result<(String, Option<i64>), (St
     while session.is_handshaking() {
         if let Err(error) = session.complete_io(&mut transport) {
             let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            let cause = match tls {
-                Some(rustls::Error::InvalidCertificate(why)) => certificate(why),
+            let fault = match tls {
+                Some(rustls::Error::InvalidCertificate(why)) => unsound(certificate(why)),
+                None if is_broken(error.kind()) => broken(),
                 // Plain HTTP answers with a complaint, hangs up, or waits for the end of a line.
-                Some(rustls::Error::InvalidMessage(_)) | None => NO_TLS,
-                Some(_) => "the TLS handshake fails",
+                Some(rustls::Error::InvalidMessage(_)) | None => no_tls(),
+                Some(_) => unsound(FAILS),
             };
-            return Err((error.to_string(), cause));
+            return Err((error.to_string(), fault));
         }
     }
     let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");

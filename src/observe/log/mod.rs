@@ -27,7 +27,8 @@ pub struct Log(());
 
 /// Starts the log. A second call changes nothing.
 pub fn init(format: LogFormat) -> Log {
-    let levels = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LEVELS));
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let levels = levels(&asked);
     let layer = fmt::layer().with_writer(Outlet).with_target(false);
     let layer = match format {
         LogFormat::Text if std::io::stderr().is_terminal() => layer.with_ansi(true).boxed(),
@@ -39,8 +40,31 @@ pub fn init(format: LogFormat) -> Log {
     Log(())
 }
 
+/// The levels that are asked for, if that makes sense. Nothing at all is what an environment file has that leaves
+/// the variable empty: no wish to be told nothing.
+fn levels(asked: &str) -> EnvFilter {
+    let asked = Some(asked).filter(|asked| !asked.trim().is_empty());
+    asked.and_then(|asked| EnvFilter::try_new(asked).ok()).unwrap_or_else(|| EnvFilter::new(LEVELS))
+}
+
 impl Drop for Log {
     fn drop(&mut self) {
         outlet::flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_wish_is_none() {
+        let usual = EnvFilter::new(LEVELS).to_string();
+        for asked in ["", " ", "\t\n", "voxgate=loud"] {
+            assert_eq!(levels(asked).to_string(), usual, "{asked:?}");
+        }
+        for asked in ["warn", "off", "voxgate=debug"] {
+            assert_eq!(levels(asked).to_string(), asked);
+        }
     }
 }

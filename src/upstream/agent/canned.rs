@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc::channel;
 
-use super::super::Ended;
 use super::super::answer::Answer;
 use super::super::observed::Watch;
 use super::super::outlet::Outlet;
+use super::super::{CallIds, Ended};
 use super::history::SharedHistory;
 use super::{LONGEST_REPLY, chat, webhook};
 use crate::call::{Action, Failure, Input, Service};
@@ -40,7 +40,8 @@ impl Canned {
         let watch = Watch::new(&(Arc::new(|_: &_| {}) as _), "canned", Service::Agent, Duration::MAX);
         // No piece is empty, and so there are never more.
         let (to, mut heard) = channel(LONGEST_REPLY + 1);
-        let outlet = Outlet::new(&to, &watch);
+        let nobody = CallIds::default();
+        let outlet = Outlet::new(&to, &nobody, &watch);
         let end = match self {
             Canned::Webhook | Canned::Function => {
                 let read = webhook::read(answer, 1, self == Canned::Function, &outlet).await;

@@ -19,7 +19,7 @@ use super::super::outlet::Outlet;
 use super::super::quote::code;
 use super::super::stt::told;
 use super::super::vendor::Operation;
-use super::super::{Ended, Pools};
+use super::super::{CallIds, Ended, Pools};
 use super::LONGEST_REPLY;
 use super::history::SharedHistory;
 use super::tools::{CallDelta, Calls, offered};
@@ -161,7 +161,9 @@ impl Chat {
                     told.to_owned()
                 }
                 Err(why) => {
-                    tracing::warn!(turn = reply.turn, name = code(&call.name), why, "AGENT_CALL_IGNORED");
+                    let CallIds { call_sid, stream_sid, .. } = reply.to.ids;
+                    let (turn, name) = (reply.turn, code(&call.name));
+                    tracing::warn!(call_sid, stream_sid, turn, name, why, "AGENT_CALL_IGNORED");
                     again = true;
                     format!("Error: {why}.")
                 }
@@ -238,7 +240,9 @@ impl Reply<'_> {
                 Err(answer.misconfigured("max_tokens", what).into())
             }
             Some("length") => {
-                tracing::warn!(turn = self.turn, "AGENT_REPLY_CUT: the limit of tokens was reached (length)");
+                let CallIds { call_sid, stream_sid, .. } = self.to.ids;
+                let why = "the limit of tokens was reached (length)";
+                tracing::warn!(call_sid, stream_sid, turn = self.turn, why, "AGENT_REPLY_CUT");
                 // A call that was cut off is none.
                 Ok(Calls::default())
             }

@@ -95,6 +95,13 @@ impl Agent {
 }
 
 impl Conversation {
+    /// The call goes on with another stream.
+    pub(super) fn moved(&self, ids: &Arc<CallIds>) {
+        if let Some(line) = &self.line {
+            line.moved(ids);
+        }
+    }
+
     /// A question is about to be asked, whatever becomes of the request.
     pub(super) fn asked(&self, question: &Question) {
         if let Some(history) = &self.history {
@@ -102,9 +109,9 @@ impl Conversation {
         }
     }
 
-    pub(super) fn heard(&self, reply: ReplyHeard) {
+    pub(super) fn heard(&self, ids: &CallIds, reply: ReplyHeard) {
         if let Some(line) = &self.line {
-            line.heard(reply.clone());
+            line.heard(ids, reply.clone());
         }
         if let Some(history) = &self.history {
             history.lock().heard(reply);

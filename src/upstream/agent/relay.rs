@@ -44,6 +44,7 @@ pub(in crate::upstream) struct Line {
 enum Command {
     Ask(Question, Asking),
     Heard(ReplyHeard),
+    Moved(Arc<CallIds>),
 }
 
 /// A turn whose reply is awaited.
@@ -127,11 +128,18 @@ impl Line {
         }
     }
 
-    pub(super) fn heard(&self, reply: ReplyHeard) {
+    pub(super) fn heard(&self, ids: &CallIds, reply: ReplyHeard) {
         // Full is an app that does not read, and its socket is about to be given up.
         if self.commands.try_send(Command::Heard(reply)).is_err() {
-            tracing::warn!("AGENT_NOT_TOLD: the app reads nothing of what it is told");
+            let CallIds { call_sid, stream_sid, .. } = ids;
+            let why = "the app reads nothing of what it is told";
+            tracing::warn!(call_sid, stream_sid, why, "AGENT_NOT_TOLD");
         }
+    }
+
+    /// The call goes on with another stream; an app that reads nothing has no more use for it.
+    pub(super) fn moved(&self, ids: &Arc<CallIds>) {
+        let _ = self.commands.try_send(Command::Moved(Arc::clone(ids)));
     }
 }
 

@@ -353,7 +353,8 @@ impl Reply<'_> {
             Ok(None) => {}
             Err(why) => {
                 let action = quote(action.to_string().as_bytes());
-                tracing::warn!(turn = self.turn, %action, why, "AGENT_ACTION_IGNORED");
+                let CallIds { call_sid, stream_sid, .. } = self.to.ids;
+                tracing::warn!(call_sid, stream_sid, turn = self.turn, %action, why, "AGENT_ACTION_IGNORED");
             }
         }
     }

@@ -215,7 +215,7 @@ async fn ask(
     };
     let (to, mut pieces) = channel(PIECES);
     let asking = async move {
-        let outlet = Outlet::new(&to, watch);
+        let outlet = Outlet::new(&to, ids, watch);
         let done = app.ask_for(ids, &question, Some(&asked), &outlet, watch).await;
         drop(to);
         done

@@ -145,9 +145,11 @@ impl Listener {
             self.hopeless = next.is_none() && hopeless;
             if let Some(next) = next {
                 let Failure { upstream, kind, why } = &failure;
-                let (call_sid, service, kind) = (&self.ids.call_sid, Service::Stt.as_str(), kind.as_str());
+                let CallIds { call_sid, stream_sid, .. } = &*self.ids;
+                let (service, kind) = (Service::Stt.as_str(), kind.as_str());
                 tracing::warn!(
                     call_sid,
+                    stream_sid,
                     service,
                     from = upstream,
                     to = next.upstream(),

@@ -109,6 +109,8 @@ fn a_goodbye_is_heard_to_its_end_before_the_bot_hangs_up() {
     );
     let stop = gateway.event("WS_STOP", 0);
     assert_eq!((&stop["reason"], &stop["close_code"]), (&"bot_end".into(), &1000.into()));
+    assert_eq!(stop["code"], 31921, "{stop}");
+    assert!(stop["look_at"].as_str().unwrap().starts_with("normal when the gateway ends the call"), "{stop}");
 }
 
 #[test]

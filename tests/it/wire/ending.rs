@@ -65,6 +65,7 @@ fn every_polite_end_is_answered() {
     {
         let stop = stop_of(&gateway, &stream.stream_sid);
         assert_eq!((&stop["reason"], &stop["close_code"]), (&json!(reason), &json!(code)), "{stop}");
+        assert_eq!(stop["code"], Value::Null, "the carrier has nothing to complain about: {stop}");
     }
     assert_eq!(gateway.metric("voxgate_calls_total{reason=\"caller_hangup\"}"), 2.0);
     is_well(&gateway);
@@ -172,7 +173,7 @@ fn a_carrier_that_stops_reading_ends_its_call_in_time() {
     let flooding = std::thread::spawn(move || while writer.write_all(&pings).is_ok() {});
     let stop = stop_of(&gateway, &stream.stream_sid);
     assert_eq!((&stop["reason"], &stop["close_code"]), (&json!("ws_lost"), &json!(1008)), "{stop}");
-    assert_eq!(stop["detail"], "the carrier has stopped reading");
+    assert_eq!((&stop["detail"], &stop["code"]), (&json!("the carrier has stopped reading"), &json!(31921)));
     flooding.join().unwrap();
     no_calls(&gateway);
     is_well(&gateway);

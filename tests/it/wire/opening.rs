@@ -71,7 +71,18 @@ fn a_stream_that_never_starts_is_closed_and_has_heard_nothing() {
     (0..100).for_each(|_| busy.media(&tone(20)));
     assert_eq!(idle.hear(), Heard::Closed(1008));
     assert_eq!(busy.hear(), Heard::Closed(1008));
-    assert!(gateway.event("WS_STOP", 1)["detail"].as_str().unwrap().contains("no `start` within 1000 ms"));
+    gateway.event("WS_STOP", 1);
+    let mut stops = gateway.events("WS_STOP");
+    stops.sort_by_key(|stop| stop["dropped"].as_u64());
+    for (stop, dropped) in stops.iter().zip([0, 100]) {
+        assert!(stop["detail"].as_str().unwrap().contains("no `start` within 1000 ms"), "{stop}");
+        assert_eq!((&stop["level"], &stop["reason"]), (&json!("WARN"), &json!("timeout")), "{stop}");
+        assert_eq!((&stop["code"], &stop["dropped"]), (&json!(31921), &json!(dropped)), "{stop}");
+        assert!(stop["seconds"].as_f64().unwrap() >= 1.0, "{stop}");
+        for nothing in ["turns", "failed_turns", "barge_ins", "frames_in", "frames_out", "underruns"] {
+            assert_eq!(stop[nothing], 0, "{nothing}: {stop}");
+        }
+    }
     assert_eq!(gateway.metric("voxgate_calls_without_start_total"), 2.0);
     is_well(&gateway);
 }
@@ -84,7 +95,8 @@ fn a_flood_before_start_is_closed_in_time() {
     let flood = ws_frame(0x81, b"{\"event\":\"media\"}").repeat(5_000);
     let mut writer = stream.ws.get_mut().try_clone().unwrap();
     let flooding = std::thread::spawn(move || while writer.write_all(&flood).is_ok() {});
-    assert_eq!(gateway.event("WS_STOP", 0)["close_code"], 1008);
+    let stop = gateway.event("WS_STOP", 0);
+    assert_eq!((&stop["close_code"], &stop["reason"]), (&json!(1008), &json!("timeout")), "{stop}");
     flooding.join().unwrap();
     is_well(&gateway);
 }
@@ -95,6 +107,8 @@ fn stop_before_start_ends_a_stream_at_once() {
     let mut stream = MediaStream::open(&gateway);
     stream.stop();
     assert_eq!(stream.hear(), Heard::Closed(1000));
+    let stop = gateway.event("WS_STOP", 0);
+    assert_eq!((&stop["reason"], &stop["code"]), (&json!("caller_hangup"), &Value::Null), "{stop}");
     assert_eq!(gateway.metric("voxgate_calls_without_start_total"), 1.0);
     is_well(&gateway);
 }
@@ -141,7 +155,11 @@ fn a_stream_in_another_format_is_refused() {
         start["start"]["mediaFormat"] = format.clone();
         stream.send(&start);
         assert_eq!(stream.hear(), Heard::Closed(1008), "{format}");
-        let detail = gateway.event("WS_STOP", number)["detail"].to_string();
+        let stop = gateway.event("WS_STOP", number);
+        assert_eq!(stop["call_sid"], stream.call_sid.as_str(), "{stop}");
+        assert_eq!(stop["stream_sid"], stream.stream_sid.as_str(), "{stop}");
+        assert_eq!((&stop["reason"], &stop["code"]), (&json!("error"), &json!(31921)), "{stop}");
+        let detail = stop["detail"].to_string();
         assert!(detail.contains(format["encoding"].as_str().unwrap()), "{detail}");
         assert!(detail.contains("only μ-law, 8000 Hz, mono is spoken"), "{detail}");
     }

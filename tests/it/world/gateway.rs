@@ -249,8 +249,19 @@ impl Drop for Gateway {
             for line in self.log.lock().unwrap().iter() {
                 eprintln!("{line}");
             }
+        } else {
+            self.log().iter().for_each(assert_named);
         }
     }
+}
+
+/// Every line of a call bears both of its names; a webhook comes before there is a stream.
+fn assert_named(line: &Value) {
+    let name = line["message"].as_str().unwrap_or_default();
+    let has = |sid: &str| line[sid].as_str().is_some_and(|sid| !sid.is_empty());
+    let is_webhook = ["INCOMING_CALL", "STREAM_ENDED", "CALL_TURNED_AWAY", "STREAM_STATUS"].contains(&name);
+    let of_a_call = name.starts_with("AGENT_") || name == "FALLBACK" || has("call_sid");
+    assert!(is_webhook || !of_a_call || has("call_sid") && has("stream_sid"), "{line}");
 }
 
 fn told_by_loudness(config: &str) -> String {

@@ -82,7 +82,8 @@ impl Talk {
             connected = self.connect() => connected,
         };
         if let Err(failure) = connected {
-            tracing::warn!(call_sid = self.ids.call_sid, why = failure.why, "AGENT_NOT_CONNECTED");
+            let CallIds { call_sid, stream_sid, .. } = &*self.ids;
+            tracing::warn!(call_sid, stream_sid, why = failure.why, "AGENT_NOT_CONNECTED");
         }
         loop {
             let deadline = self.deadline.unwrap_or_else(Instant::now);
@@ -91,6 +92,7 @@ impl Talk {
                 command = commands.recv() => match command {
                     Some(Command::Ask(question, asking)) => self.ask(&question, asking).await,
                     Some(Command::Heard(reply)) => self.heard(&reply).await,
+                    Some(Command::Moved(ids)) => self.ids = ids,
                     None => break,
                 },
                 place = to.reserve(), if !self.pending.is_empty() => {
@@ -211,7 +213,8 @@ impl Talk {
             FromApp::End { handoff_data } => {
                 let handoff_data = handoff_data.unwrap_or_default();
                 let data = quote(handoff_data.as_bytes());
-                tracing::info!(call_sid = self.ids.call_sid, handoff_data = %data, "AGENT_ENDED_CALL");
+                let CallIds { call_sid, stream_sid, .. } = &*self.ids;
+                tracing::info!(call_sid, stream_sid, handoff_data = %data, "AGENT_ENDED_CALL");
                 self.ended = true;
                 self.end_reply();
                 self.unasked = false;
@@ -276,14 +279,16 @@ impl Talk {
     }
 
     fn ignored(&self, what: &str, value: &str) {
+        let CallIds { call_sid, stream_sid, .. } = &*self.ids;
         let value = quote(value.as_bytes());
-        tracing::warn!(call_sid = self.ids.call_sid, what, %value, "AGENT_MESSAGE_IGNORED");
+        tracing::warn!(call_sid, stream_sid, what, %value, "AGENT_MESSAGE_IGNORED");
     }
 
     async fn not_understood(&mut self, text: &str, why: String) {
         self.malformed += 1;
-        let (call_sid, said) = (&self.ids.call_sid, quote(text.as_bytes()));
-        tracing::warn!(call_sid, in_a_row = self.malformed, %said, why, "AGENT_MESSAGE_MALFORMED");
+        let CallIds { call_sid, stream_sid, .. } = &*self.ids;
+        let (in_a_row, said) = (self.malformed, quote(text.as_bytes()));
+        tracing::warn!(call_sid, stream_sid, in_a_row, %said, why, "AGENT_MESSAGE_MALFORMED");
         if self.malformed >= MOST_MALFORMED {
             self.close(BAD_PAYLOAD, "too many invalid messages").await;
             return self.lost("sent nothing but invalid messages");
@@ -322,7 +327,8 @@ impl Talk {
 
     fn lost(&mut self, why: &str) {
         self.socket = None;
-        tracing::warn!(call_sid = self.ids.call_sid, why = format!("the app {why}"), "AGENT_LOST");
+        let CallIds { call_sid, stream_sid, .. } = &*self.ids;
+        tracing::warn!(call_sid, stream_sid, why = format!("the app {why}"), "AGENT_LOST");
         self.end_unasked();
         self.fail(FailureKind::Protocol, why);
         self.stale = false;

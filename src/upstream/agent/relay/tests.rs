@@ -1,5 +1,6 @@
 //! A ConversationRelay app by hand, and what a call makes of it.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -233,6 +234,22 @@ async fn a_lost_socket_fails_the_turn_and_the_next_one_has_a_new_one() {
     app.is_asked("hello?").await;
     app.says("Here I am.", true).await;
     world.inputs([(2, "Here I am."), (2, END)]).await;
+}
+
+#[tokio::test]
+async fn a_call_that_goes_on_with_another_stream_is_known_by_that_one() {
+    let mut world = World::new(|_| {}).await;
+    let mut app = world.accept().await;
+    let parameters = BTreeMap::from([("resumed".to_owned(), "1".to_owned())]);
+    world.call = world.call.clone().for_stream(CallIds { parameters, ..(*ids()).clone() });
+    let _asked = world.ask(1, "hello", None);
+    app.is_asked("hello").await;
+    app.0.close(None).await.unwrap();
+    world.inputs([(1, "<Protocol> the vendor: the app closed the socket")]).await;
+    let _asked = world.ask(2, "hello?", None);
+    let (stream, _) = timeout(PATIENCE, world.listener.accept()).await.expect("a connection").unwrap();
+    let mut app = App(accept_async(stream).await.unwrap());
+    assert_eq!(app.told().await["customParameters"]["resumed"], "1");
 }
 
 #[tokio::test]
