@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tracing::warn;
@@ -32,19 +32,18 @@ pub(super) async fn serve_call(
     pass: Option<Pass>,
 ) {
     // In a block: what was borrowed would stay in the future until the end of its own.
-    let (conducted, calls, call_sid, resumable, _counted) = {
-        let begun = Box::pin(begin(transport, early, &gateway, pass)).await;
+    let (conducted, call_sid, resumable, _counted) = {
+        let begun = Box::pin(begin(transport, early, &gateway, &mut place, pass)).await;
         let Some((socket, opened, counted)) = begun else { return };
-        place.start();
-        let (calls, call_sid) = (gateway.calls.clone(), opened.start.known_as().to_owned());
+        let call_sid = opened.start.known_as().to_owned();
         let resumable = Resumable::of(&opened.start, &gateway).map(Box::new);
-        (conduct(socket, opened, subprotocol, gateway), calls, call_sid, resumable, counted)
+        (conduct(socket, opened, subprotocol, gateway), call_sid, resumable, counted)
     };
     let Served { socket, code, reason } = conducted.await;
     // Before the carrier asks what comes next.
-    calls.ended(&call_sid, reason);
+    let last = place.ended(&call_sid, reason);
     Box::pin(async move {
-        if let Some(resumable) = resumable {
+        if let Some(resumable) = resumable.filter(|_| last) {
             resumable.ended(reason).await;
         }
         socket.close(code).await;
@@ -103,6 +102,7 @@ async fn begin(
     transport: Transport,
     early: Vec<u8>,
     gateway: &Gateway,
+    place: &mut Place,
     pass: Option<Pass>,
 ) -> Option<(Socket, Opened, Option<Counted>)> {
     let mut socket = Socket::new(transport, early, gateway.config.limits.max_message);
@@ -113,7 +113,11 @@ async fn begin(
         }
     });
     match opened {
-        Ok((opened, counted)) => Some((socket, opened, counted)),
+        Ok((mut opened, counted)) => {
+            let resumes = gateway.config.twilio.resume;
+            opened.replaced = place.start(opened.start.known_as(), resumes).await;
+            Some((socket, opened, counted))
+        }
         Err(refused) => {
             gateway.metrics.calls_without_start.inc();
             warn!(close_code = refused.code, detail = refused.why, "WS_STOP");
@@ -139,7 +143,10 @@ fn conduct(
             Box::pin(realtime(socket, opened, subprotocol, gateway, model, manner))
         }
         // The text of `start` holds the buffer that it was read into.
-        (None, None) => Box::pin(Box::new(Session::new(socket, opened.start, subprotocol, gateway)).run()),
+        (None, None) => {
+            let farewell = gateway.farewell(opened.replaced);
+            Box::pin(Box::new(Session::new(socket, opened.start, subprotocol, gateway)).run(farewell))
+        }
     }
 }
 
@@ -160,6 +167,8 @@ pub(super) struct Opened {
     pub(super) start: Start,
     /// The message as it came.
     pub(super) text: Utf8Bytes,
+    /// Turns true when the call comes back with another.
+    pub(super) replaced: Option<watch::Receiver<bool>>,
 }
 
 /// Why a stream was given up before it had started.
@@ -178,7 +187,7 @@ async fn wait_for_start(socket: &mut Socket, gateway: &Gateway) -> Result<Opened
     let deadline = Instant::now() + limit;
     let dropped = |reason: &str| gateway.metrics.frames_dropped.with_label_values(&["in", reason]).inc();
     let mut reader = Reader::default();
-    let mut farewell = gateway.farewell();
+    let mut farewell = gateway.farewell(None);
     loop {
         let received = tokio::select! {
             received = timeout_at(deadline, socket.next()) => received,
@@ -217,7 +226,7 @@ fn understood(start: Start, text: Utf8Bytes) -> Result<Opened, Refused> {
         Some(format) if !format.is_mulaw_8k_mono() => {
             Err(refused(POLICY, format!("the stream is {format}; only μ-law, 8000 Hz, mono is spoken")))
         }
-        _ => Ok(Opened { start, text }),
+        _ => Ok(Opened { start, text, replaced: None }),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::bell::Bell;
 use super::clock::Clock;
-use super::farewell::Told;
+use super::farewell::{Farewell, Told};
 use super::gateway::Gateway;
 use super::handover::Handover;
 use super::pulse::Pulse;
@@ -171,8 +171,7 @@ impl Session {
     }
 
     /// Runs the call to its end.
-    pub(super) async fn run(mut self: Box<Self>) -> Served {
-        let mut farewell = self.gateway.farewell();
+    pub(super) async fn run(mut self: Box<Self>, mut farewell: Farewell) -> Served {
         let (mut bell, mut words_bell) = (Bell::new(), Bell::new());
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
@@ -203,8 +202,9 @@ impl Session {
                 Woken::Answered(input) => self.call.handle(*input, now),
                 Woken::Time => {}
                 Woken::Told(Told::Goodbye) => self.say_goodbye(now),
-                Woken::Told(Told::HangUp) => {
-                    self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down");
+                Woken::Told(told @ (Told::HangUp | Told::Replaced)) => {
+                    let (reason, code, why) = told.ending();
+                    self.end(reason, code, why);
                 }
             }
             // Who never pauses does not stop the clock.
@@ -408,7 +408,8 @@ impl Session {
 
     fn say_goodbye(&mut self, now: CallTime) {
         if self.mode != Mode::Dialogue {
-            return self.end(StopReason::Drain, GOING_AWAY, "the gateway is going down");
+            let (reason, code, why) = Told::Goodbye.ending();
+            return self.end(reason, code, why);
         }
         self.ending.close_code = Some(GOING_AWAY);
         self.ending.detail = "the gateway is going down, and has said goodbye".into();
