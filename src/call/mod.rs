@@ -112,6 +112,8 @@ pub struct Call {
     /// What could not be done, until the agent has been told.
     failed_action: Option<&'static str>,
     /// Since when the reply waits, before its first frame, for a caller who may be going on.
+    /// Its last words are said: nothing is answered any more.
+    leaving: bool,
     giving_way: Option<CallTime>,
     speaking_since: CallTime,
     /// The position up to which what is queued is filler, and no reply.
@@ -211,6 +213,7 @@ impl Call {
             control: None,
             failed_action: None,
             giving_way: None,
+            leaving: false,
             speaking_since: now,
             filler_end: 0,
             first_audio_at: now,
@@ -286,6 +289,7 @@ impl Call {
             Input::Controlled { number } => self.controlled(number, now),
             Input::Failed { job, failure } => self.job_failed(job, failure, now),
             Input::Stop(reason) => self.end(reason),
+            Input::LastWords { text } => self.last_words(text, now),
         }
         self.pump(now);
     }
@@ -378,7 +382,7 @@ impl Call {
         self.heard(heard, now);
         match self.state() {
             // What the carrier was asked for cannot be taken back.
-            State::Thinking | State::Speaking if self.control.is_some() => self.interruption.forget(),
+            State::Thinking | State::Speaking if self.is_leaving() => self.interruption.forget(),
             State::Thinking => self.heard_while_thinking(measured, now),
             State::Speaking => self.heard_while_speaking(measured, now),
             State::Listening => {
@@ -410,7 +414,7 @@ impl Call {
                 self.answer_utterance(ended, now);
             }
             // The caller may be gone in a moment.
-            State::Thinking | State::Speaking if self.control.is_some() => self.recording.queue(),
+            State::Thinking | State::Speaking if self.is_leaving() => self.recording.queue(),
             // Too short to have interrupted: it stays with the turn that is being answered.
             State::Thinking => {}
             State::Speaking if self.hold.utterance_ended(ended) => {}

@@ -32,7 +32,8 @@ use crate::upstream::{CallIds, CallServices, Carrier, Recogniser};
 /// Answers of the services that wait for the call; a full queue holds the services back.
 const INBOX: usize = 16;
 
-/// How long the last words of a call that has become too long may take.
+/// How long the end of what is being said is waited for, in a call that has become too long, and then how long its
+/// last words may take.
 const GOODBYE: Duration = Duration::from_secs(20);
 pub(super) const TOO_LONG_A_CALL: &str = "the call has lasted [limits] max_call";
 
@@ -96,8 +97,8 @@ pub(super) struct Session {
     ending: Ending,
     /// When the call has lasted long enough, or the goodbye after that.
     longest: Option<Instant>,
-    /// It has lasted so long.
-    over: bool,
+    /// It has lasted so long, and was told so often to say goodbye.
+    goodbyes: u8,
 }
 
 /// What woke the loop.
@@ -165,7 +166,7 @@ impl Session {
             pulse: Pulse::new(started, gateway.config.twilio.ping_interval),
             ending: Ending { close_code: Some(NORMAL), ..Ending::default() },
             longest: gateway.longest(started),
-            over: false,
+            goodbyes: 0,
             gateway,
         }
     }
@@ -371,7 +372,7 @@ impl Session {
         }
         // To the call it is as if the agent had hung up.
         if let Event::Ended { reason: reason @ StopReason::BotEnd } = &mut event
-            && self.over
+            && self.goodbyes > 0
         {
             *reason = StopReason::Timeout;
         }
@@ -416,16 +417,20 @@ impl Session {
         self.say_last(self.gateway.config.server.drain_goodbye.clone(), now);
     }
 
-    /// The caller is told, where there is something to say, and has a while to hear it.
+    /// The caller is told, where there is something to say, and has a while to hear it: once nobody is speaking, and
+    /// if that does not come, into what is being said.
     fn too_long(&mut self, now: CallTime) {
         let text = self.gateway.config.limits.max_call_goodbye.clone();
-        if self.over || text.is_empty() || self.mode != Mode::Dialogue {
+        if self.goodbyes == 2 || text.is_empty() || self.mode != Mode::Dialogue {
             return self.end(StopReason::Timeout, NORMAL, TOO_LONG_A_CALL);
         }
-        self.over = true;
+        self.goodbyes += 1;
         self.longest = Some(Instant::now() + GOODBYE);
         self.ending.detail = format!("{TOO_LONG_A_CALL}, and has said goodbye");
-        self.say_last(text, now);
+        match self.goodbyes {
+            1 => self.say_last(text, now),
+            _ => self.call.handle(Input::LastWords { text }, now),
+        }
     }
 
     /// As the agent would: once nobody is speaking, and the call ends when it was heard.
