@@ -1,0 +1,33 @@
+//! What waits for the model's line.
+
+use super::super::*;
+use super::world::{World, manner};
+
+/// When something was told, in ms.
+fn times(world: &World, what: &str) -> Vec<u64> {
+    let told = world.timeline.iter().filter(|line| line.contains(what));
+    told.map(|line| line.split_whitespace().next().unwrap_or_default().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_cough_while_the_line_is_dialled_takes_nothing_of_the_utterance_that_waits() {
+    for cough in [vec![], vec![(2_600, 2_720)]] {
+        let mut world = World::new(manner(Ears::Ours));
+        world.dial_takes = 4_000;
+        world.speech = [vec![(1_000, 2_000)], cough].concat();
+        world.run(9_000);
+        assert_eq!(world.committed, [300 + 940 + 460], "pre-roll, speech, silence: {}", world.told());
+        assert_eq!(world.given, world.committed[0], "{}", world.told());
+        assert!(world.told().contains("turn 1 answered"), "{}", world.told());
+    }
+}
+
+#[test]
+fn what_is_being_said_when_the_line_comes_belongs_to_the_next_utterance() {
+    let mut world = World::new(manner(Ears::Ours));
+    world.dial_takes = 4_000;
+    world.speech = vec![(1_000, 2_000), (3_600, 5_000)];
+    world.run(9_000);
+    assert_eq!(world.committed, [1_700, 1_700 + 300 + 1_340 + 460], "{}", world.told());
+    assert_eq!(times(&world, "→ commit"), [4_000, 5_440], "{}", world.told());
+}
