@@ -387,8 +387,7 @@ impl Realtime {
     /// When the present state has lasted too long. LISTENING has no deadline; and while the app is
     /// asked for something, its answer has one.
     fn state_deadline(&self) -> Option<CallTime> {
-        let asks_app = self.functions.iter().any(|function| !function.stale);
-        let patience = (!asks_app).then_some(self.settings.reply_deadline);
+        let patience = (!self.asks_app()).then_some(self.settings.reply_deadline);
         match self.state() {
             State::Listening | State::Ended => None,
             State::Thinking => patience.map(|patience| self.waited_from + patience),

@@ -1,7 +1,7 @@
-//! What waits for the model's line.
+//! What waits for the model's line, and for the end of what it is at.
 
 use super::super::*;
-use super::world::{World, manner};
+use super::world::{Given, Reply, World, manner};
 
 /// When something was told, in ms.
 fn times(world: &World, what: &str) -> Vec<u64> {
@@ -30,4 +30,18 @@ fn what_is_being_said_when_the_line_comes_belongs_to_the_next_utterance() {
     world.run(9_000);
     assert_eq!(world.committed, [1_700, 1_700 + 300 + 1_340 + 460], "{}", world.told());
     assert_eq!(times(&world, "→ commit"), [4_000, 5_440], "{}", world.told());
+}
+
+#[test]
+fn a_response_that_never_ends_is_let_go_of_while_the_app_is_at_a_function_that_nobody_waits_for() {
+    let mut world = World::new(manner(Ears::Ours));
+    world.speech = vec![(1_000, 2_000), (3_000, 3_500)];
+    world.replies = [Reply::Nothing].into();
+    let (response, name) = (|| "r1".to_owned(), "order_status".to_owned());
+    let call = FunctionCall { id: "c1".into(), name, arguments: "{}".into(), meaning: Meaning::App };
+    world.at(2_600, Given::Input(Input::Told(Told::ResponseStarted { response: response() })));
+    world.at(2_600, Given::Input(Input::Told(Told::FunctionCalled { response: response(), call })));
+    world.run(12_000);
+    let dropped = times(&world, "→ cancel r1")[0];
+    assert_eq!(times(&world, "→ respond"), [2_440, dropped + 2_000], "{}", world.told());
 }
