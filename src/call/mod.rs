@@ -74,7 +74,8 @@ use recording::Recording;
 use reply::Reply;
 use unasked::Unasked;
 
-/// How long after the clock says that all is played the end mark is waited for.
+/// How long after the clock says that all is played the end mark is waited for; and the network and the telephone,
+/// before the call is ended or taken elsewhere, where marks do not come back.
 const MARK_SLACK: Duration = Duration::from_millis(500);
 /// No reply is longer; a service that never stops talking is cut.
 const LONGEST_REPLY: Duration = Duration::from_secs(300);
@@ -111,9 +112,9 @@ pub struct Call {
     control: Option<Pending>,
     /// What could not be done, until the agent has been told.
     failed_action: Option<&'static str>,
-    /// Since when the reply waits, before its first frame, for a caller who may be going on.
     /// Its last words are said: nothing is answered any more.
     leaving: bool,
+    /// Since when the reply waits, before its first frame, for a caller who may be going on.
     giving_way: Option<CallTime>,
     speaking_since: CallTime,
     /// The position up to which what is queued is filler, and no reply.
@@ -212,8 +213,8 @@ impl Call {
             asking: None,
             control: None,
             failed_action: None,
-            giving_way: None,
             leaving: false,
+            giving_way: None,
             speaking_since: now,
             filler_end: 0,
             first_audio_at: now,
@@ -288,8 +289,8 @@ impl Call {
             Input::SpeechEnd { segment } => self.speech_end(segment, now),
             Input::Controlled { number } => self.controlled(number, now),
             Input::Failed { job, failure } => self.job_failed(job, failure, now),
-            Input::Stop(reason) => self.end(reason),
             Input::LastWords { text } => self.last_words(text, now),
+            Input::Stop(reason) => self.end(reason),
         }
         self.pump(now);
     }
@@ -511,7 +512,9 @@ impl Call {
                 let longest = self.speaking_since + LONGEST_REPLY;
                 let played = self.pacer.playout_end();
                 let end = match &self.reply {
-                    Some(reply) if reply.end_sent && self.marks_lost => played,
+                    Some(reply) if reply.end_sent && self.marks_lost && !self.leads_away(&reply.action) => {
+                        played
+                    }
                     Some(reply) if reply.end_sent => played + MARK_SLACK,
                     Some(_) if self.pacer.is_dry() => played + self.settings.reply_deadline,
                     Some(_) => longest,

@@ -1,7 +1,7 @@
-//! How a call ends that has to, whoever is speaking.
+//! How a call ends that has to, whoever is speaking; and what is still on its way when the clock has played all.
 
 use super::super::*;
-use super::world::{Answer, World, settings};
+use super::world::{Answer, Marks, World, settings};
 
 const GOODBYE: &str = "We have to end this call. Goodbye.";
 const LONG: &str = "We are open from nine to five on every day but Sunday, and on Sunday we are not open at all, \
@@ -84,4 +84,22 @@ fn a_goodbye_that_is_being_said_is_not_said_again() {
     let told = world.run(12_000).told();
     assert!(!told.contains("We have to end") && told.contains("turn 1 answered"), "{told}");
     assert_eq!(world.call.state(), State::Ended);
+}
+
+#[test]
+fn the_last_syllable_is_on_its_way_for_a_while_where_marks_do_not_come_back() {
+    let elsewhere = Destination::Number("+15550100".into());
+    for action in [Action::Hangup, Action::Transfer { to: elsewhere }, Action::None] {
+        let control = Some(Duration::from_secs(5)).filter(|_| action != Action::Hangup);
+        let mut world = World::new(Settings { control, ..settings() });
+        world.marks = Marks::Never;
+        world.speech = vec![(1_000, 2_000), (6_000, 7_000)];
+        let leaves = action != Action::None;
+        world.agent = [Answer::Text(100, "All right."), Answer::Then(100, "See you.", action)].into();
+        world.run(12_000);
+        let (last, _) = world.played[world.played.len() - 1];
+        // The carrier plays the last frame a lead of 100 ms after it was sent.
+        let slack = if leaves { 500 } else { 0 };
+        assert_eq!(times(&world, "turn 2 answered"), [last + 100 + slack], "{}", world.told());
+    }
 }

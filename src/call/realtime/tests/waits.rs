@@ -1,4 +1,4 @@
-//! What waits for the model's line, and for the end of what it is at.
+//! What waits for the model's line, for the end of what it is at, and for the network behind the clock.
 
 use super::super::*;
 use super::world::{Given, Reply, World, manner};
@@ -44,4 +44,19 @@ fn a_response_that_never_ends_is_let_go_of_while_the_app_is_at_a_function_that_n
     world.run(12_000);
     let dropped = times(&world, "→ cancel r1")[0];
     assert_eq!(times(&world, "→ respond"), [2_440, dropped + 2_000], "{}", world.told());
+}
+
+#[test]
+fn the_last_syllable_is_on_its_way_for_a_while_where_marks_do_not_come_back() {
+    let mut world = World::new(manner(Ears::Models));
+    world.marks = false;
+    world.speech = vec![(1_000, 2_000), (6_000, 7_000)];
+    let hang_up = Meaning::Act(Action::Hangup, "After your goodbye.".to_owned());
+    world.replies =
+        [Reply::Says(4, "All right."), Reply::Calls("hangup", hang_up), Reply::Says(4, "Goodbye.")].into();
+    world.run(12_000);
+    let (last, _) = world.played[world.played.len() - 1];
+    let [hung_up] = times(&world, "→ hang up")[..] else { panic!("{}", world.told()) };
+    // The carrier plays the last frame a lead of 100 ms after it was sent.
+    assert_eq!(hung_up, last + 100 + 500, "{}", world.told());
 }
