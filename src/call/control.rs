@@ -69,6 +69,8 @@ impl Call {
     /// call is over.
     pub(super) fn act(&mut self, action: Action, now: CallTime) -> bool {
         let control = match action {
+            // A call that has to end does, whatever became of its last words.
+            Action::None | Action::Gather(_) if self.leaving => Control::Hangup,
             Action::None => return false,
             Action::Gather(gather) => {
                 self.digits.gather(gather, now);

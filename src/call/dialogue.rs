@@ -484,7 +484,7 @@ impl Call {
         unheard
     }
 
-    fn turn_ended(&mut self, result: TurnResult) {
+    pub(super) fn turn_ended(&mut self, result: TurnResult) {
         // The greeting is nobody's turn.
         let turn = self.reply.as_ref().map_or(self.turns, |reply| reply.turn);
         if turn > 0 {

@@ -133,7 +133,7 @@ impl Call {
         if self.settings.mode == Mode::Echo {
             return;
         }
-        let interrupts = self.state() == State::Speaking && self.settings.barge_in && self.control.is_none();
+        let interrupts = self.state() == State::Speaking && self.settings.barge_in && !self.is_leaving();
         if interrupts && let Some(Action::Gather(gather)) = self.reply.as_ref().map(|reply| &reply.action) {
             self.digits.gather(*gather, now);
         }

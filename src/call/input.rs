@@ -38,6 +38,8 @@ pub enum Input<'a> {
     Controlled { number: u64 },
     /// A service did not do what was asked of it.
     Failed { job: Job, failure: Failure },
+    /// The call has to end: it does with these words, whoever is speaking.
+    LastWords { text: String },
     /// The carrier says that the call is over, or its socket is gone.
     Stop(StopReason),
 }

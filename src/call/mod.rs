@@ -74,7 +74,8 @@ use recording::Recording;
 use reply::Reply;
 use unasked::Unasked;
 
-/// How long after the clock says that all is played the end mark is waited for.
+/// How long after the clock says that all is played the end mark is waited for; and the network and the telephone,
+/// before the call is ended or taken elsewhere, where marks do not come back.
 const MARK_SLACK: Duration = Duration::from_millis(500);
 /// No reply is longer; a service that never stops talking is cut.
 const LONGEST_REPLY: Duration = Duration::from_secs(300);
@@ -111,6 +112,8 @@ pub struct Call {
     control: Option<Pending>,
     /// What could not be done, until the agent has been told.
     failed_action: Option<&'static str>,
+    /// Its last words are said: nothing is answered any more.
+    leaving: bool,
     /// Since when the reply waits, before its first frame, for a caller who may be going on.
     giving_way: Option<CallTime>,
     speaking_since: CallTime,
@@ -213,6 +216,7 @@ impl Call {
             asking: None,
             control: None,
             failed_action: None,
+            leaving: false,
             giving_way: None,
             speaking_since: now,
             filler_end: 0,
@@ -290,6 +294,7 @@ impl Call {
             Input::SpeechEnd { segment } => self.speech_end(segment, now),
             Input::Controlled { number } => self.controlled(number, now),
             Input::Failed { job, failure } => self.job_failed(job, failure, now),
+            Input::LastWords { text } => self.last_words(text, now),
             Input::Stop(reason) => self.broken_off(reason, now),
         }
         self.pump(now);
@@ -386,7 +391,7 @@ impl Call {
         self.heard(heard, now);
         match self.state() {
             // What the carrier was asked for cannot be taken back.
-            State::Thinking | State::Speaking if self.control.is_some() => self.interruption.forget(),
+            State::Thinking | State::Speaking if self.is_leaving() => self.interruption.forget(),
             State::Thinking => self.heard_while_thinking(measured, now),
             State::Speaking => self.heard_while_speaking(measured, now),
             State::Listening => {
@@ -422,7 +427,7 @@ impl Call {
                 self.answer_utterance(ended, now);
             }
             // The caller may be gone in a moment.
-            State::Thinking | State::Speaking if self.control.is_some() => self.recording.queue(),
+            State::Thinking | State::Speaking if self.is_leaving() => self.recording.queue(),
             // Too short to have interrupted: it stays with the turn that is being answered.
             State::Thinking => {}
             State::Speaking if self.hold.utterance_ended(ended) => {}
@@ -517,7 +522,9 @@ impl Call {
                 let longest = self.speaking_since + LONGEST_REPLY;
                 let played = self.pacer.playout_end();
                 let end = match &self.reply {
-                    Some(reply) if reply.end_sent && self.marks_lost => played,
+                    Some(reply) if reply.end_sent && self.marks_lost && !self.leads_away(&reply.action) => {
+                        played
+                    }
                     Some(reply) if reply.end_sent => played + MARK_SLACK,
                     Some(_) if self.pacer.is_dry() => played + self.settings.reply_deadline,
                     Some(_) => longest,

@@ -1,9 +1,11 @@
 //! What the agent says without having been asked: a welcome of its own, a notice while nobody speaks.
-//! It is kept until the line is free, then spoken as the greeting is: a reply of turn 0, nobody's.
+//! It is kept until the line is free, then spoken as the greeting is: a reply of turn 0, nobody's. The last words
+//! of a call that has to end wait for nobody.
 
 use super::dialogue::nobodys_turn;
+use super::digits::Digits;
 use super::reply::Reply;
-use super::{Action, Asked, Call, Event, Ignored};
+use super::{Action, Asked, Call, Event, Hearing, Ignored, Output, TurnResult};
 use crate::time::CallTime;
 use crate::turn::{State, Why};
 
@@ -59,6 +61,38 @@ impl Call {
             self.unasked.action = action;
         }
         self.say_unasked(now);
+    }
+
+    /// The call ends with these words: what is being said is cut, and nobody interrupts them.
+    pub(super) fn last_words(&mut self, text: String, now: CallTime) {
+        let ends = |reply: &Reply| reply.text_ended && reply.action == Action::Hangup;
+        if self.control.is_some() || self.reply.as_ref().is_some_and(ends) {
+            return;
+        }
+        self.leaving = true;
+        self.digits = Digits::new(self.settings.digits);
+        self.cancel_jobs();
+        self.unasked = Unasked::default();
+        if self.state() != State::Listening {
+            self.tell_heard(true, now);
+            self.clear(now);
+            self.turn_ended(TurnResult::Interrupted);
+            self.back_to_listening(Why::BargeIn, now);
+        }
+        // Whatever the caller is saying.
+        self.ear.end();
+        self.recording.answered(false);
+        if self.settings.hearing == Hearing::Stream {
+            self.outputs.push_back(Output::Forget);
+            self.unanswered.clear();
+        }
+        self.unasked = Unasked { text, ended: true, action: Action::Hangup, cut: false };
+        self.say_unasked(now);
+    }
+
+    /// What the caller says now is not answered: the call is about to be somewhere else, or nowhere.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving || self.control.is_some()
     }
 
     /// Says what is kept, if nobody else is speaking or about to be answered.

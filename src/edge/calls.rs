@@ -3,15 +3,21 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus::IntGauge;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::call::{Counts, Memory, StopReason};
 
 /// CallSids that are remembered; the oldest go first. A call that opens a second stream does so soon
 /// after the first.
 const REMEMBERED: usize = 20_000;
+
+/// A stream that was told to end has done so by then, but where it is still meeting its bot.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Calls {
     active: AtomicUsize,
@@ -28,6 +34,17 @@ struct Known {
     hasher: RandomState,
     calls: HashMap<u64, Past>,
     order: VecDeque<u64>,
+    /// The stream that each call has now.
+    streams: HashMap<u64, Stream>,
+    /// How many there were.
+    count: u64,
+}
+
+/// A stream that has started, and has not ended.
+struct Stream {
+    number: u64,
+    /// Turns true when the call has come back with another; `None` where calls do not come back.
+    replaced: Option<watch::Sender<bool>>,
 }
 
 impl Default for Known {
@@ -40,7 +57,7 @@ impl Default for Known {
             (0..2 * REMEMBERED as u64).map(|n| (n, Past::default())).collect();
         order.clear();
         calls.clear();
-        Known { hasher: RandomState::new(), calls, order }
+        Known { hasher: RandomState::new(), calls, order, streams: HashMap::new(), count: 0 }
     }
 }
 
@@ -57,6 +74,8 @@ struct Past {
 pub(super) struct Place {
     calls: Arc<Calls>,
     started: bool,
+    /// What its CallSid hashes to, and the number of this stream.
+    stream: Option<(u64, u64)>,
 }
 
 impl Calls {
@@ -95,7 +114,7 @@ impl Calls {
             self.gauge.inc();
             self.unstarted.fetch_add(1, Ordering::SeqCst);
             self.unstarted_gauge.inc();
-            Place { calls: self.clone(), started: false }
+            Place { calls: self.clone(), started: false, stream: None }
         })
     }
 
@@ -104,8 +123,8 @@ impl Calls {
         self.past(call_sid, |past| !std::mem::replace(&mut past.greeted, true)).unwrap_or(true)
     }
 
-    /// A stream of this call has ended.
-    pub(super) fn ended(&self, call_sid: &str, reason: StopReason) {
+    /// The last stream of this call has ended.
+    fn ended(&self, call_sid: &str, reason: StopReason) {
         let over = match reason {
             StopReason::WsLost | StopReason::Error => false,
             StopReason::CallerHangup
@@ -120,7 +139,7 @@ impl Calls {
 
     /// Whether the last stream of this call was ended on purpose, as far as this process knows.
     pub(super) fn is_over(&self, call_sid: &str) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known();
         known.calls.get(&known.hasher.hash_one(call_sid)).is_some_and(|past| past.over)
     }
 
@@ -140,7 +159,7 @@ impl Calls {
         if call_sid.is_empty() {
             return None;
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         let key = known.hasher.hash_one(call_sid);
         if let Some(past) = known.calls.get_mut(&key) {
             return Some(with(past));
@@ -153,11 +172,51 @@ impl Calls {
         }
         Some(with(known.calls.entry(key).or_default()))
     }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing in here panics half-way.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Place {
-    /// The call's `start` has come.
-    pub(super) fn start(&mut self) {
+    /// The call's `start` has come: from now on its stream is this one. Twilio knows of a break before we do, where
+    /// neither end of the connection has said so: a call that `resumes` beside an older stream has that one end
+    /// first, and hand over. What is returned turns true when a newer one comes.
+    pub(super) async fn start(&mut self, call_sid: &str, resumes: bool) -> Option<watch::Receiver<bool>> {
+        self.count_started();
+        // A carrier without ids has no call that could be known again.
+        if call_sid.is_empty() {
+            return None;
+        }
+        let (replaced, told) = resumes.then(|| watch::channel(false)).unzip();
+        let older = {
+            let mut known = self.calls.known();
+            known.count += 1;
+            let (key, number) = (known.hasher.hash_one(call_sid), known.count);
+            self.stream = Some((key, number));
+            known.streams.insert(key, Stream { number, replaced })
+        };
+        if let Some(replaced) = older.and_then(|older| older.replaced) {
+            replaced.send_replace(true);
+            let _ = timeout(ENDS_WITHIN, replaced.closed()).await;
+        }
+        told
+    }
+
+    /// Its stream has ended. Whether that was the call's last one: the call has gone on with a newer one otherwise,
+    /// and is not to be touched.
+    pub(super) fn ended(&self, call_sid: &str, reason: StopReason) -> bool {
+        let last = self.stream.is_none_or(|(key, number)| {
+            self.calls.known().streams.get(&key).is_some_and(|stream| stream.number == number)
+        });
+        if last {
+            self.calls.ended(call_sid, reason);
+        }
+        last
+    }
+
+    fn count_started(&mut self) {
         if !std::mem::replace(&mut self.started, true) {
             self.calls.unstarted.fetch_sub(1, Ordering::SeqCst);
             self.calls.unstarted_gauge.dec();
@@ -167,7 +226,13 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.start();
+        self.count_started();
+        if let Some((key, number)) = self.stream {
+            let mut known = self.calls.known();
+            if known.streams.get(&key).is_some_and(|stream| stream.number == number) {
+                known.streams.remove(&key);
+            }
+        }
         self.calls.active.fetch_sub(1, Ordering::SeqCst);
         self.calls.gauge.dec();
     }
@@ -182,6 +247,10 @@ mod tests {
         Calls::new(limit, gauge(), gauge())
     }
 
+    fn place(calls: &Arc<Calls>) -> Place {
+        calls.enter().expect("a place")
+    }
+
     #[test]
     fn places_are_bounded_and_given_back() {
         let calls = calls(2);
@@ -191,7 +260,7 @@ mod tests {
         drop(first);
         assert_eq!((calls.active(), calls.unstarted()), (1, 1));
         let mut second = second;
-        second.iter_mut().for_each(Place::start);
+        second.iter_mut().for_each(Place::count_started);
         assert_eq!((calls.active(), calls.unstarted()), (1, 0));
         assert!(calls.enter().is_some());
     }
@@ -215,6 +284,55 @@ mod tests {
             let broke = ["ws_lost", "error"].contains(&reason.as_str());
             assert_eq!(calls.is_over("CA1"), !broke, "{reason:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_becomes_of_a_stream_says_nothing_of_a_call_that_has_another() {
+        let calls = calls(9);
+        let (mut broken, mut next, mut other) = (place(&calls), place(&calls), place(&calls));
+        assert!(broken.start("CA1", false).await.is_none(), "nobody waits for it");
+        next.start("CA1", false).await;
+        other.start("CA2", false).await;
+        assert!(!broken.ended("CA1", StopReason::Timeout) && !calls.is_over("CA1"));
+        drop(broken);
+        assert!(next.ended("CA1", StopReason::WsLost));
+        assert!(other.ended("CA2", StopReason::BotEnd) && calls.is_over("CA2"));
+        // Nor does it once the other is over, and no stream is kept for long.
+        let mut last = place(&calls);
+        last.start("CA1", false).await;
+        assert!(last.ended("CA1", StopReason::BotEnd));
+        drop((last, other));
+        assert!(!next.ended("CA1", StopReason::WsLost) && calls.is_over("CA1"));
+        drop(next);
+        assert!(calls.known().streams.is_empty());
+        // A carrier without ids.
+        let mut nameless = place(&calls);
+        assert!(nameless.start("", true).await.is_none() && nameless.ended("", StopReason::Timeout));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_replaced_is_told_and_ends_before_the_next_begins() {
+        let calls = calls(2);
+        let mut broken = place(&calls);
+        let mut told = broken.start("CA1", true).await.expect("a channel");
+        let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let ends = ended.clone();
+        tokio::spawn(async move {
+            told.wait_for(|replaced| *replaced).await.expect("to be told");
+            ends.store(true, Ordering::SeqCst);
+        });
+        let mut next = place(&calls);
+        let told = next.start("CA1", true).await.expect("a channel");
+        assert!(ended.load(Ordering::SeqCst) && !*told.borrow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_does_not_end_is_not_waited_for() {
+        let calls = calls(2);
+        let (mut broken, mut next) = (place(&calls), place(&calls));
+        let told = broken.start("CA1", true).await.expect("a channel");
+        next.start("CA1", true).await.expect("a channel");
+        assert!(*told.borrow() && !broken.ended("CA1", StopReason::Timeout));
     }
 
     #[test]

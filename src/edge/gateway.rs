@@ -223,9 +223,9 @@ impl Gateway {
         self.hang_up.subscribe()
     }
 
-    /// What a call is told of both.
-    pub(super) fn farewell(&self) -> Farewell {
-        Farewell::new(self.goodbye.subscribe(), self.hang_up.subscribe())
+    /// What a call is told of both, and of its coming back with another stream.
+    pub(super) fn farewell(&self, replaced: Option<watch::Receiver<bool>>) -> Farewell {
+        Farewell::new(self.goodbye.subscribe(), self.hang_up.subscribe(), replaced)
     }
 
     pub(super) fn request_id(&self) -> HeaderValue {

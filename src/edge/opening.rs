@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tracing::warn;
@@ -32,19 +32,18 @@ pub(super) async fn serve_call(
     pass: Option<Pass>,
 ) {
     // In a block: what was borrowed would stay in the future until the end of its own.
-    let (conducted, calls, call_sid, resumable, _counted) = {
-        let begun = Box::pin(begin(transport, early, &gateway, pass)).await;
+    let (conducted, call_sid, resumable, _counted) = {
+        let begun = Box::pin(begin(transport, early, &gateway, &mut place, pass)).await;
         let Some((socket, opened, counted)) = begun else { return };
-        place.start();
-        let (calls, call_sid) = (gateway.calls.clone(), opened.start.known_as().to_owned());
+        let call_sid = opened.start.known_as().to_owned();
         let resumable = Resumable::of(&opened.start, &gateway).map(Box::new);
-        (conduct(socket, opened, subprotocol, gateway), calls, call_sid, resumable, counted)
+        (conduct(socket, opened, subprotocol, gateway), call_sid, resumable, counted)
     };
     let Served { socket, code, reason } = conducted.await;
     // Before the carrier asks what comes next.
-    calls.ended(&call_sid, reason);
+    let last = place.ended(&call_sid, reason);
     Box::pin(async move {
-        if let Some(resumable) = resumable {
+        if let Some(resumable) = resumable.filter(|_| last) {
             resumable.ended(reason).await;
         }
         socket.close(code).await;
@@ -59,6 +58,8 @@ struct Resumable {
     carrier: Arc<Carrier>,
     /// Its bot or its model has no other way to have it ended.
     conducted: bool,
+    /// When it has lasted long enough.
+    longest: Option<Instant>,
 }
 
 impl Resumable {
@@ -71,13 +72,14 @@ impl Resumable {
             ..CallIds::default()
         };
         let conducted = !matches!(gateway.config.dialogue.mode, Mode::Dialogue { .. });
-        Some(Resumable { ids, carrier, conducted })
+        Some(Resumable { ids, carrier, conducted, longest: gateway.longest(Instant::now()) })
     }
 
     async fn ended(self: Box<Self>, reason: StopReason) {
         let ends = match reason {
             StopReason::BotEnd => self.conducted,
-            StopReason::Timeout => true,
+            // Who is heard no more has perhaps gone on with a stream of another process.
+            StopReason::Timeout => self.longest.is_some_and(|longest| longest <= Instant::now()),
             StopReason::CallerHangup
             | StopReason::Transfer
             | StopReason::SendDigits
@@ -106,14 +108,19 @@ async fn begin(
     transport: Transport,
     early: Vec<u8>,
     gateway: &Gateway,
+    place: &mut Place,
     pass: Option<Pass>,
 ) -> Option<(Socket, Opened, Option<Counted>)> {
     let mut socket = Socket::new(transport, early, gateway.config.limits.max_message);
     let (begun, mut dropped) = (Instant::now(), 0);
     let started = wait_for_start(&mut socket, gateway, &mut dropped).await;
     let (Refused { reason, ending }, labels) = match started {
-        Ok(opened) => match admit(&opened.start, pass.as_ref(), gateway) {
-            Ok(counted) => return Some((socket, opened, counted)),
+        Ok(mut opened) => match admit(&opened.start, pass.as_ref(), gateway) {
+            Ok(counted) => {
+                let resumes = gateway.config.twilio.resume;
+                opened.replaced = place.start(opened.start.known_as(), resumes).await;
+                return Some((socket, opened, counted));
+            }
             Err(refused) => (refused, Some(CallLabels::of(&opened.start))),
         },
         Err(refused) => (refused, None),
@@ -150,7 +157,10 @@ fn conduct(
             Box::pin(realtime(socket, opened, subprotocol, gateway, model, manner))
         }
         // The text of `start` holds the buffer that it was read into.
-        (None, None) => Box::pin(Box::new(Session::new(socket, opened.start, subprotocol, gateway)).run()),
+        (None, None) => {
+            let farewell = gateway.farewell(opened.replaced);
+            Box::pin(Box::new(Session::new(socket, opened.start, subprotocol, gateway)).run(farewell))
+        }
     }
 }
 
@@ -171,6 +181,8 @@ pub(super) struct Opened {
     pub(super) start: Start,
     /// The message as it came.
     pub(super) text: Utf8Bytes,
+    /// Turns true when the call comes back with another.
+    pub(super) replaced: Option<watch::Receiver<bool>>,
 }
 
 /// Why a stream was given up before it was a call.
@@ -201,7 +213,7 @@ async fn wait_for_start(
         *all_dropped += 1;
     };
     let mut reader = Reader::default();
-    let mut farewell = gateway.farewell();
+    let mut farewell = gateway.farewell(None);
     loop {
         let received = tokio::select! {
             received = timeout_at(deadline, socket.next()) => received,
@@ -216,7 +228,7 @@ async fn wait_for_start(
         };
         match received {
             Received::Text(text) => match reader.read(&text) {
-                Ok(Message::Start(start)) => return Ok(Opened { start, text }),
+                Ok(Message::Start(start)) => return Ok(Opened { start, text, replaced: None }),
                 Ok(Message::Connected | Message::Clear | Message::Unknown { .. }) => {}
                 Ok(Message::Stop) => {
                     let detail = "`stop` before `start`".to_owned();

@@ -12,9 +12,10 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::carrier::Carrier;
+use super::farewell::{Farewell, Told};
 use super::gateway::Gateway;
 use super::opening::Opened;
-use super::session::{GOING_AWAY, NORMAL, Served, ending_of};
+use super::session::{NORMAL, Served, ending_of};
 use super::tapes::recorder;
 use super::websocket::{self, ClientSocket, Close, MODEL_MESSAGE, Received, Socket};
 use crate::call::realtime::{Answered, Input, Manner, Realtime, Request};
@@ -38,6 +39,7 @@ pub(super) async fn realtime(
     model: Arc<Model>,
     manner: Manner,
 ) -> Served {
+    let farewell = gateway.farewell(opened.replaced);
     let carrier = Carrier::new(socket, &opened.start, subprotocol.as_deref(), &gateway, "realtime");
     let call_sid = opened.start.known_as().to_owned();
     let settings = Arc::new(gateway.call_settings(&opened.start));
@@ -56,7 +58,7 @@ pub(super) async fn realtime(
         model,
         gateway,
     };
-    talk.run().await
+    talk.run(farewell).await
 }
 
 struct Talk {
@@ -101,12 +103,11 @@ enum Woken {
     Model(FromModel),
     App(String, Answered),
     Time,
-    HangUp,
+    Told(Told),
 }
 
 impl Talk {
-    async fn run(mut self) -> Served {
-        let mut farewell = self.gateway.farewell();
+    async fn run(mut self, mut farewell: Farewell) -> Served {
         let timer = sleep_until(self.carrier.started);
         tokio::pin!(timer);
         loop {
@@ -123,7 +124,7 @@ impl Talk {
             }
             let woken = tokio::select! {
                 biased;
-                _ = farewell.told() => Woken::HangUp,
+                told = farewell.told() => Woken::Told(told),
                 received = self.carrier.socket.next() => Woken::Carrier(received),
                 said = self.line.next() => Woken::Model(said),
                 Some(done) = self.functions.join_next() => match done {
@@ -143,8 +144,9 @@ impl Talk {
                     self.call.handle(Input::FunctionAnswered { call, answer }, now);
                 }
                 Woken::Time => {}
-                Woken::HangUp => {
-                    self.carrier.finish(StopReason::Drain, GOING_AWAY, "the gateway is going down");
+                Woken::Told(told) => {
+                    let (reason, code, why) = told.ending();
+                    self.carrier.finish(reason, code, why);
                 }
             }
             // Peers that never pause do not stop the clock.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use super::clock::Clock;
+use super::farewell::{Farewell, Told};
 use super::gateway::Gateway;
 use super::opening::Opened;
 use super::pulse::Pulse;
@@ -30,7 +31,7 @@ const LAST_WORDS: Duration = Duration::from_secs(20);
 /// Conducts the call to its end.
 pub(super) async fn relay(
     socket: Socket,
-    opened: Opened,
+    mut opened: Opened,
     subprotocol: Option<String>,
     gateway: Arc<Gateway>,
     bot: Bot,
@@ -67,7 +68,8 @@ pub(super) async fn relay(
         Ok(ws) => talk.meet(Socket::over(ws), &opened),
         Err(failure) => talk.failed(failure),
     }
-    talk.run().await
+    let farewell = talk.gateway.farewell(opened.replaced.take());
+    talk.run(farewell).await
 }
 
 struct Talk {
@@ -97,7 +99,7 @@ enum Woken {
     Carrier(Received),
     Bot(Received),
     Time,
-    HangUp,
+    Told(Told),
 }
 
 impl Talk {
@@ -128,8 +130,7 @@ impl Talk {
         self.last_words = Some((Instant::now() + LAST_WORDS, StopReason::Error, INTERNAL));
     }
 
-    async fn run(mut self) -> Served {
-        let mut farewell = self.gateway.farewell();
+    async fn run(mut self, mut farewell: Farewell) -> Served {
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         loop {
@@ -142,7 +143,7 @@ impl Talk {
                 timer.as_mut().reset(deadline);
             }
             let woken = tokio::select! {
-                _ = farewell.told() => Woken::HangUp,
+                told = farewell.told() => Woken::Told(told),
                 received = self.socket.next() => Woken::Carrier(received),
                 received = next_of(&mut self.bot) => Woken::Bot(received),
                 () = &mut timer => Woken::Time,
@@ -151,9 +152,9 @@ impl Talk {
                 Woken::Carrier(received) => self.carrier(received),
                 Woken::Bot(received) => self.bot(received),
                 Woken::Time => self.time_passed(),
-                Woken::HangUp => {
-                    let ending = Ending::ours(GOING_AWAY, "the gateway is going down");
-                    self.finish(StopReason::Drain, ending);
+                Woken::Told(told) => {
+                    let (reason, code, why) = told.ending();
+                    self.finish(reason, Ending::ours(code, why));
                 }
             }
             self.last_words_heard();

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::bell::Bell;
 use super::clock::Clock;
-use super::farewell::Told;
+use super::farewell::{Farewell, Told};
 use super::gateway::Gateway;
 use super::handover::Handover;
 use super::pulse::Pulse;
@@ -32,7 +32,8 @@ use crate::upstream::{CallIds, CallServices, Carrier, Recogniser};
 /// Answers of the services that wait for the call; a full queue holds the services back.
 const INBOX: usize = 16;
 
-/// How long the last words of a call that has become too long may take.
+/// How long the end of what is being said is waited for, in a call that has become too long, and then how long its
+/// last words may take.
 const GOODBYE: Duration = Duration::from_secs(20);
 pub(super) const TOO_LONG_A_CALL: &str = "the call has lasted [limits] max_call";
 
@@ -103,8 +104,8 @@ pub(super) struct Session {
     ending: Ending,
     /// When the call has lasted long enough, or the goodbye after that.
     longest: Option<Instant>,
-    /// It has lasted so long.
-    over: bool,
+    /// It has lasted so long, and was told so often to say goodbye.
+    goodbyes: u8,
 }
 
 /// What woke the loop.
@@ -173,14 +174,13 @@ impl Session {
             // Unless the carrier ends it.
             ending: Ending::ours(NORMAL, ""),
             longest: gateway.longest(started),
-            over: false,
+            goodbyes: 0,
             gateway,
         }
     }
 
     /// Runs the call to its end.
-    pub(super) async fn run(mut self: Box<Self>) -> Served {
-        let mut farewell = self.gateway.farewell();
+    pub(super) async fn run(mut self: Box<Self>, mut farewell: Farewell) -> Served {
         let (mut bell, mut words_bell) = (Bell::new(), Bell::new());
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
@@ -211,8 +211,9 @@ impl Session {
                 Woken::Answered(input) => self.call.handle(*input, now),
                 Woken::Time => {}
                 Woken::Told(Told::Goodbye) => self.say_goodbye(now),
-                Woken::Told(Told::HangUp) => {
-                    self.end(StopReason::Drain, Ending::ours(GOING_AWAY, "the gateway is going down"));
+                Woken::Told(told @ (Told::HangUp | Told::Replaced)) => {
+                    let (reason, code, why) = told.ending();
+                    self.end(reason, Ending::ours(code, why));
                 }
             }
             // Who never pauses does not stop the clock.
@@ -373,7 +374,7 @@ impl Session {
         }
         // To the call it is as if the agent had hung up.
         if let Event::Ended { reason: reason @ StopReason::BotEnd } = &mut event
-            && self.over
+            && self.goodbyes > 0
         {
             *reason = StopReason::Timeout;
         }
@@ -410,23 +411,28 @@ impl Session {
 
     fn say_goodbye(&mut self, now: CallTime) {
         if self.mode != Mode::Dialogue {
-            return self.end(StopReason::Drain, Ending::ours(GOING_AWAY, "the gateway is going down"));
+            let (reason, code, why) = Told::Goodbye.ending();
+            return self.end(reason, Ending::ours(code, why));
         }
         self.ending.close_code = Some(GOING_AWAY);
         self.ending.detail = "the gateway is going down, and has said goodbye".into();
         self.say_last(self.gateway.config.server.drain_goodbye.clone(), now);
     }
 
-    /// The caller is told, where there is something to say, and has a while to hear it.
+    /// The caller is told, where there is something to say, and has a while to hear it: once nobody is speaking, and
+    /// if that does not come, into what is being said.
     fn too_long(&mut self, now: CallTime) {
         let text = self.gateway.config.limits.max_call_goodbye.clone();
-        if self.over || text.is_empty() || self.mode != Mode::Dialogue {
+        if self.goodbyes == 2 || text.is_empty() || self.mode != Mode::Dialogue {
             return self.end(StopReason::Timeout, Ending::ours(NORMAL, TOO_LONG_A_CALL));
         }
-        self.over = true;
+        self.goodbyes += 1;
         self.longest = Some(Instant::now() + GOODBYE);
         self.ending.detail = format!("{TOO_LONG_A_CALL}, and has said goodbye");
-        self.say_last(text, now);
+        match self.goodbyes {
+            1 => self.say_last(text, now),
+            _ => self.call.handle(Input::LastWords { text }, now),
+        }
     }
 
     /// As the agent would: once nobody is speaking, and the call ends when it was heard.

@@ -140,6 +140,10 @@ pub enum Entry<'a> {
     BotFinished,
     /// It closed its socket, with this code.
     BotGone(u16),
+
+    // Since a call that lasts too long is heard out.
+    /// The call was told to end with these words.
+    LastWords(#[serde(borrow)] Cow<'a, str>),
 }
 
 /// One frame of [`Entry::Heard`]: all that was measured, as it was to the last bit.
@@ -306,6 +310,7 @@ impl<'a> Entry<'a> {
             Input::Failed { job, failure } => {
                 Entry::Failed { job: (*job).into(), failure: Box::new(failure.into()) }
             }
+            Input::LastWords { text } => Entry::LastWords(Cow::Borrowed(text)),
             Input::Stop(reason) => Entry::Stop(Cow::Borrowed(reason.as_str())),
         }
     }
@@ -321,6 +326,7 @@ impl<'a> Entry<'a> {
             }
             Entry::Dtmf(key) => Input::Dtmf(*key),
             Entry::Mark(name) => Input::Mark(name.as_ref()),
+            Entry::LastWords(text) => Input::LastWords { text: text.clone().into_owned() },
             Entry::Stop(reason) => Input::Stop(stop_reason(reason)),
             _ => return self.answer(),
         })

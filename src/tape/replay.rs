@@ -290,6 +290,7 @@ impl<F: FnMut(CallTime, Step<'_>)> Replay<'_, F> {
             Entry::Media { .. }
             | Entry::Heard { .. }
             | Entry::Dtmf(_)
+            | Entry::LastWords(_)
             | Entry::Stop(_)
             | Entry::Partial(_)
             | Entry::SpeechFinal => true,

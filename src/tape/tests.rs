@@ -316,6 +316,7 @@ fn input() -> impl Strategy<Value = Input<'static>> {
         (job, kind, text(), text()).prop_map(|(job, kind, upstream, why)| {
             Input::Failed { job, failure: Failure { upstream, kind, why } }
         }),
+        text().prop_map(|text| Input::LastWords { text }),
         reason.prop_map(Input::Stop),
     ]
 }

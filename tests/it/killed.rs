@@ -200,6 +200,55 @@ fn a_caller_who_comes_back_is_not_one_too_many_beside_the_stream_that_broke() {
     assert_eq!((&turned_away["call_sid"], &turned_away["reason"]), (&json!("CA2"), &json!("number")));
 }
 
+/// Nor has the broken stream a say in what becomes of its call: it makes room at once, and leaves what it knows.
+#[test]
+fn a_stream_that_broke_unnoticed_does_not_end_a_call_that_has_gone_on_with_another() {
+    let (relayed, model) = (Server::start("relay_bot"), Server::start("realtime_server"));
+    let twilio = Server::start("carrier_api");
+    let sid = "CA00000000000000000000000000000002";
+    let known = twilio.url(&format!("/test/calls/{sid}"));
+    assert!(run("curl", &["-sf", "-d", "{}", &known]).status.success());
+    let serve = format!("{SERVE}api_url = \"{}\"\n[limits]\nmedia_timeout = \"5s\"\n", twilio.url(""));
+    let (agent, bot) = bot(&serve);
+    let realtime = format!(
+        "[dialogue]\nmode = \"realtime\"\n[dialogue.realtime]\nurl = \"ws://127.0.0.1:{}/v1\"\n\
+         api_key = \"sk-test\"\nmodel = \"gpt-realtime\"\nvoice = \"marin\"\n",
+        model.port
+    );
+    let others = [relay::config(&relayed, "/burst"), realtime].map(|mode| serve.clone() + &mode);
+    for (config, talks) in others.map(|config| (config, false)).into_iter().chain([(bot.config(), true)]) {
+        let gateway = Gateway::start_with(&config, PUBLIC, &[TOKEN]);
+        if talks {
+            gateway.event("PHRASE_RENDERED", 1);
+        }
+        let first = Call::comes_in(&gateway, sid);
+        let mut broken = first.connect(&gateway);
+        if talks {
+            assert!(length(600).contains(&broken.reply().len()), "the greeting");
+            broken.say(&tone(300));
+            assert!(length(200).contains(&broken.reply().len()), "an answer");
+        }
+        // The line has gone, and neither end was told.
+        let second = Call::told(sid, &first.goes_on(&gateway));
+        let mut stream = second.connect(&gateway);
+        stream.media(&tone(100));
+        assert_eq!(broken.closed(), 1000);
+        let stop = gateway.event("WS_STOP", 0);
+        assert_eq!((&stop["stream_sid"], &stop["reason"]), (&json!(broken.stream_sid), &json!("ws_lost")));
+        assert_eq!(stop["detail"], "the call has come back with another stream");
+        let resumed = gateway.event("CALL_RESUMED", 0);
+        assert_eq!((&resumed["call_sid"], &resumed["stream_sid"]), (&json!(sid), &json!(stream.stream_sid)));
+        if talks {
+            stream.say(&tone(300));
+            assert!(length(200).contains(&stream.reply().len()), "an answer");
+            assert_eq!((turns(&agent), &resumed["turns"]), (vec![1, 2], &json!(1)));
+        }
+        assert!(second.goes_on(&gateway).contains("<Stream"), "it was not ended");
+        stream.hang_up();
+        assert_eq!(twilio.log(), Vec::<Value>::new());
+    }
+}
+
 /// A bot of the operator's own ends a call by closing its socket, and that is no break.
 #[test]
 fn a_relayed_call_comes_back_when_its_stream_broke_and_not_when_its_bot_has_left() {
@@ -229,6 +278,25 @@ fn a_relayed_call_comes_back_when_its_stream_broke_and_not_when_its_bot_has_left
             drop(Call::told(sid, &twiml).connect(&gateway));
             assert_eq!(gateway.event("CALL_RESUMED", 0)["call_sid"], sid);
         }
+    }
+}
+
+/// A call that has lasted long enough is ended for good. One that is heard no more may go on with a stream of another
+/// process.
+#[test]
+fn only_a_call_that_has_lasted_long_enough_is_ended_at_the_carrier() {
+    let twilio = Server::start("carrier_api");
+    let sid = "CA00000000000000000000000000000003";
+    let known = twilio.url(&format!("/test/calls/{sid}"));
+    assert!(run("curl", &["-sf", "-d", "{}", &known]).status.success());
+    for (limit, asked) in [("media_timeout", 0), ("max_call", 1)] {
+        let config = format!("{SERVE}api_url = \"{}\"\n[limits]\n{limit} = \"1s\"\n", twilio.url(""));
+        let gateway = Gateway::start_with(&config, PUBLIC, &[TOKEN]);
+        let mut stream = Call::comes_in(&gateway, sid).connect(&gateway);
+        stream.media(&tone(100));
+        assert_eq!(stream.closed(), 1000);
+        assert_eq!(gateway.event("WS_STOP", 0)["reason"], "timeout");
+        assert_eq!(twilio.log().len(), asked, "{limit}");
     }
 }
 

@@ -51,8 +51,8 @@ impl Link {
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     audio: Vec<u8>,
-    /// The audio ends with the end of an utterance.
-    commit: bool,
+    /// So much of the audio is of utterances that are over.
+    committed: Option<usize>,
 }
 
 /// What was said, as far as it was heard and understood.
@@ -84,9 +84,10 @@ impl Realtime {
         if self.link.is_up() {
             return self.requests.push_back(Request::Hear(audio.to_vec()));
         }
-        let kept = &mut self.backlog.audio;
+        let Backlog { audio: kept, committed } = &mut self.backlog;
         let over = (kept.len() + audio.len()).saturating_sub(MOST_BACKLOG).min(kept.len());
         kept.drain(..over);
+        *committed = committed.map(|committed| committed.saturating_sub(over));
         kept.extend_from_slice(audio);
     }
 
@@ -95,13 +96,13 @@ impl Realtime {
         if self.link.is_up() {
             self.requests.push_back(Request::Commit);
         } else {
-            self.backlog.commit = true;
+            self.backlog.committed = Some(self.backlog.audio.len());
         }
     }
 
-    /// The utterance that was heard is of no use.
+    /// The utterance that was heard is of no use; the ones before it are waited for.
     pub(super) fn forget_utterance(&mut self) {
-        self.backlog = Backlog::default();
+        self.backlog.audio.truncate(self.backlog.committed.unwrap_or(0));
         self.request(Request::Forget);
     }
 
@@ -123,12 +124,14 @@ impl Realtime {
         if !text.is_empty() {
             self.requests.push_back(Request::Remember { role: Role::Model, text });
         }
-        let Backlog { audio, commit } = std::mem::take(&mut self.backlog);
-        if !audio.is_empty() {
-            self.requests.push_back(Request::Hear(audio));
-        }
-        if commit {
-            self.requests.push_back(Request::Commit);
+        let Backlog { mut audio, committed } = std::mem::take(&mut self.backlog);
+        // The caller may be in the middle of the next utterance.
+        let begun = audio.split_off(committed.unwrap_or(0));
+        for (audio, over) in [(audio, committed.is_some()), (begun, false)] {
+            if !audio.is_empty() {
+                self.requests.push_back(Request::Hear(audio));
+                self.requests.extend(over.then_some(Request::Commit));
+            }
         }
         self.respond_if_wanted(now);
     }

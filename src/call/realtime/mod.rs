@@ -38,7 +38,8 @@ use crate::audio::{FRAME_BYTES, Hint};
 use crate::time::{CallTime, FRAME};
 use crate::turn::{Ear, FrontEnd, Interruption, Machine, Measured, State, Transition};
 
-/// How long after the clock says that all is played the end mark is waited for.
+/// How long after the clock says that all is played the end mark is waited for; and the network and the telephone,
+/// before the call is ended, where marks do not come back.
 const MARK_SLACK: Duration = Duration::from_millis(500);
 /// No reply is longer, and no more audio is queued; a model that never stops talking is cut.
 const LONGEST_REPLY: Duration = Duration::from_secs(300);
@@ -387,8 +388,7 @@ impl Realtime {
     /// When the present state has lasted too long. LISTENING has no deadline; and while the app is
     /// asked for something, its answer has one.
     fn state_deadline(&self) -> Option<CallTime> {
-        let asks_app = self.functions.iter().any(|function| !function.stale);
-        let patience = (!asks_app).then_some(self.settings.reply_deadline);
+        let patience = (!self.asks_app()).then_some(self.settings.reply_deadline);
         match self.state() {
             State::Listening | State::Ended => None,
             State::Thinking => patience.map(|patience| self.waited_from + patience),
@@ -397,7 +397,9 @@ impl Realtime {
                 let longest = since + LONGEST_REPLY;
                 let played = self.pacer.playout_end();
                 let end = match &self.reply {
-                    Some(reply) if reply.end_sent && self.marks_lost => Some(played),
+                    Some(reply) if reply.end_sent && self.marks_lost && self.action != Action::Hangup => {
+                        Some(played)
+                    }
                     Some(reply) if reply.end_sent => Some(played + MARK_SLACK),
                     Some(_) if self.pacer.is_dry() => {
                         patience.map(|patience| played.max(self.waited_from) + patience)

@@ -135,19 +135,23 @@ impl Realtime {
     /// The caller waits for more of the model.
     pub(super) fn is_busy(&self) -> bool {
         let under_way = !matches!(self.response, Response::None) && self.unwanted.is_none();
-        under_way || self.wanted.is_some() || self.functions.iter().any(|function| !function.stale)
+        under_way || self.wanted.is_some() || self.asks_app()
+    }
+
+    /// The app is asked for something that the caller waits for.
+    pub(super) fn asks_app(&self) -> bool {
+        self.functions.iter().any(|function| !function.stale)
     }
 
     /// Asks for a response, if one is wanted and may be asked for.
     pub(super) fn respond_if_wanted(&mut self, now: CallTime) {
-        let waits = self.functions.iter().any(|function| !function.stale);
         let at_another = match self.response {
             Response::None => false,
             Response::Asked | Response::Active(_) => {
                 self.unwanted.is_none_or(|since| now < since + LETTING_GO)
             }
         };
-        if !self.link.is_up() || waits || at_another {
+        if !self.link.is_up() || self.asks_app() || at_another {
             return;
         }
         let Some(say) = self.wanted.take() else { return };
@@ -159,7 +163,7 @@ impl Realtime {
 
     /// When a response that nobody wants has been waited for long enough.
     pub(super) fn response_due(&self) -> Option<CallTime> {
-        let waits = self.wanted.is_some() && self.link.is_up() && self.functions.is_empty();
+        let waits = self.wanted.is_some() && self.link.is_up() && !self.asks_app();
         self.unwanted.filter(|_| waits).map(|since| since + LETTING_GO)
     }
 

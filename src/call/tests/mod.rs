@@ -3,6 +3,7 @@
 mod control;
 mod endings;
 mod interruptions;
+mod last_words;
 mod properties;
 mod stories;
 mod unanswered;

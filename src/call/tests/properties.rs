@@ -24,6 +24,7 @@ enum Step {
     Transcript { off: u64, text: &'static str },
     Partial { text: &'static str },
     SpeechFinal,
+    LastWords,
     ReplyText { off: u64, text: &'static str },
     Unasked { text: &'static str },
     UnaskedEnd(Action),
@@ -64,6 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => prop_oneof![Just("uh huh"), Just("hello th"), Just("stop"), Just("")]
             .prop_map(|text| Step::Partial { text }),
         1 => Just(Step::SpeechFinal),
+        1 => Just(Step::LastWords),
         1 => Just(Step::Stop),
     ]
 }
@@ -223,6 +225,7 @@ impl Check {
             }
             Step::Partial { text } => self.give(Input::Partial { text: text.into() }),
             Step::SpeechFinal => self.give(Input::SpeechFinal),
+            Step::LastWords => self.give(Input::LastWords { text: "Goodbye.".into() }),
             Step::ReplyText { off, text } => {
                 self.give(Input::ReplyText { turn: self.turn + off, text: text.into() });
             }

@@ -2,4 +2,5 @@
 
 mod properties;
 mod stories;
+mod waits;
 mod world;

@@ -50,8 +50,9 @@ pub(super) struct World {
     pub(super) replies: VecDeque<Reply>,
     /// How the app answers, after how many ms.
     pub(super) app: VecDeque<(u64, Answered)>,
-    /// What becomes of each dial; `Ok` where nothing is said.
+    /// What becomes of each dial; `Ok` where nothing is said. And after how many ms.
     pub(super) dials: VecDeque<Result<(), Failure>>,
+    pub(super) dial_takes: u64,
     /// Whether the model's ear stops a reply by itself, and whether marks come back.
     pub(super) stops: bool,
     pub(super) marks: bool,
@@ -60,6 +61,8 @@ pub(super) struct World {
     pub(super) played: Vec<(u64, u8)>,
     /// ms of the caller that the model was given.
     pub(super) given: u64,
+    /// How many it had been given at the end of each utterance.
+    pub(super) committed: Vec<u64>,
     coming: BinaryHeap<Reverse<(CallTime, u64)>>,
     inputs: std::collections::HashMap<u64, Given>,
     serial: u64,
@@ -87,11 +90,13 @@ impl World {
             replies: VecDeque::new(),
             app: VecDeque::new(),
             dials: VecDeque::new(),
+            dial_takes: 150,
             stops: true,
             marks: true,
             timeline: Vec::new(),
             played: Vec::new(),
             given: 0,
+            committed: Vec::new(),
             coming: BinaryHeap::new(),
             inputs: Default::default(),
             serial: 0,
@@ -326,7 +331,7 @@ impl World {
                     Ok(()) => Input::Linked,
                     Err(failure) => Input::Unlinked(failure),
                 };
-                self.schedule(self.now + Duration::from_millis(150), Given::Input(input));
+                self.schedule(self.now + Duration::from_millis(self.dial_takes), Given::Input(input));
             }
             Request::Respond { say } => {
                 self.say(format!("→ respond{}", say.map(|say| format!(": {say}")).unwrap_or_default()));
@@ -356,7 +361,10 @@ impl World {
             }
             Request::Answer { call, output } => self.say(format!("→ answer {call}: {output}")),
             Request::Remember { role, text } => self.say(format!("→ remember {role:?}: {text}")),
-            Request::Commit => self.say("→ commit".into()),
+            Request::Commit => {
+                self.committed.push(self.given);
+                self.say("→ commit".into());
+            }
             Request::Forget => self.say("→ forget".into()),
             Request::DropFunction { call } => self.say(format!("→ drop {call}")),
         }
