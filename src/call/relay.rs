@@ -46,6 +46,8 @@ pub struct Relay {
     in_spurt: bool,
     overflowed: bool,
     unplayable: bool,
+    /// The bot has left, and the carrier may still say until then that it has taken the call elsewhere.
+    lingers_until: Option<CallTime>,
     outputs: VecDeque<Output>,
 }
 
@@ -64,6 +66,7 @@ impl Relay {
             in_spurt: false,
             overflowed: false,
             unplayable: false,
+            lingers_until: None,
             outputs: VecDeque::new(),
         }
     }
@@ -127,6 +130,18 @@ impl Relay {
         self.pump(now);
     }
 
+    /// The bot has left of its own accord. Where it may have had the call taken elsewhere, the carrier has so long
+    /// to say so.
+    pub fn leave(&mut self, linger: Duration, now: CallTime) {
+        self.finish(now);
+        self.lingers_until = Some(now + linger);
+    }
+
+    /// Nothing is to be heard or waited for any more.
+    pub fn is_over(&self, now: CallTime) -> bool {
+        self.has_been_heard(now) && self.lingers_until.is_none_or(|until| until <= now)
+    }
+
     /// Everything has been played.
     pub fn is_quiet(&self, now: CallTime) -> bool {
         self.pacer.is_empty() && self.pacer.ahead(now) == Duration::ZERO
@@ -148,6 +163,7 @@ impl Relay {
         if self.spurt_over().is_some_and(|at| at <= now) {
             self.end_spurt();
         }
+        self.lingers_until = self.lingers_until.filter(|until| *until > now);
         match self.line.check(now, self.media_timeout) {
             Some(LineFault::Stalled) => self.outputs.push_back(Output::Event(Event::MediaStalled)),
             Some(LineFault::Dead) if self.given_up => {}
@@ -170,7 +186,8 @@ impl Relay {
 
     pub fn poll_timeout(&self) -> Option<CallTime> {
         let line = (!self.given_up).then(|| self.line.deadline(self.media_timeout));
-        [self.pacer.due(), self.tail_due(), self.spurt_over(), line].into_iter().flatten().min()
+        let all = [self.pacer.due(), self.tail_due(), self.spurt_over(), self.lingers_until, line];
+        all.into_iter().flatten().min()
     }
 
     fn push(&mut self, audio: &[u8]) {
@@ -359,6 +376,25 @@ mod tests {
         let mut relay = Relay::new(Duration::ZERO, Duration::from_secs(5));
         run(&mut relay, 0, 2_500);
         assert_eq!(run(&mut relay, 2_500, 2_600), ["2500 MediaResumed { after: 2.5s }"]);
+    }
+
+    #[test]
+    fn a_call_whose_bot_has_left_is_over_when_all_is_heard_and_the_carrier_had_its_time() {
+        let linger = Duration::from_millis(1_500);
+        for (said, linger, over) in
+            [(0, linger, 2_500), (160 * 100, linger, 3_500), (0, Duration::ZERO, 1_000)]
+        {
+            let mut relay = Relay::new(Duration::ZERO, PATIENT);
+            relay.audio(&vec![0x90; said], ms(1_000));
+            relay.leave(linger, ms(1_000));
+            run(&mut relay, 1_000, over - 1);
+            assert!(!relay.is_over(ms(over - 1)), "{said} {linger:?}");
+            let due = relay.poll_timeout();
+            assert!(due == Some(ms(over)) || over == 1_000, "it is woken for it: {due:?}");
+            relay.handle_timeout(ms(over));
+            assert!(relay.is_over(ms(over)), "{said} {linger:?}");
+            assert!(relay.poll_timeout().is_none_or(|at| at > ms(over)), "once");
+        }
     }
 
     #[test]
