@@ -93,6 +93,15 @@ impl Proxy {
         self.app.follow_names().await;
     }
 
+    pub(super) fn knows_no_server(&self) -> bool {
+        self.app.next(None).is_none()
+    }
+
+    /// From now on it says how the app is, and that one no more.
+    pub(super) fn takes_over_from(&self, before: &Proxy) {
+        self.app.takes_over_from(&before.app);
+    }
+
     fn route(&self, request: &RequestHeader) -> Route {
         let paths = &self.gateway.paths;
         let path = request.uri.path();
