@@ -46,6 +46,10 @@ pub enum StartError {
         "{key} = \"{address}\" cannot be listened on: {why}; choose another address, or stop what is using it"
     )]
     Listen { key: &'static str, address: SocketAddr, why: std::io::Error },
+    #[error(
+        "no address is known of {servers} in [upstreams.app], where the process before this one may know one"
+    )]
+    App { servers: String },
     #[error("[dialogue] apology_audio = {file:?} cannot be played: {why}")]
     Apology { file: PathBuf, why: String },
     #[error("{0}")]
@@ -82,6 +86,10 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     let gateway = Gateway::new(config, metrics, services, traces.map(Arc::new))?;
     let live = Arc::new(Live::new(gateway, source));
     let gateway = live.gateway();
+    // A predecessor may know what nobody can be asked for at the moment: it serves better than we would.
+    if is_successor() && live.proxy().knows_no_server() {
+        return Err(StartError::App { servers: gateway.config.app.servers.join(", ") });
+    }
     let mut server = Server::new_with_opt_and_conf(
         Opt { upgrade: is_successor(), ..Opt::default() },
         ServerConf {
