@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::acme;
-use super::forwarded::{forged, forwarded};
+use super::forwarded::{cookies, forged, forwarded};
 use super::gateway::Gateway;
 use super::handshake;
 use super::media;
@@ -372,6 +372,9 @@ impl Proxy {
         }
         for (name, value) in self.told(session, ctx) {
             request.insert_header(name, value)?;
+        }
+        if let Some(cookies) = cookies(&request.headers) {
+            request.insert_header(header::COOKIE, cookies)?;
         }
         if ctx.route == Route::Voice {
             // What is packed cannot be looked at.

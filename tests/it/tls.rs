@@ -106,6 +106,28 @@ fn both_protocols_and_the_app_is_told_https() {
     assert_eq!(gateway.noise(), Vec::<String>::new());
 }
 
+/// HTTP/2 has other ways to write what gunicorn knows by two headers of HTTP/1.1.
+#[test]
+fn by_http2_the_app_gets_the_host_and_all_cookies_in_one_header() {
+    let folder = Folder::new("cookies");
+    let pair = folder.pair("v1", 2100);
+    let app = TcpApp::polite();
+    let upstream = format!("[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n", app.port);
+    let gateway = Gateway::start(&format!("{}{upstream}", table(&pair)));
+    let url = format!("https://127.0.0.1:{}/page", gateway.port);
+    let version = block_on(async {
+        let asked = client(&pair, false).get(url).header("Cookie", "session=1").header("Cookie", "csrf=2");
+        asked.send().await.unwrap().version()
+    });
+    assert_eq!(version, Version::HTTP_2);
+    let head = app.heads().pop().unwrap();
+    let host = format!("127.0.0.1:{}", gateway.port);
+    for (name, value) in [("Cookie", "session=1; csrf=2"), ("Host", &host), ("X-Forwarded-Host", &host)] {
+        assert_eq!(header(&head, name), Some(value), "{head}");
+    }
+    assert_eq!(head.to_lowercase().matches("\ncookie:").count(), 1, "{head}");
+}
+
 /// A frame of HTTP/2.
 fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap();
