@@ -294,7 +294,11 @@ impl Proxy {
         // Whoever comes again is to come to the process that stays.
         session.set_keepalive((!self.gateway.is_leaving()).then_some(limits.keepalive.as_secs()));
         session.set_read_timeout(Some(limits.body_timeout));
-        session.set_write_timeout(Some(outflow::unread(limits)));
+        if session.is_http2() {
+            // Pingora's own knows of no progress: over HTTP/1.1, where it would hold for several pieces at once,
+            // `Outflow` is enough. Here, where a window of the client's may be what is waited for, it is not.
+            session.set_write_timeout(Some(outflow::unread(limits)));
+        }
         let settled = target::settle(session.req_header_mut());
         let request = session.req_header();
         ctx.route = self.route(request);
