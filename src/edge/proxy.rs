@@ -193,7 +193,9 @@ impl Proxy {
     /// Another WebSocket of the app's: joined to the app as it is.
     async fn app_upgrade(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         let mut app = loop {
-            let peer = self.app_peer(ctx)?;
+            let mut peer = self.app_peer(ctx)?;
+            // It may be silent for hours.
+            peer.options.tcp_keepalive = Some(tunnel::keepalive());
             match self.connector.new_stream(&peer).await {
                 Ok(app) => break app,
                 Err(_) if self.is_worth_another(ctx) => {}
@@ -215,7 +217,8 @@ impl Proxy {
             self.app.answered(server);
         }
         let (client, early) = take_over(session, answer.status).await?;
-        let (gateway, at_app) = (self.gateway.clone(), ctx.at_app.take());
+        let is_joined = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+        let (gateway, at_app) = (self.gateway.clone(), ctx.at_app.take().filter(|_| !is_joined));
         Tunnel { client, early, app, answer, gateway, at_app }.start();
         Ok(())
     }

@@ -230,6 +230,7 @@ fn an_app_has_so_many_requests_at_once() {
     assert_eq!(hangs.answer().text(), "done");
     until("a place", || (!refused(&get("/"))).then_some(()));
 
+    // A WebSocket takes one until it is there, and not for as long as it lasts.
     let mut socket = Wire::to(gateway.port);
     socket.send(upgrade);
     assert!(socket.head().starts_with("HTTP/1.1 101 "));
