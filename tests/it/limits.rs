@@ -290,7 +290,7 @@ fn who_reads_an_answer_slowly_gets_all_of_it() {
 #[test]
 fn who_reads_less_than_a_buffer_in_that_time_gets_all_of_it() {
     let app = LegacyApp::start();
-    let keys = "[limits]\nbody_timeout = \"2s\"\nmin_body_rate = 1000000";
+    let keys = "[limits]\nbody_timeout = \"3s\"\nmin_body_rate = 1000000";
     let gateway = gateway(app.port, keys, "");
     let mut slow = Wire::with_room(gateway.port, 64 * 1024);
     slow.send("GET /big?bytes=6000000 HTTP/1.1\r\nHost: x\r\n\r\n");
