@@ -50,6 +50,8 @@ pub struct Relay {
     untold: u64,
     overflowed: bool,
     unplayable: bool,
+    /// The bot has left, and the carrier may still say until then that it has taken the call elsewhere.
+    lingers_until: Option<CallTime>,
     outputs: VecDeque<Output>,
 }
 
@@ -69,6 +71,7 @@ impl Relay {
             untold: 0,
             overflowed: false,
             unplayable: false,
+            lingers_until: None,
             outputs: VecDeque::new(),
         }
     }
@@ -137,6 +140,18 @@ impl Relay {
         self.end_spurt();
     }
 
+    /// The bot has left of its own accord. Where it may have had the call taken elsewhere, the carrier has so long
+    /// to say so.
+    pub fn leave(&mut self, linger: Duration, now: CallTime) {
+        self.finish(now);
+        self.lingers_until = Some(now + linger);
+    }
+
+    /// Nothing is to be heard or waited for any more.
+    pub fn is_over(&self, now: CallTime) -> bool {
+        self.has_been_heard(now) && self.lingers_until.is_none_or(|until| until <= now)
+    }
+
     /// Everything has been played.
     pub fn is_quiet(&self, now: CallTime) -> bool {
         self.pacer.is_empty() && self.pacer.ahead(now) == Duration::ZERO
@@ -158,6 +173,7 @@ impl Relay {
         if self.spurt_over().is_some_and(|at| at <= now) {
             self.end_spurt();
         }
+        self.lingers_until = self.lingers_until.filter(|until| *until > now);
         match self.line.check(now, self.media_timeout) {
             Some(LineFault::Stalled) => self.outputs.push_back(Output::Event(Event::MediaStalled)),
             Some(LineFault::Dead) if self.given_up => {}
@@ -180,7 +196,8 @@ impl Relay {
 
     pub fn poll_timeout(&self) -> Option<CallTime> {
         let line = (!self.given_up).then(|| self.line.deadline(self.media_timeout));
-        [self.pacer.due(), self.tail_due(), self.spurt_over(), line].into_iter().flatten().min()
+        let all = [self.pacer.due(), self.tail_due(), self.spurt_over(), self.lingers_until, line];
+        all.into_iter().flatten().min()
     }
 
     fn push(&mut self, audio: &[u8]) {
@@ -392,6 +409,25 @@ mod tests {
         let mut relay = Relay::new(Duration::ZERO, Duration::from_secs(5));
         run(&mut relay, 0, 2_500);
         assert_eq!(run(&mut relay, 2_500, 2_600), ["2500 MediaResumed { after: 2.5s }"]);
+    }
+
+    #[test]
+    fn a_call_whose_bot_has_left_is_over_when_all_is_heard_and_the_carrier_had_its_time() {
+        let linger = Duration::from_millis(1_500);
+        for (said, linger, over) in
+            [(0, linger, 2_500), (160 * 100, linger, 3_500), (0, Duration::ZERO, 1_000)]
+        {
+            let mut relay = Relay::new(Duration::ZERO, PATIENT);
+            relay.audio(&vec![0x90; said], ms(1_000));
+            relay.leave(linger, ms(1_000));
+            run(&mut relay, 1_000, over - 1);
+            assert!(!relay.is_over(ms(over - 1)), "{said} {linger:?}");
+            let due = relay.poll_timeout();
+            assert!(due == Some(ms(over)) || over == 1_000, "it is woken for it: {due:?}");
+            relay.handle_timeout(ms(over));
+            assert!(relay.is_over(ms(over)), "{said} {linger:?}");
+            assert!(relay.poll_timeout().is_none_or(|at| at > ms(over)), "once");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::gateway::Gateway;
@@ -55,7 +56,8 @@ pub(super) fn forwarded(
     session: &Session,
     gateway: &Gateway,
 ) -> impl Iterator<Item = (&'static str, HeaderValue)> {
-    let (request, server) = (&session.req_header().headers, &gateway.config.server);
+    let (head, server) = (session.req_header(), &gateway.config.server);
+    let request = &head.headers;
     let peer = peer(session);
     let believed = believes(peer, gateway);
     let told = |name: HeaderName| if believed { request.get(name) } else { None };
@@ -67,13 +69,30 @@ pub(super) fn forwarded(
         Some((scheme, _)) => HeaderValue::from_str(scheme).ok(),
         None => told(FORWARDED_PROTO).cloned(),
     };
-    let host = told(FORWARDED_HOST).or_else(|| request.get(header::HOST)).cloned();
+    let host = told(FORWARDED_HOST).cloned().or_else(|| host(head));
     let pairs = [
         ("x-forwarded-for", HeaderValue::from_maybe_shared(Bytes::from(written(&way))).ok()),
         ("x-forwarded-proto", Some(proto.unwrap_or(HeaderValue::from_static("http")))),
         ("x-forwarded-host", host),
     ];
     pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)))
+}
+
+/// The host that is asked, as the app gets it: what HTTP/2 has a field of its own for counts before `Host`, which
+/// need not be there then.
+fn host(head: &RequestHeader) -> Option<HeaderValue> {
+    let authority = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    authority.or_else(|| head.headers.get(header::HOST).cloned())
+}
+
+/// All cookies in one field, where there are several: HTTP/2 lets a client send each by itself (RFC 9113, section
+/// 8.2.3), and WSGI would join them by commas, which an app takes for a part of the first.
+pub(super) fn cookies(headers: &HeaderMap) -> Option<HeaderValue> {
+    let fields: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if fields.len() < 2 {
+        return None;
+    }
+    HeaderValue::from_bytes(&fields.join(b"; ".as_slice())).ok()
 }
 
 fn written(way: &[IpAddr]) -> String {
@@ -185,6 +204,19 @@ mod tests {
         for name in ["script", "script-names", "x-path", "path", "x-forwarded-prefix", "info", ""] {
             assert!(!says_which_path(name), "{name}");
         }
+    }
+
+    #[test]
+    fn cookies_that_came_apart_are_one_field() {
+        let joined = |fields: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(header::COOKIE, field.parse().unwrap());
+            }
+            cookies(&headers).map(|cookies| cookies.to_str().unwrap().to_owned())
+        };
+        assert_eq!(joined(&["a=1", "b=2; c=3", "d=4"]).as_deref(), Some("a=1; b=2; c=3; d=4"));
+        assert_eq!((joined(&["a=1; b=2"]), joined(&[])), (None, None), "as it is");
     }
 
     #[test]

@@ -35,8 +35,12 @@ impl ProxyHttp for LiveProxy {
         proxy.request_filter(session, ctx).await
     }
 
-    async fn upstream_peer(&self, _: &mut Session, (proxy, ctx): &mut Self::CTX) -> Result<Box<HttpPeer>> {
-        proxy.upstream_peer(ctx)
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        (proxy, ctx): &mut Self::CTX,
+    ) -> Result<Box<HttpPeer>> {
+        proxy.upstream_peer(session, ctx)
     }
 
     async fn upstream_request_filter(
@@ -72,10 +76,10 @@ impl ProxyHttp for LiveProxy {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end_of_stream: bool,
         (proxy, ctx): &mut Self::CTX,
     ) -> Result<()> {
-        proxy.request_body_filter(body.as_ref(), ctx)
+        proxy.request_body_filter(body.as_ref(), end_of_stream, ctx)
     }
 
     fn fail_to_connect(

@@ -13,6 +13,7 @@ use super::forwarded;
 use super::gateway::Gateway;
 use super::handshake::{self, Refusal};
 use super::opening::serve_call;
+use super::outflow::Outflow;
 use super::respond::{TEXT, respond};
 use super::signed;
 use super::take_over::take_over;
@@ -78,7 +79,9 @@ pub(super) async fn answer(session: &mut Session, gateway: &Arc<Gateway>) -> Res
         return busy(session, gateway, Busy::Capacity).await;
     };
     info!(offered, selected = handshake.subprotocol, "SUBPROTOCOL");
-    let (mut transport, early) = take_over(session, StatusCode::SWITCHING_PROTOCOLS).await?;
+    let (transport, early) = take_over(session, StatusCode::SWITCHING_PROTOCOLS).await?;
+    // A call has a bound of its own.
+    let mut transport = Outflow::unbounded(transport);
     let gateway = gateway.clone();
     gateway.metrics.handshake(HandshakeResult::Ok);
     tokio::spawn(async move {

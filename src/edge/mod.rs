@@ -17,6 +17,7 @@ mod forwarded;
 mod gateway;
 mod handover;
 mod handshake;
+mod head;
 mod live;
 mod media;
 mod names;

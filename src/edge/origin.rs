@@ -31,6 +31,8 @@ pub(super) struct Origin {
     at_app: Arc<AtomicUsize>,
     most: usize,
     metrics: Arc<Metrics>,
+    /// Another has taken its place, and says how the app is.
+    is_retired: Mutex<bool>,
 }
 
 /// A request that the app has, until this is dropped.
@@ -93,6 +95,7 @@ impl Origin {
             at_app,
             most: app.max_in_flight,
             metrics,
+            is_retired: Mutex::default(),
         };
         origin.know(names);
         origin
@@ -211,11 +214,23 @@ impl Origin {
         self.since.elapsed().as_millis() as u64 + 1
     }
 
+    /// Requests that have begun there end there; what they show is not told any more.
+    pub(super) fn takes_over_from(&self, before: &Origin) {
+        *before.is_retired.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.tell();
+    }
+
     fn tell(&self) {
+        // Held until it is told: nothing may come behind what the next one says.
+        let is_retired = self.is_retired.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_retired {
+            return;
+        }
         let servers = self.servers.load();
         let well = servers.iter().filter(|server| server.away_until.load(Ordering::Relaxed) == 0).count();
         #[expect(clippy::cast_precision_loss, reason = "a handful of servers")]
         self.metrics.origin_healthy(&self.name, well as f64 / servers.len().max(1) as f64);
+        drop(is_retired);
     }
 }
 
@@ -332,6 +347,26 @@ mod tests {
         origin.answered(one);
         healthy("1");
         assert!((0..4).any(|_| origin.next(None) == Some(one)));
+    }
+
+    #[test]
+    fn a_server_that_only_the_old_configuration_has_is_nobodys_business_any_more() {
+        let before = origin(&["127.0.0.1:1", "127.0.0.1:2"], 1, LONG);
+        let mut after = origin(&["127.0.0.1:2"], 1, LONG);
+        after.metrics = before.metrics.clone();
+        let healthy = |part: &str| {
+            let line = format!("voxgate_origin_healthy{{upstream=\"app\"}} {part}\n");
+            assert!(before.metrics.text().contains(&line), "{line}");
+        };
+        before.unreachable(address("127.0.0.1:1"), 1);
+        healthy("0.5");
+        after.takes_over_from(&before);
+        healthy("1");
+        // A request that came before the reload.
+        before.unreachable(address("127.0.0.1:2"), 1);
+        healthy("1");
+        after.unreachable(address("127.0.0.1:2"), 1);
+        healthy("0");
     }
 
     #[test]

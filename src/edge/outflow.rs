@@ -17,7 +17,7 @@ use pingora::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::HttpLimits;
 
@@ -39,7 +39,13 @@ pub(super) struct Outflow {
     stream: Stream,
     limit: Limit,
     /// There while something waits.
-    alarm: Option<Pin<Box<Sleep>>>,
+    alarm: Option<Alarm>,
+}
+
+struct Alarm {
+    rings: Pin<Box<Sleep>>,
+    /// What the client had received when it was set.
+    received: Option<u64>,
 }
 
 impl Outflow {
@@ -47,7 +53,7 @@ impl Outflow {
         Outflow { stream, limit, alarm: None }
     }
 
-    /// The connection by itself, for whoever has bounds of its own.
+    /// The connection by itself, for who has bounds of its own.
     pub(super) fn unbounded(stream: Stream) -> Stream {
         if !stream.as_any().is::<Outflow>() {
             return stream;
@@ -63,14 +69,26 @@ impl Outflow {
             self.alarm = None;
             return polled;
         }
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep((self.limit)())));
-        match alarm.as_mut().poll(cx) {
-            Poll::Ready(()) => {
-                Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read what it is sent")))
+        let Outflow { stream, limit, alarm } = self;
+        let alarm = alarm
+            .get_or_insert_with(|| Alarm { rings: Box::pin(sleep(limit())), received: received(stream) });
+        while alarm.rings.as_mut().poll(cx).is_ready() {
+            // Room is told of only when a third of the system's buffer is free, megabytes perhaps.
+            let now = received(stream);
+            if now <= alarm.received {
+                let why = "the client does not read what it is sent";
+                return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, why)));
             }
-            Poll::Pending => Poll::Pending,
+            alarm.received = now;
+            alarm.rings.as_mut().reset(Instant::now() + limit());
         }
+        Poll::Pending
     }
+}
+
+/// How many bytes the client's machine has received; `None` where that is not known.
+fn received(stream: &Stream) -> Option<u64> {
+    Some(stream.get_socket_digest()?.tcp_info()?.tcpi_bytes_acked)
 }
 
 impl AsyncWrite for Outflow {
@@ -189,7 +207,6 @@ impl Peek for Outflow {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-    use tokio::time::Instant;
 
     use super::*;
 

@@ -17,9 +17,10 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::acme;
-use super::forwarded::{forged, forwarded};
+use super::forwarded::{cookies, forged, forwarded};
 use super::gateway::Gateway;
 use super::handshake;
+use super::head::refused;
 use super::media;
 use super::origin::{AtApp, Origin};
 use super::outflow;
@@ -32,7 +33,6 @@ use super::take_over::take_over;
 use super::target;
 use super::tunnel::{self, Tunnel};
 use super::voice::{self, Passing};
-use crate::config::HttpLimits;
 use crate::observe::{EVERY_REQUEST, Route, TwimlFallback};
 use crate::twilio::{StreamStatus, codes};
 use crate::upstream::quote;
@@ -44,6 +44,8 @@ const FOR_TWIML: Duration = Duration::from_secs(12);
 
 /// Why a request is not forwarded.
 const TOO_MANY: &str = "[upstreams.app] max_in_flight requests are under way";
+/// Why the app has no whole one.
+const TOO_SLOW: &str = "the body comes too slowly";
 
 /// A client that has left before it was answered, as nginx calls it: that is no failure of the app.
 const CLIENT_CLOSED: u16 = 499;
@@ -72,8 +74,9 @@ pub(super) struct Context {
     at_app: Option<AtApp>,
     /// How long the app may be silent, where one time-out does not do.
     silence: Option<Silence>,
-    /// Bytes of its body so far.
+    /// Bytes of its body so far, and whether they are all that the app waits for.
     body: u64,
+    is_whole: bool,
     /// What the app answers to a voice webhook.
     passing: Option<Passing>,
     /// The app's 5xx that the caller is not to hear.
@@ -91,6 +94,15 @@ impl Proxy {
     /// Finds the app's servers again where they go.
     pub(super) async fn follow_names(&self) {
         self.app.follow_names().await;
+    }
+
+    pub(super) fn knows_no_server(&self) -> bool {
+        self.app.next(None).is_none()
+    }
+
+    /// From now on it says how the app is, and that one no more.
+    pub(super) fn takes_over_from(&self, before: &Proxy) {
+        self.app.takes_over_from(&before.app);
     }
 
     fn route(&self, request: &RequestHeader) -> Route {
@@ -184,7 +196,9 @@ impl Proxy {
     /// Another WebSocket of the app's: joined to the app as it is.
     async fn app_upgrade(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         let mut app = loop {
-            let peer = self.app_peer(ctx)?;
+            let mut peer = self.app_peer(ctx)?;
+            // It may be silent for hours.
+            peer.options.tcp_keepalive = Some(tunnel::keepalive());
             match self.connector.new_stream(&peer).await {
                 Ok(app) => break app,
                 Err(_) if self.is_worth_another(ctx) => {}
@@ -206,7 +220,8 @@ impl Proxy {
             self.app.answered(server);
         }
         let (client, early) = take_over(session, answer.status).await?;
-        let (gateway, at_app) = (self.gateway.clone(), ctx.at_app.take());
+        let is_joined = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+        let (gateway, at_app) = (self.gateway.clone(), ctx.at_app.take().filter(|_| !is_joined));
         Tunnel { client, early, app, answer, gateway, at_app }.start();
         Ok(())
     }
@@ -236,7 +251,7 @@ impl Proxy {
             }
             (_, ErrorType::HTTPStatus(413)) => (413, "the body is longer than [limits] max_body_mb".into()),
             (_, ErrorType::HTTPStatus(503)) => (503, TOO_MANY.into()),
-            (_, ErrorType::HTTPStatus(408)) => (408, "the body comes too slowly".into()),
+            (_, ErrorType::HTTPStatus(408)) => (408, TOO_SLOW.into()),
             (_, ErrorType::HTTPStatus(code)) => (*code, format!("{error}")),
             (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => {
                 (400, "the request is malformed".into())
@@ -247,6 +262,11 @@ impl Proxy {
             (_, ConnectRefused) => (502, format!("{server} refuses connections: is it running?")),
             (_, ConnectTimedout | TLSHandshakeTimedout) => {
                 (504, format!("{server} cannot be reached within connect_timeout"))
+            }
+            (ErrorSource::Upstream, kind)
+                if !ctx.is_whole && (*kind == ReadTimedout || was_too_long(error)) =>
+            {
+                (408, TOO_SLOW.into())
             }
             (_, ReadTimedout | WriteTimedout) => (504, format!("{server} does not answer in time")),
             (ErrorSource::Upstream, _) if was_too_long(error) => {
@@ -275,6 +295,7 @@ impl Proxy {
             at_app: None,
             silence: None,
             body: 0,
+            is_whole: true,
             passing: None,
             app_status: None,
         }
@@ -285,7 +306,11 @@ impl Proxy {
         // Whoever comes again is to come to the process that stays.
         session.set_keepalive((!self.gateway.is_leaving()).then_some(limits.keepalive.as_secs()));
         session.set_read_timeout(Some(limits.body_timeout));
-        session.set_write_timeout(Some(outflow::unread(limits)));
+        if session.is_http2() {
+            // Pingora's own knows of no progress: over HTTP/1.1, where it would hold for several pieces at once,
+            // `Outflow` is enough. Here, where a window of the client's may be what is waited for, it is not.
+            session.set_write_timeout(Some(outflow::unread(limits)));
+        }
         let settled = target::settle(session.req_header_mut());
         let request = session.req_header();
         ctx.route = self.route(request);
@@ -340,14 +365,18 @@ impl Proxy {
         Ok(true)
     }
 
-    pub(super) fn upstream_peer(&self, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    pub(super) fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let mut peer = self.app_peer(ctx)?;
-        if ctx.route == Route::Voice {
-            peer.options.read_timeout = peer.options.read_timeout.min(Some(FOR_TWIML));
-        }
-        ctx.silence = Silence::of(&self.gateway.config.app);
+        let is_webhook = ctx.route == Route::Voice;
+        ctx.is_whole = session.is_body_done();
+        let pause = self.gateway.config.limits.http.body_timeout;
+        let pause = (!is_webhook && !ctx.is_whole).then_some(pause);
+        ctx.silence = Silence::of(&self.gateway.config.app, pause);
         if let Some(silence) = &ctx.silence {
             silence.bounds(&mut peer);
+        }
+        if is_webhook {
+            peer.options.read_timeout = peer.options.read_timeout.min(Some(FOR_TWIML));
         }
         Ok(Box::new(peer))
     }
@@ -364,6 +393,9 @@ impl Proxy {
         for (name, value) in self.told(session, ctx) {
             request.insert_header(name, value)?;
         }
+        if let Some(cookies) = cookies(&request.headers) {
+            request.insert_header(header::COOKIE, cookies)?;
+        }
         if ctx.route == Route::Voice {
             // What is packed cannot be looked at.
             request.remove_header(&header::ACCEPT_ENCODING);
@@ -375,7 +407,16 @@ impl Proxy {
     }
 
     /// A body that is too long, or comes so slowly that it only keeps the app waiting.
-    pub(super) fn request_body_filter(&self, piece: Option<&Bytes>, ctx: &mut Context) -> Result<()> {
+    pub(super) fn request_body_filter(
+        &self,
+        piece: Option<&Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if end_of_stream {
+            ctx.is_whole = true;
+            ctx.silence.iter().for_each(Silence::request_is_whole);
+        }
         let Some(piece) = piece else { return Ok(()) };
         let limits = &self.gateway.config.limits.http;
         ctx.body += piece.len() as u64;
@@ -521,42 +562,4 @@ impl Proxy {
 /// An id is text: it was looked at, or is one of ours.
 fn id_in(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or_default()
-}
-
-/// A request that nobody answers, and why.
-fn refused(session: &Session, limits: &HttpLimits) -> Option<(StatusCode, String)> {
-    let request = session.req_header();
-    if head_bytes(request) > limits.max_head {
-        let why = format!("the request's head is longer than {} bytes\n", limits.max_head);
-        return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why));
-    }
-    // Pingora has taken the length out of the head, as RFC 9112 allows: who sends both means harm.
-    let both = request.headers.contains_key(header::TRANSFER_ENCODING)
-        && session.as_http1().is_some_and(|http1| says_length(&http1.get_headers_raw_bytes()));
-    if both {
-        return Some((StatusCode::BAD_REQUEST, "a body has one length\n".to_owned()));
-    }
-    let mut length = 0;
-    for (nth, value) in request.headers.get_all(header::CONTENT_LENGTH).iter().enumerate() {
-        match value.to_str().ok().and_then(|value| value.parse::<u64>().ok()) {
-            Some(said) if nth == 0 => length = said,
-            Some(_) | None => return Some((StatusCode::BAD_REQUEST, "a body has one length\n".to_owned())),
-        }
-    }
-    if limits.max_body > 0 && length > limits.max_body {
-        let why = format!("the body is longer than {} bytes\n", limits.max_body);
-        return Some((StatusCode::PAYLOAD_TOO_LARGE, why));
-    }
-    None
-}
-
-fn says_length(head: &[u8]) -> bool {
-    let name = b"content-length";
-    head.split(|byte| *byte == b'\n')
-        .any(|line| line.get(..name.len()).is_some_and(|it| it.eq_ignore_ascii_case(name)))
-}
-
-fn head_bytes(request: &RequestHeader) -> usize {
-    let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    request.raw_path().len() + request.headers.iter().map(header).sum::<usize>()
 }

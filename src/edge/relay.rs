@@ -27,6 +27,9 @@ const INTERNAL: u16 = 1011;
 
 /// How long what the bot said last may still be played once it has gone.
 const LAST_WORDS: Duration = Duration::from_secs(20);
+/// How long after a bot has left its carrier may still say that the stream has stopped: with a call that the bot
+/// has taken elsewhere.
+const TRANSFER: Duration = Duration::from_millis(1_500);
 
 /// Conducts the call to its end.
 pub(super) async fn relay(
@@ -227,7 +230,7 @@ impl Talk {
     /// With the bot gone, the call lasts until its last words have been heard.
     fn last_words_heard(&mut self) {
         if let Some((until, reason, code)) = self.last_words
-            && (until <= Instant::now() || self.relay.has_been_heard(self.now()))
+            && (until <= Instant::now() || self.relay.is_over(self.now()))
         {
             self.finish(reason, Ending::ours(code, "the bot has gone"));
         }
@@ -322,7 +325,9 @@ impl Talk {
                 self.bot = None;
                 let now = self.now();
                 self.relay.told(&Entry::BotGone(code), now);
-                self.relay.finish(now);
+                // A call that it has transferred by itself must not be hung up as one that it has ended.
+                let is_hung_up = self.gateway.config.twilio.resume && self.gateway.carrier.is_some();
+                self.relay.leave(if is_hung_up { TRANSFER } else { Duration::ZERO }, now);
                 let until = Instant::now() + LAST_WORDS;
                 self.last_words = Some((until, StopReason::BotEnd, NORMAL));
                 return;

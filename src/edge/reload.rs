@@ -78,9 +78,12 @@ impl Live {
                 proxy.gateway.takes_over();
                 tell_words(proxy.gateway.config.log.transcripts);
                 if !Arc::ptr_eq(&proxy.gateway.services, &gateway.services) {
+                    // Live calls go on with them: how their servers are is said by the new ones alone.
+                    gateway.services.retire();
                     know_upstreams(&proxy.gateway.config, Some(&gateway.config), metrics);
                 }
-                self.proxy.store(Arc::new(proxy));
+                let before = self.proxy.swap(Arc::new(proxy));
+                self.proxy().takes_over_from(&before);
                 self.render(&mut reloading);
                 self.probe(&mut reloading);
                 self.follow_names(&mut reloading);

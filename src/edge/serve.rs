@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use pingora::apps::HttpServerOptions;
-use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
 use pingora::proxy::HttpProxy;
 use pingora::server::Server;
 use pingora::server::ShutdownWatch;
@@ -27,7 +27,7 @@ use super::patience::{Limits, Patience};
 use super::predecessor::{hands_over, is_successor};
 use super::reload::{Live, Watching};
 use super::tapes::Sweeping;
-use super::{shutdown, stall, tls};
+use super::{shutdown, stall, tls, tunnel};
 use crate::call::Service as SpeechService;
 use crate::config::{Config, Fallbacks, Mode, Source};
 use crate::observe::{Exporter, Metrics, Traces};
@@ -46,6 +46,10 @@ pub enum StartError {
         "{key} = \"{address}\" cannot be listened on: {why}; choose another address, or stop what is using it"
     )]
     Listen { key: &'static str, address: SocketAddr, why: std::io::Error },
+    #[error(
+        "no address is known of {servers} in [upstreams.app], where the process before this one may know one"
+    )]
+    App { servers: String },
     #[error("[dialogue] apology_audio = {file:?} cannot be played: {why}")]
     Apology { file: PathBuf, why: String },
     #[error("{0}")]
@@ -82,6 +86,10 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     let gateway = Gateway::new(config, metrics, services, traces.map(Arc::new))?;
     let live = Arc::new(Live::new(gateway, source));
     let gateway = live.gateway();
+    // A predecessor may know what nobody can be asked for at the moment: it serves better than we would.
+    if is_successor() && live.proxy().knows_no_server() {
+        return Err(StartError::App { servers: gateway.config.app.servers.join(", ") });
+    }
     let mut server = Server::new_with_opt_and_conf(
         Opt { upgrade: is_successor(), ..Opt::default() },
         ServerConf {
@@ -112,7 +120,10 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     let config = live.clone();
     let unread: Limit = Arc::new(move || outflow::unread(&config.gateway().config.limits.http));
     let mut public = Service::new("gateway".into(), Door { app, greeting: greeting.clone(), unread });
-    let mut listener = ListenerConfig::tcp(listen).l4_buffer(buffers());
+    let mut options = TcpSocketOptions::default();
+    options.tcp_keepalive = Some(tunnel::keepalive());
+    let tcp = |address| ListenerConfig::tcp(address).l4_buffer(buffers()).tcp_socket_options(options.clone());
+    let mut listener = tcp(listen);
     if let Some(files) = &gateway.config.server.tls {
         let awaited = gateway.config.server.acme.is_some();
         let (settings, renewal) =
@@ -122,7 +133,7 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     }
     public.add_listener(listener);
     if let Some(acme) = &gateway.config.server.acme {
-        public.add_listener(ListenerConfig::tcp(acme.listen.to_string()).l4_buffer(buffers()));
+        public.add_listener(tcp(acme.listen.to_string()));
         server.add_service(background_service("acme", Certifying::new(acme, gateway.metrics.clone())));
     }
     if proxy_protocol {

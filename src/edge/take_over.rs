@@ -14,11 +14,11 @@ use pingora::protocols::http::v1::server::HttpSession;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
-use super::outflow::Outflow;
 use super::websocket::Transport;
 
-/// The transport, and what the client sent behind its request head. Only on HTTP/1.1. The status is
-/// for Pingora to log: the answer itself is the taker's to write.
+/// The transport, which still bounds how long the client may leave unread what it is sent, and what the client
+/// sent behind its request head. Only on HTTP/1.1. The status is for Pingora to log: the answer itself is the
+/// taker's to write.
 pub(super) async fn take_over(session: &mut Session, status: StatusCode) -> Result<(Transport, Vec<u8>)> {
     let head = match session.downstream_session.as_http1() {
         Some(http1) => http1.get_headers_raw_bytes(),
@@ -37,8 +37,7 @@ pub(super) async fn take_over(session: &mut Session, status: StatusCode) -> Resu
         return Error::e_explain(ErrorType::ConnectionClosed, "the client wants the connection closed");
     };
     let (transport, early) = parts.into_parts();
-    // Whoever takes it over knows how long it may block.
-    Ok((Outflow::unbounded(transport), early.map(Vec::from).unwrap_or_default()))
+    Ok((transport, early.map(Vec::from).unwrap_or_default()))
 }
 
 /// A session over memory that has read the same request and answered it.

@@ -7,11 +7,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora::http::RequestHeader;
-use pingora::protocols::Stream;
+use pingora::protocols::{Stream, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional, sink, split};
+use tokio::time::timeout;
 
 use super::gateway::Gateway;
 use super::origin::AtApp;
@@ -19,6 +21,20 @@ use super::origin::AtApp;
 /// The longest head of an app's answer, and the most headers in it.
 const LONGEST_HEAD: usize = 64 * 1024;
 const MOST_HEADERS: usize = 128;
+/// What is read at once of an answer that is no upgrade.
+const PIECE: usize = 16 * 1024;
+
+/// Asks whether the other end is still there, where a connection may be silent for hours: one that has gone
+/// without a word is known of within two minutes.
+pub(super) fn keepalive() -> TcpKeepalive {
+    TcpKeepalive {
+        idle: Duration::from_secs(60),
+        interval: Duration::from_secs(15),
+        count: 4,
+        // The system's own: it would hold for a peer as well that is there and does not read.
+        user_timeout: Duration::ZERO,
+    }
+}
 
 /// The request's head as the app gets it: without what is forged, with the headers that say where it
 /// came from.
@@ -116,7 +132,7 @@ fn parse(read: &[u8]) -> std::io::Result<Option<(Answer, Option<usize>)>> {
     Ok(Some((Answer { status, bytes, left }, status.is_informational().then_some(end))))
 }
 
-/// A tunnel under way; counted as a request until it ends.
+/// The app's answer on its way to the client, and the tunnel behind it; counted as a request until it ends.
 pub(super) struct Tunnel {
     pub(super) client: Stream,
     /// What the client sent behind its head.
@@ -124,6 +140,7 @@ pub(super) struct Tunnel {
     pub(super) app: Stream,
     pub(super) answer: Answer,
     pub(super) gateway: Arc<Gateway>,
+    /// A WebSocket that has been answered takes no place any more: it may be there for hours.
     pub(super) at_app: Option<AtApp>,
 }
 
@@ -135,8 +152,9 @@ impl Tunnel {
 
     async fn run(mut self) {
         let mut hang_up = self.gateway.hang_up();
+        let stall = self.gateway.config.app.stall_timeout;
         let ended = tokio::select! {
-            ended = join(&mut self.client, &mut self.app, &self.answer, &self.early) => ended,
+            ended = join(&mut self.client, &mut self.app, &self.answer, &self.early, stall) => ended,
             _ = hang_up.wait_for(|told| *told) => Ok(()),
         };
         if let Err(error) = ended {
@@ -147,7 +165,14 @@ impl Tunnel {
     }
 }
 
-async fn join(client: &mut Stream, app: &mut Stream, answer: &Answer, early: &[u8]) -> std::io::Result<()> {
+/// A client that reads nothing of what waits for it ends both, as the client's side of them sees to itself.
+async fn join(
+    client: &mut Stream,
+    app: &mut Stream,
+    answer: &Answer,
+    early: &[u8],
+    stall: Duration,
+) -> std::io::Result<()> {
     client.write_all(&answer.bytes).await?;
     client.flush().await?;
     if answer.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -161,11 +186,21 @@ async fn join(client: &mut Stream, app: &mut Stream, answer: &Answer, early: &[u
         None => Box::new(app),
     };
     let ((mut from, mut to), mut nowhere) = (split(client), sink());
+    let answering = async {
+        let mut piece = Vec::with_capacity(PIECE);
+        loop {
+            piece.clear();
+            if timeout(stall, rest.read_buf(&mut piece)).await?? == 0 {
+                break;
+            }
+            to.write_all(&piece).await?;
+        }
+        to.flush().await?;
+        to.shutdown().await
+    };
     // What the client says now goes nowhere; that it hangs up is worth knowing.
     tokio::select! {
-        copied = copy(&mut rest, &mut to) => copied?,
-        gone = copy(&mut from, &mut nowhere) => gone?,
-    };
-    to.flush().await?;
-    to.shutdown().await
+        answered = answering => answered,
+        gone = copy(&mut from, &mut nowhere) => gone.map(drop),
+    }
 }

@@ -203,6 +203,12 @@ impl TapedRelay {
         self.take();
     }
 
+    pub fn leave(&mut self, linger: Duration, now: CallTime) {
+        self.told(&Entry::BotFinished, now);
+        self.relay.leave(linger, now);
+        self.take();
+    }
+
     /// There is no bot, or no more.
     pub fn failed(&mut self, failure: &Failure, now: CallTime) {
         self.told(&Entry::Unlinked(Box::new(failure.into())), now);
@@ -233,8 +239,8 @@ impl TapedRelay {
         self.relay.is_quiet(now)
     }
 
-    pub fn has_been_heard(&self, now: CallTime) -> bool {
-        self.relay.has_been_heard(now)
+    pub fn is_over(&self, now: CallTime) -> bool {
+        self.relay.is_over(now)
     }
 
     pub fn queued(&self) -> Duration {

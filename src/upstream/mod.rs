@@ -39,7 +39,7 @@ mod tts;
 mod vendor;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -98,6 +98,8 @@ pub struct Services {
     /// Who conducts the calls, where a model does.
     model: Option<Arc<Model>>,
     tell: Tell,
+    /// Others have taken their place, and say how the servers are.
+    are_retired: Arc<Mutex<bool>>,
 }
 
 struct Dialogue {
@@ -179,7 +181,8 @@ impl Services {
         dialogue: &config::Dialogue,
         tell: impl Fn(&Notice) + Send + Sync + 'static,
     ) -> Result<Self, Unusable> {
-        let tell: Tell = Arc::new(tell);
+        let are_retired = Arc::new(Mutex::new(false));
+        let tell: Tell = Arc::new(unless(Arc::clone(&are_retired), tell));
         let config::Dialogue { fallbacks, speech_cache, reply_deadline, .. } = dialogue;
         let model = match &dialogue.mode {
             config::Mode::Realtime(realtime) => {
@@ -212,7 +215,12 @@ impl Services {
                 Some(Arc::new(Dialogue { hearing, agents, voices, cache, patience, healths }))
             }
         };
-        Ok(Self { dialogue, model, tell })
+        Ok(Self { dialogue, model, tell, are_retired })
+    }
+
+    /// Calls that have begun with them end with them; how their servers are is not told any more.
+    pub fn retire(&self) {
+        *self.are_retired.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
     /// Who conducts the calls, where a model does.
@@ -300,6 +308,20 @@ impl Services {
             "FALLBACK"
         );
         (self.tell)(&Notice::FellBack { service });
+    }
+}
+
+/// Tells, but not how servers are once that is somebody else's to say.
+fn unless(retired: Arc<Mutex<bool>>, tell: impl Fn(&Notice)) -> impl Fn(&Notice) {
+    move |notice| match notice {
+        Notice::Health { .. } => {
+            // Held until it is told: nothing may come behind what the others say.
+            let retired = retired.lock().unwrap_or_else(PoisonError::into_inner);
+            if !*retired {
+                tell(notice);
+            }
+        }
+        Notice::Done(_) | Notice::FellBack { .. } | Notice::Cache { .. } => tell(notice),
     }
 }
 

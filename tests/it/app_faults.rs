@@ -230,12 +230,50 @@ fn an_app_has_so_many_requests_at_once() {
     assert_eq!(hangs.answer().text(), "done");
     until("a place", || (!refused(&get("/"))).then_some(()));
 
+    // A WebSocket takes one until it is there, and not for as long as it lasts.
     let mut socket = Wire::to(gateway.port);
     socket.send(upgrade);
     assert!(socket.head().starts_with("HTTP/1.1 101 "));
-    assert!(refused(&get("/")), "a WebSocket takes one, too");
-    drop(socket);
-    until("its place", || (!refused(&get("/"))).then_some(()));
+    assert!(!refused(&get("/")));
+}
+
+/// A client that pauses within its body is not what the app is blamed for, whatever the app's limits are.
+#[test]
+fn an_app_that_waits_for_the_body_is_not_silent() {
+    const PAUSE: Duration = Duration::from_millis(1_500);
+    let app = TcpApp::start(|head, wire| {
+        let chunked = header(head, "Transfer-Encoding").is_some();
+        if chunked {
+            drop(wire.until(b"0\r\n\r\n"))
+        } else {
+            drop(wire.take(8))
+        }
+        if !head.contains("/never") {
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone");
+        }
+        drop(wire.rest());
+    });
+    for keys in ["first_byte_timeout = \"1s\"", "first_byte_timeout = \"1s\"\nstall_timeout = \"1s\""] {
+        let gateway = before(app.port, keys);
+        let ask = |head: &str, first: &str, second: &str| {
+            let mut wire = Wire::to(gateway.port);
+            wire.send(format!("POST {head}\r\n\r\n{first}"));
+            thread::sleep(PAUSE);
+            wire.send(second);
+            wire.answer()
+        };
+        for (head, first, second) in [
+            ("/ HTTP/1.1\r\nHost: x\r\nContent-Length: 8", "half", "half"),
+            ("/ HTTP/1.1\r\nHost: x\r\nContent-Length: 8", "", "halfhalf"),
+            ("/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked", "4\r\nhalf\r\n", "0\r\n\r\n"),
+        ] {
+            let answer = ask(head, first, second);
+            assert_eq!((answer.status(), answer.text()), (200, "done"), "{keys}: {answer:?}");
+        }
+        let answer = ask("/never HTTP/1.1\r\nHost: x\r\nContent-Length: 8", "half", "half");
+        assert_eq!(answer.status(), 504, "{keys}: {answer:?}");
+        assert_eq!(gateway.events("APP_FAILED").len(), 1);
+    }
 }
 
 #[test]

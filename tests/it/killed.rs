@@ -2,13 +2,15 @@
 //! the TwiML that was served, whichever process answers then.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 use voxgate::tape::Tape;
 use voxgate::twilio::lint::{Site, Stream, lint};
 
 use crate::relay;
-use crate::world::{Bot, Fake, Gateway, MediaStream, Server, Wire, run, tone};
+use crate::world::{Bot, Fake, Gateway, MediaStream, Server, Wire, run, tone, until};
 
 const PUBLIC: &str = "public_url = \"https://bot.example.com\"";
 const TOKEN: (&str, &str) = ("TWILIO_AUTH_TOKEN", "t0ken");
@@ -298,6 +300,31 @@ fn only_a_call_that_has_lasted_long_enough_is_ended_at_the_carrier() {
         assert_eq!(gateway.event("WS_STOP", 0)["reason"], "timeout");
         assert_eq!(twilio.log().len(), asked, "{limit}");
     }
+}
+
+/// A bot that transfers a call by the carrier's API closes its socket as well, and the carrier's word comes behind.
+#[test]
+fn a_call_that_a_bot_has_taken_elsewhere_is_not_hung_up() {
+    let (bot, twilio) = (Server::start("relay_bot"), Server::start("carrier_api"));
+    let config = format!("{SERVE}api_url = \"{}\"\n{}", twilio.url(""), relay::config(&bot, "/leaves"));
+    let gateway = Gateway::start_with(&config, PUBLIC, &[TOKEN]);
+    let stop = json!({"event": "stop", "streamSid": "MZ1"}).to_string();
+    // A machine that was too busy to say it in time has said nothing.
+    until("a call that has stopped in time", || {
+        let before = gateway.events("WS_STOP").len();
+        let call = Call::comes_in(&gateway, "CA00000000000000000000000000000001");
+        let mut stream = call.connect(&gateway);
+        stream.say(&tone(100));
+        gateway.event("BOT_GONE", before);
+        std::thread::sleep(Duration::from_millis(800));
+        for message in [stream.media_message(&tone(20)), stop.clone()] {
+            let _ = stream.ws.send(Message::text(message));
+        }
+        let reason = gateway.event("WS_STOP", before)["reason"].clone();
+        // What would be asked is asked before the stream is closed.
+        stream.closed();
+        (reason == "caller_hangup").then(|| assert_eq!(twilio.log().len(), before, "it was hung up"))
+    });
 }
 
 /// Where the app writes the TwiML, it says so itself.

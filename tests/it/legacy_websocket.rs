@@ -221,6 +221,61 @@ fn nothing_is_smuggled_behind_an_upgrade_that_was_refused() {
     }
 }
 
+/// Whatever the app has answered: a client that reads nothing of it does not keep the process from its end, nor
+/// does an app that does not go on.
+#[test]
+fn who_does_not_go_on_is_not_waited_for() {
+    let app = TcpApp::start(|head, wire| {
+        let length = if head.contains("/stalls") { 8 } else { 1u64 << 40 };
+        match head.contains("/joined") {
+            true => wire.send(format!("{SWITCHING}\r\n")),
+            false => wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nhalf")),
+        }
+        while !head.contains("/stalls") && wire.try_send([0; 100_000]) {}
+        wire.rest();
+    });
+    let limits = "[limits]\nbody_timeout = \"300ms\"\nmin_body_rate = 1000000\n";
+    let upstream =
+        format!("[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\nstall_timeout = \"1s\"\n", app.port);
+    let mut gateway = Gateway::start(&format!("{limits}{upstream}"));
+    let mut clients: Vec<Wire> = ["/joined", "/page", "/stalls"]
+        .into_iter()
+        .map(|path| {
+            let mut client = Wire::to(gateway.port);
+            client.send(upgrade(path, ""));
+            client
+        })
+        .collect();
+    (0..3).for_each(|nth| drop(gateway.event("HTTP", nth)));
+    gateway.signal("TERM");
+    assert!(gateway.ended().success());
+    assert!(clients[2].rest().ends_with(b"half"));
+}
+
+/// A client that has vanished says nothing more, and neither may the app: the system asks.
+#[test]
+fn the_system_looks_whether_who_is_silent_is_still_there() {
+    let app = TcpApp::start(|_, wire| {
+        wire.send(format!("{SWITCHING}\r\n"));
+        wire.rest();
+    });
+    let gateway = Gateway::echo(app.port);
+    let mut client = Wire::to(gateway.port);
+    client.send(upgrade(PATH, ""));
+    assert!(client.head().starts_with("HTTP/1.1 101 "));
+    // The connections of the gateway that are established: to whom, and which timer runs.
+    let timers = |port: u16, own: usize| {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let here = format!("0100007F:{port:04X}");
+        let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let ours = lines.filter(|line| line.get(own) == Some(&here.as_str()) && line[3] == "01");
+        ours.map(|line| line[5][..2].to_owned()).collect::<Vec<_>>()
+    };
+    const KEEPALIVE: &str = "02";
+    until("the client to be looked after", || (timers(gateway.port, 1) == [KEEPALIVE]).then_some(()));
+    until("the app to be looked after", || (timers(app.port, 2) == [KEEPALIVE]).then_some(()));
+}
+
 #[test]
 fn an_app_that_is_down_or_silent_is_told_apart() {
     let gateway = Gateway::echo(free_port());

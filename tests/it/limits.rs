@@ -287,6 +287,24 @@ fn who_reads_an_answer_slowly_gets_all_of_it() {
     assert_eq!(gateway.event("HTTP", 0)["error"], Value::Null);
 }
 
+/// The system tells of room in its buffer when a third of that is free: less goes to a slow client in its time.
+#[test]
+fn who_reads_less_than_a_buffer_in_that_time_gets_all_of_it() {
+    let app = LegacyApp::start();
+    let keys = "[limits]\nbody_timeout = \"3s\"\nmin_body_rate = 1000000";
+    let gateway = gateway(app.port, keys, "");
+    let mut slow = Wire::with_room(gateway.port, 64 * 1024);
+    slow.send("GET /big?bytes=6000000 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(slow.head().starts_with("HTTP/1.1 200 "));
+    for _ in 0..80 {
+        std::thread::sleep(Duration::from_millis(100));
+        slow.take(20_000);
+    }
+    assert!(gateway.events("HTTP").is_empty(), "it was cut off, or all of it has found room");
+    slow.take(6_000_000 - 80 * 20_000);
+    assert_eq!(gateway.event("HTTP", 0)["error"], Value::Null);
+}
+
 /// As one of server-sent events does.
 #[test]
 fn an_answer_may_pause_for_as_long_as_it_likes() {

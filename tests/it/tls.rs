@@ -106,6 +106,28 @@ fn both_protocols_and_the_app_is_told_https() {
     assert_eq!(gateway.noise(), Vec::<String>::new());
 }
 
+/// HTTP/2 has other ways to write what gunicorn knows by two headers of HTTP/1.1.
+#[test]
+fn by_http2_the_app_gets_the_host_and_all_cookies_in_one_header() {
+    let folder = Folder::new("cookies");
+    let pair = folder.pair("v1", 2100);
+    let app = TcpApp::polite();
+    let upstream = format!("[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\n", app.port);
+    let gateway = Gateway::start(&format!("{}{upstream}", table(&pair)));
+    let url = format!("https://127.0.0.1:{}/page", gateway.port);
+    let version = block_on(async {
+        let asked = client(&pair, false).get(url).header("Cookie", "session=1").header("Cookie", "csrf=2");
+        asked.send().await.unwrap().version()
+    });
+    assert_eq!(version, Version::HTTP_2);
+    let head = app.heads().pop().unwrap();
+    let host = format!("127.0.0.1:{}", gateway.port);
+    for (name, value) in [("Cookie", "session=1; csrf=2"), ("Host", &host), ("X-Forwarded-Host", &host)] {
+        assert_eq!(header(&head, name), Some(value), "{head}");
+    }
+    assert_eq!(head.to_lowercase().matches("\ncookie:").count(), 1, "{head}");
+}
+
 /// A frame of HTTP/2.
 fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap();
@@ -138,6 +160,7 @@ const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 // In the table's own words or plain, of https and 127.0.0.1.
 const GET_HEALTHZ: &[u8] = b"\x82\x87\x04\x08/healthz\x01\x09127.0.0.1";
+const POST_UPLOAD: &[u8] = b"\x83\x87\x04\x07/upload\x01\x09127.0.0.1";
 const POST_STATUS: &[u8] = b"\x83\x87\x04\x16/webhook/stream_status\x01\x09127.0.0.1";
 
 /// A client that has had its answer and asks for nothing more does not keep its connection for ever.
@@ -191,6 +214,24 @@ fn an_http2_request_that_is_not_brought_to_its_end_is_not_waited_for() {
         until("the request to be over", || (gateway.metric("voxgate_http_inflight") == 0.0).then_some(()));
     }
     assert_eq!(gateway.events("APP_FAILED").len(), 0, "the app has nothing to do with it");
+}
+
+/// A client that does not go on with its body is not the app's failure, and Pingora waits for it over HTTP/2.
+#[test]
+fn an_http2_body_that_pauses_is_the_clients() {
+    let folder = Folder::new("pauses");
+    let pair = folder.pair("v1", 2100);
+    let app = TcpApp::start(|_, wire| drop(wire.rest()));
+    let upstream =
+        format!("[upstreams.app]\nservers = [\"127.0.0.1:{}\"]\nstall_timeout = \"1m1s\"\n", app.port);
+    let gateway = Gateway::start(&format!("[limits]\nbody_timeout = \"100ms\"\n{}{upstream}", table(&pair)));
+    let mut client = http2(&gateway, &pair);
+    client
+        .write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(HEADERS, 4, 1, POST_UPLOAD)].concat())
+        .unwrap();
+    let failed = gateway.event("APP_FAILED", 0);
+    assert_eq!((&failed["status"], &failed["why"]), (&408.into(), &"the body comes too slowly".into()));
+    assert_eq!(gateway.event("HTTP", 0)["status"], 408);
 }
 
 fn series(name: &str) -> String {

@@ -198,6 +198,27 @@ fn a_successor_that_does_not_come_up_costs_nothing() {
     assert_eq!(Wire::ask(gateway.port, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status(), 200);
 }
 
+/// Where names cannot be looked up for the moment, the process before knows what they meant.
+#[test]
+fn a_successor_that_knows_no_address_of_the_app_takes_nothing_over() {
+    let app = TcpApp::polite();
+    let name = format!("localhost:{}", app.port);
+    let mut gateway = Gateway::start(&format!("[upstreams.app]\nservers = [\"{name}\"]\n"));
+    let before = fs::read_to_string(gateway.config_file()).unwrap();
+    fs::write(gateway.config_file(), before.replace(&name, "nobody.invalid:5000")).unwrap();
+    let (status, said) = gateway.admin_post("/upgrade");
+    assert_eq!(status, 409);
+    assert!(said.starts_with("not upgraded: the new process has ended (exit status: 1)"), "{said}");
+    let why = "no address is known of nobody.invalid:5000 in [upstreams.app]";
+    until(why, || gateway.noise().iter().any(|line| line.contains(why)).then_some(()));
+    assert!(gateway.is_running());
+    // One that is found beside it is enough.
+    let both = format!("{name}\", \"nobody.invalid:5000");
+    fs::write(gateway.config_file(), before.replace(&name, &both)).unwrap();
+    upgrade(&gateway);
+    assert_eq!(Wire::ask(gateway.port, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").status(), 200);
+}
+
 /// It would wait for an address that it is not given, and nobody would be heard meanwhile.
 #[test]
 fn a_successor_takes_no_address_that_somebody_else_listens_on() {

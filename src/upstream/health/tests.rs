@@ -76,6 +76,24 @@ async fn who_fails_too_often_is_not_asked() {
     assert_eq!(fake.more_requests(), 2);
 }
 
+/// A call may outlive the configuration that it began with by hours.
+#[tokio::test]
+async fn services_that_are_replaced_do_not_tell_how_their_servers_are() {
+    let fake = Fake::answering(ERROR).await;
+    let (services, mut told) = services(&[fake.server()], LONG, None);
+    assert_eq!(failed(&transcribe(&services).await).kind, FailureKind::Http5xx);
+    let call = services.clone();
+    services.retire();
+    assert_eq!(failed(&transcribe(&call).await).kind, FailureKind::Http5xx);
+    assert_eq!(failed(&transcribe(&call).await).kind, FailureKind::BreakerOpen, "for the call it is open");
+    let mut requests = 0;
+    while let Ok(notice) = told.try_recv() {
+        assert!(!matches!(notice, Notice::Health { .. }), "{notice:?}");
+        requests += usize::from(matches!(notice, Notice::Done(_)));
+    }
+    assert_eq!(requests, 3, "what became of them is told all the same");
+}
+
 #[tokio::test]
 async fn a_refusal_of_our_request_is_no_failure_of_the_server() {
     let mut fake = Fake::answering("HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n").await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{bot, two_utterances};
 use crate::world::hearing::assert_only;
-use crate::world::{Bot, Fake, Gateway, Server, call, free_port, tone, until, voice};
+use crate::world::{Bot, Fake, Gateway, MediaStream, Server, call, free_port, tone, until, voice};
 
 const QUIET: &str = "apology = \"\"";
 
@@ -117,6 +117,29 @@ fn a_service_that_a_reload_has_replaced_is_neither_ill_nor_well() {
     std::fs::write(&config, mended).unwrap();
     gateway.event("CONFIG_RELOADED", 0);
     assert!(told.iter().all(|series| gateway.metric(series).is_nan()), "no series is left");
+}
+
+/// It goes on with the services that it began with, for hours perhaps.
+#[test]
+fn a_call_of_before_a_reload_tells_nothing_of_services_that_are_gone() {
+    let tts = format!(
+        "upstream = \"voice\"\npath = \"/\"\n\
+         [upstreams.voice]\nservers = [\"127.0.0.1:{}\"]\nbreaker_failures = 1\nhealth_interval = \"0s\"",
+        free_port()
+    );
+    let gateway = Gateway::start(&Bot { tts: tts.clone(), dialogue: QUIET.into(), ..bot() }.config());
+    let mut caller = MediaStream::start(&gateway);
+    gateway.event("WS_START", 0);
+    let state = || gateway.metric("voxgate_breaker_state{upstream=\"voice\"}");
+    assert_eq!(state(), 0.0);
+    let config = gateway.config_file();
+    let mended = std::fs::read_to_string(&config).unwrap().replace(&tts, &bot().tts);
+    std::fs::write(&config, mended).unwrap();
+    gateway.event("CONFIG_RELOADED", 0);
+    caller.say(&tone(400));
+    gateway.event("UPSTREAM_FAILED", 0);
+    assert_eq!(gateway.events("BREAKER_OPEN").len(), 1, "for the call it is open");
+    assert!(state().is_nan(), "{}", state());
 }
 
 #[test]

@@ -25,6 +25,17 @@ impl Wire {
         Wire::over(TcpStream::connect(("127.0.0.1", port)).unwrap())
     }
 
+    /// One on which so few bytes wait to be read.
+    pub fn with_room(port: u16, bytes: u32) -> Wire {
+        let stream = super::block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(bytes).unwrap();
+            socket.connect(([127, 0, 0, 1], port).into()).await.unwrap().into_std().unwrap()
+        });
+        stream.set_nonblocking(false).unwrap();
+        Wire::over(stream)
+    }
+
     fn over(stream: TcpStream) -> Wire {
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.set_nodelay(true).unwrap();
