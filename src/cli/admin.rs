@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::config::Config;
+use crate::config::Admin;
 
 /// An upgrade waits for the new process to come up.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Posts to a path of the admin listener: what it answers, as an error where it refuses.
-pub(super) fn post(config: &Config, path: &str) -> anyhow::Result<String> {
-    let mut at = config.admin.listen;
+pub(super) fn post(admin: &Admin, path: &str) -> anyhow::Result<String> {
+    let mut at = admin.listen;
     match at.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => at.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => at.set_ip(Ipv6Addr::LOCALHOST.into()),
@@ -23,7 +23,7 @@ pub(super) fn post(config: &Config, path: &str) -> anyhow::Result<String> {
     runtime.block_on(async {
         let client = reqwest::Client::builder().no_proxy().timeout(LONGEST).build()?;
         let mut request = client.post(format!("http://{at}{path}"));
-        if let Some(token) = &config.admin.token {
+        if let Some(token) = &admin.token {
             request = request.bearer_auth(&token.0);
         }
         let answer = request.send().await.with_context(|| {

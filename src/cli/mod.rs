@@ -244,8 +244,10 @@ fn certificate(config: &Config) -> Result<Option<String>, Problems> {
 
 /// Tells the running gateway to do something.
 fn post(args: &ConfigArgs, path: &str) -> anyhow::Result<ExitCode> {
-    let (config, _) = load(args)?;
-    println!("{}", admin::post(&config, path)?);
+    let env = config::process_env();
+    let source = config::find(args.config.as_deref(), &env);
+    let admin = config::load_admin(&source, &env).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    println!("{}", admin::post(&admin, path)?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -173,6 +173,11 @@ impl<'a> Document<'a> {
         self.tables.drain(tables..).next().map(|table| table.keys).unwrap_or_default()
     }
 
+    /// What was wrong with what was asked for.
+    pub(super) fn noted(self) -> Vec<Problem> {
+        self.problems
+    }
+
     /// What was wrong, the keys that nobody asked for included.
     pub(super) fn finish(mut self) -> Vec<Problem> {
         for table in &self.tables {

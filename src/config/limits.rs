@@ -11,8 +11,15 @@ use super::resolve::{ADDRESS, meet, millis, secs};
 use super::values;
 use super::written::Table;
 
-pub(super) fn admin(t: &mut Table<'_, '_>, default: Admin, server: &Server) -> Admin {
+/// Where the admin listener is, and what it wants of who asks.
+pub(super) fn admin_itself(t: &mut Table<'_, '_>, default: Admin) -> Admin {
     let listen = t.parsed("listen", ADDRESS, |s| Ok(values::listen(s)?)).unwrap_or(default.listen);
+    Admin { listen, token: t.secret("token").or(default.token) }
+}
+
+pub(super) fn admin(t: &mut Table<'_, '_>, default: Admin, server: &Server) -> Admin {
+    let admin = admin_itself(t, default);
+    let listen = admin.listen;
     let others =
         [("[server]", Some(server.listen)), ("[server.acme]", server.acme.as_ref().map(|a| a.listen))];
     for (section, other) in others {
@@ -34,7 +41,7 @@ pub(super) fn admin(t: &mut Table<'_, '_>, default: Admin, server: &Server) -> A
             "set token = \"env:VOXGATE_ADMIN_TOKEN\", or listen on 127.0.0.1".to_owned(),
         );
     }
-    Admin { listen, token: t.secret("token").or(default.token) }
+    admin
 }
 
 /// `10.0.0.0/8`, or one address.

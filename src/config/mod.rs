@@ -119,6 +119,12 @@ pub fn load(source: Source, env: &Env) -> Result<Config, Problems> {
     resolve::resolve(&source.name(), &text, source.folder(), env)
 }
 
+/// Where the gateway that runs by this configuration takes commands. Nothing else in it is looked at: whoever
+/// sends one has not what the gateway has in its environment.
+pub fn load_admin(source: &Source, env: &Env) -> Result<Admin, Problems> {
+    resolve::admin_alone(&source.name(), &source.text()?, source.folder(), env)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -424,6 +430,21 @@ mod tests {
                  {path}:6:12: `servers` in [upstreams.app]: `\"env:APP\"` needs APP, which is empty; set APP"
             )
         );
+    }
+
+    #[test]
+    fn who_sends_a_command_needs_nothing_of_the_gateways_environment() {
+        let file = "[admin]\nlisten = \"0.0.0.0:9191\"\ntoken = \"env:TOKEN\"\n[twilio]\nsignature = \"enforce\"\n\
+                    [dialogue]\nmode = \"dialogue\"\n[dialogue.stt]\nkind = \"deepgram\"\napi_key = \"env:KEY\"\n";
+        let token = env(&[("TOKEN", "t0ken")]);
+        assert!(load(text(file), &token).is_err());
+        let admin = load_admin(&text(file), &token).unwrap();
+        assert_eq!((admin.listen.port(), admin.token), (9191, Some(Secret("t0ken".to_owned()))));
+        let without = load_admin(&text(file), &Env::new()).unwrap_err().to_string();
+        let needs = "`token` in [admin]: `\"env:TOKEN\"` needs TOKEN, which is not set; set TOKEN";
+        assert_eq!(without, format!("gateway.toml:3:9: {needs}"));
+        assert_eq!(load_admin(&text(""), &Env::new()).unwrap(), Config::default().admin);
+        assert!(load_admin(&text("[admin"), &Env::new()).unwrap_err().to_string().contains("not TOML"));
     }
 
     #[test]

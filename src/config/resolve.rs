@@ -5,11 +5,12 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use toml::Spanned;
 use toml::de::DeTable;
 
 use super::carrier::carrier;
 use super::document::{Document, Refused};
-use super::limits::{admin, limits, megabytes, network};
+use super::limits::{admin, admin_itself, limits, megabytes, network};
 use super::meant::*;
 use super::problem::{Place, Problem, Problems};
 use super::services::{Upstreams, dialogue, upstream};
@@ -34,11 +35,7 @@ pub(super) fn examine<T>(
     env: &Env,
     look: impl FnOnce(Config, &Document<'_>) -> T,
 ) -> Result<T, Problems> {
-    let (root, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        // What could be read is a guess, and would bring problems that are not there.
-        return Err(Problems::sorted(syntax(file, text, errors)));
-    }
+    let root = parse(file, text)?;
     let mut doc = Document::new(file, text, folder, env, root.get_ref());
     let config = config(&mut Table::root(&mut doc));
     let seen = look(config, &doc);
@@ -46,6 +43,23 @@ pub(super) fn examine<T>(
         problems if problems.is_empty() => Ok(seen),
         problems => Err(Problems::sorted(problems)),
     }
+}
+
+/// The admin listener alone: what else is there is not looked at, and needs nothing of this environment.
+pub(super) fn admin_alone(file: &str, text: &str, folder: &Path, env: &Env) -> Result<Admin, Problems> {
+    let root = parse(file, text)?;
+    let mut doc = Document::new(file, text, folder, env, root.get_ref());
+    let admin = Table::root(&mut doc).section("admin", |t| admin_itself(t, Config::default().admin));
+    match doc.noted() {
+        problems if problems.is_empty() => Ok(admin),
+        problems => Err(Problems::sorted(problems)),
+    }
+}
+
+fn parse<'a>(file: &str, text: &'a str) -> Result<Spanned<DeTable<'a>>, Problems> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    // What could be read is a guess, and would bring problems that are not there.
+    if errors.is_empty() { Ok(root) } else { Err(Problems::sorted(syntax(file, text, errors))) }
 }
 
 fn syntax(file: &str, text: &str, errors: Vec<toml::de::Error>) -> Vec<Problem> {

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use super::fake::{Fake, dialogue, hum};
+use super::fake::{Fake, dialogue, hum, nowhere};
 use super::tests::ids;
 use super::{Bot, Services};
 use crate::call::{Failure, FailureKind, Input, Question};
@@ -113,16 +113,17 @@ impl Kind {
 
 /// A server with this fault, and how much it could send.
 async fn server(kind: Kind, fault: Fault) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, sent) = (listener.local_addr().unwrap().to_string(), Arc::<AtomicUsize>::default());
-    let counted = Arc::clone(&sent);
-    if fault != Fault::Refuse {
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(misbehave(stream, kind, fault, Arc::clone(&counted)));
-            }
-        });
+    let sent = Arc::<AtomicUsize>::default();
+    if fault == Fault::Refuse {
+        return (nowhere(), sent);
     }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, counted) = (listener.local_addr().unwrap().to_string(), Arc::clone(&sent));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(misbehave(stream, kind, fault, Arc::clone(&counted)));
+        }
+    });
     (address, sent)
 }
 

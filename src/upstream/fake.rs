@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::time::timeout;
 
@@ -40,6 +40,19 @@ impl Request {
     pub(super) fn has(&self, line: &str) -> bool {
         self.head.contains(&format!("\r\n{line}\r\n"))
     }
+}
+
+/// An address that refuses connections: it has an owner, who does not listen, so that it is given to no server of a
+/// test beside this one.
+pub(super) fn nowhere() -> String {
+    let owner = TcpSocket::new_v4().unwrap();
+    owner.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = owner.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let _owner = owner;
+        std::future::pending::<()>().await;
+    });
+    address
 }
 
 /// One connection of a client.

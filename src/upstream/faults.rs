@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 
-use super::fake::{Fake, dialogue, failed, heard};
+use super::fake::{Fake, dialogue, failed, heard, nowhere};
 use super::tests::ids;
 use super::{Observation, Services};
 use crate::call::{Failure, FailureKind, Input, Service};
@@ -42,9 +41,9 @@ async fn failure(fake: &mut Fake, change: impl Fn(&mut Upstream)) -> (FailureKin
     (kind, why.replace(&fake.server(), "BOT"))
 }
 
-/// An address at which nothing listens.
-async fn nowhere() -> String {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
+#[tokio::test]
+async fn an_address_that_refuses_is_given_to_nobody_else() {
+    assert!(tokio::net::TcpListener::bind(nowhere()).await.is_err());
 }
 
 #[tokio::test]
@@ -137,7 +136,7 @@ async fn an_error_is_told_of_even_if_its_body_never_ends() {
 
 #[tokio::test]
 async fn a_service_that_is_not_there() {
-    let server = nowhere().await;
+    let server = nowhere();
     let services = Services::new(&dialogue(std::slice::from_ref(&server)), |_| {}).unwrap();
     let failure = failed(&transcribe(services).await);
     assert_eq!(failure.kind, FailureKind::Connect);
@@ -158,12 +157,12 @@ async fn a_service_whose_name_means_nothing() {
 #[tokio::test]
 async fn the_next_server_is_tried_once() {
     let fake = Fake::answering(TEXT).await;
-    let servers = [nowhere().await, fake.server()];
+    let servers = [nowhere(), fake.server()];
     let services = Services::new(&dialogue(&servers), |_| {}).unwrap();
     for _ in 0..4 {
         check_understood(&transcribe(services.clone()).await);
     }
-    let servers = [nowhere().await, nowhere().await, fake.server()];
+    let servers = [nowhere(), nowhere(), fake.server()];
     let services = Services::new(&dialogue(&servers), |_| {}).unwrap();
     let failure = failed(&transcribe(services).await);
     let why = format!("the service: POST http://{}/stt: connection refused: is it running?", servers[1]);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::fake::{Fake, dialogue, failed, heard, hum, openai_agent, spoken};
+use super::fake::{Fake, dialogue, failed, heard, hum, nowhere, openai_agent, spoken};
 use super::tests::ids;
 use super::{Notice, Services};
 use crate::call::{FailureKind, Input, Question, Service};
@@ -87,9 +87,7 @@ async fn ask(services: &Services) -> Vec<Input<'static>> {
 async fn the_next_is_asked_at_once() {
     for refuses in [true, false] {
         let first = match refuses {
-            true => {
-                tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
-            }
+            true => nowhere(),
             false => Fake::answering(OOPS).await.server(),
         };
         let second = Fake::answering(HI).await;
@@ -137,18 +135,20 @@ async fn one_that_is_slow_is_not_waited_for() {
 
 #[tokio::test]
 async fn what_has_been_heard_in_part_is_not_said_again() {
-    let first = Fake::serving(|_, mut peer| async move {
+    // A busy machine has the first piece there by then.
+    let waits = Duration::from_secs(3);
+    let first = Fake::serving(move |_, mut peer| async move {
         peer.request().await;
         peer.send("HTTP/1.1 200 OK\r\nContent-Type: audio/basic\r\nContent-Length: 99999\r\n\r\n").await;
         peer.send(hum(4000)).await;
         // Longer than the other would have been waited for.
-        tokio::time::sleep(3 * SOON).await;
+        tokio::time::sleep(waits + SOON).await;
         peer.send(hum(4000)).await;
     })
     .await;
     let mut second = Fake::answering(sound(4000)).await;
     let mut dialogue = dialogue_of(&first.server(), &second.server());
-    dialogue.fallbacks.tts_after = SOON;
+    dialogue.fallbacks.tts_after = waits;
     let (services, told) = services(&dialogue);
     let heard = say(&services, "Hello.").await;
     assert_eq!(failed(&heard).kind, FailureKind::Protocol);

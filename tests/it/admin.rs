@@ -1,9 +1,7 @@
 //! The admin listener: commands for the operator, and for nobody whose page the operator looks at; no
 //! secret in anything that it, the log or the commands print.
 
-use std::process::Command;
-
-use crate::world::{Gateway, Wire};
+use crate::world::{Gateway, Wire, voxgate};
 
 fn ask(gateway: &Gateway, request: &str, headers: &str) -> (u16, String) {
     let answer =
@@ -69,9 +67,7 @@ fn no_secret_is_printed_anywhere() {
     printed.push(ask(&gateway, "GET /metrics", "Host: x\r\nAuthorization: Bearer hunter-wrong\r\n").1);
     let file = gateway.config_file();
     let command = |args: &[&str]| {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_voxgate")).args(args).arg("--config").arg(&file).output();
-        let output = output.unwrap();
+        let output = voxgate().args(args).arg("--config").arg(&file).output().unwrap();
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     };
     printed.extend([command(&["config", "print"]), command(&["check"])]);
@@ -91,4 +87,36 @@ fn no_secret_is_printed_anywhere() {
     for text in printed {
         assert!(!text.contains("hunter"), "a secret in {text}");
     }
+}
+
+/// The unit has the secrets in its EnvironmentFile, and root's shell does not.
+#[test]
+fn a_command_needs_no_secret_but_the_admin_listeners() {
+    let config = "token = \"env:VOXGATE_ADMIN_TOKEN\"\n[twilio]\nsignature = \"enforce\"\n\
+                  [dialogue]\nmode = \"dialogue\"\n\
+                  [dialogue.stt]\nkind = \"deepgram\"\napi_key = \"env:DEEPGRAM_API_KEY\"\nurl = \"http://127.0.0.1:1\"\n\
+                  [dialogue.agent]\nurl = \"http://127.0.0.1:1\"\n[dialogue.tts]\nurl = \"http://127.0.0.1:1\"\n";
+    let token = ("VOXGATE_ADMIN_TOKEN", "s3cret");
+    let secrets = [token, ("TWILIO_AUTH_TOKEN", "t0ken"), ("DEEPGRAM_API_KEY", "k3y")];
+    let mut gateway = Gateway::start_with(config, "public_url = \"https://bot.example.com\"", &secrets);
+    let file = gateway.config_file();
+    let told = |command: &str, env: &[(&str, &str)]| {
+        let mut voxgate = voxgate();
+        let voxgate = voxgate.env_remove(token.0).args([command, "--config"]).arg(&file);
+        let done = voxgate.envs(env.iter().copied()).output().unwrap();
+        (done.status.success(), String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned())
+    };
+    for command in ["reload", "upgrade"] {
+        let (done, said) = told(command, &[]);
+        let missing =
+            "`token` in [admin]: `\"env:VOXGATE_ADMIN_TOKEN\"` needs VOXGATE_ADMIN_TOKEN, which is not set";
+        assert!(!done && said.contains(missing) && said.lines().count() == 1, "{said}");
+        let (done, said) = told(command, &[(token.0, "another")]);
+        assert!(!done && said.contains("a token is needed"), "{said}");
+    }
+    assert_eq!(told("reload", &[token]), (true, "generation 2 counts\n".to_owned()));
+    let (done, said) = told("upgrade", &[token]);
+    assert!(done && said.contains("takes over"), "{said}");
+    gateway.event("STARTED", 1);
+    assert!(gateway.ended().success());
 }

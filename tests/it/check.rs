@@ -2,28 +2,15 @@
 //! files, and what an editor makes of the schema.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::world::{free_port, project, run};
+use crate::world::{self, free_port, project, run};
 
 fn voxgate(args: &[&str], folder: &Path, env: &[(String, String)]) -> Output {
-    let ours = [
-        "PORT",
-        "DEPLOY_ID",
-        "EOU_MS",
-        "EoU_MS",
-        "BARGE_IN",
-        "VAD_RMS",
-        "DEDUP_WINDOW_SEC",
-        "VOXGATE_CONFIG",
-    ];
-    let mut command = Command::new(env!("CARGO_BIN_EXE_voxgate"));
-    for name in ours {
-        command.env_remove(name);
-    }
-    command.args(args).current_dir(folder).env_remove("TWILIO_AUTH_TOKEN");
+    let mut command = world::voxgate();
+    command.args(args).current_dir(folder);
     command.envs(env.iter().cloned()).stdin(Stdio::null()).output().unwrap()
 }
 

@@ -13,11 +13,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use regex::Regex;
+use regex::{Captures, Regex};
 use voxgate::call::FailureKind;
 use voxgate::twilio::{codes, lint::Rule};
 
-use crate::world::{Gateway, free_port, project};
+use crate::world::{Gateway, by_itself, free_port, project};
 
 /// The ports that the pages use: the gateway's, the admin listener's, the app's and its services'.
 const PORTS: [&str; 4] = ["8080", "9090", "5000", "7001"];
@@ -160,7 +160,7 @@ fn follow(name: &str) {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.join(".printed")).unwrap();
     let ports: Vec<(&str, String)> = PORTS.iter().map(|port| (*port, free_port().to_string())).collect();
-    let here = |text: &str| ports.iter().fold(text.to_owned(), |text, (port, free)| text.replace(port, free));
+    let here = |text: &str| with_ports(text, &ports);
     for (file, text) in &page.files {
         let mut text = here(text);
         if file == "gateway.toml" && !text.contains("[admin]") {
@@ -205,6 +205,21 @@ fn follow(name: &str) {
     fs::remove_dir_all(&folder).unwrap();
 }
 
+/// A page's text with other ports. All at once: a port that is put there may have a page's in it.
+fn with_ports(text: &str, ports: &[(&str, String)]) -> String {
+    let written = ports.iter().map(|(port, _)| *port).collect::<Vec<_>>().join("|");
+    let other = |found: &Captures<'_>| ports.iter().find(|(port, _)| *port == &found[0]).unwrap().1.clone();
+    Regex::new(&format!(r"\b(?:{written})\b")).unwrap().replace_all(text, other).into_owned()
+}
+
+#[test]
+fn a_port_is_replaced_once_and_as_a_whole() {
+    let ports = [("8080", "15000".to_owned()), ("5000", "28080".to_owned())];
+    let text = "listen = \"0.0.0.0:8080\", servers = [\"127.0.0.1:5000\"], 22050 Hz, 15000 bytes, 5000ms";
+    let other = "listen = \"0.0.0.0:15000\", servers = [\"127.0.0.1:28080\"], 22050 Hz, 15000 bytes, 5000ms";
+    assert_eq!(with_ports(text, &ports), other);
+}
+
 /// Runs the script with a reader's programs at hand; whether it came to its end. What it has started ends
 /// with it.
 fn shell(folder: &Path, script: &str, port: &str) -> bool {
@@ -215,13 +230,16 @@ fn shell(folder: &Path, script: &str, port: &str) -> bool {
     ];
     let inherited = std::env::var_os("PATH").unwrap_or_default();
     let path = programs.into_iter().chain(std::env::split_paths(&inherited)).collect::<Vec<PathBuf>>();
-    let mut child = Command::new("timeout")
+    let mut child = by_itself(Command::new("timeout"))
         .args([LONGEST, "bash", "-c", script])
         .current_dir(folder)
         .env("PATH", std::env::join_paths(path).unwrap())
+        // What a page installs is there: nothing is fetched.
+        .env("PYTHONPATH", packages())
+        .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+        .env("PIP_NO_INDEX", "1")
         .env("PORT", port)
         .env("VOXGATE", project())
-        .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -232,6 +250,13 @@ fn shell(folder: &Path, script: &str, port: &str) -> bool {
     // `timeout` makes a group of its own, and all that the page has started is in it.
     let _ = Command::new("kill").args(["--", &format!("-{}", child.id())]).stderr(Stdio::null()).status();
     ended.success()
+}
+
+/// The Python packages that `tests/setup.sh` has installed.
+fn packages() -> PathBuf {
+    let versions = fs::read_dir(project().join(".venv/lib")).unwrap();
+    let mut packages = versions.map(|version| version.unwrap().path().join("site-packages"));
+    packages.find(|packages| packages.exists()).unwrap()
 }
 
 /// Whether that was printed: `…` is anything within a line, and alone in a line any lines; how many blanks

@@ -86,14 +86,31 @@ fn stopping(gateway: &Gateway, signal: &str) {
     gateway.event("DRAIN_START", 0);
 }
 
-/// Ended by itself with status 0, not long after `since`.
-fn ends_well(gateway: &mut Gateway, since: Instant) {
+/// Less than anything that a drain might wait for, and many times what it takes on a machine that does nothing
+/// else. What is given to newcomers is shorter: see `at_once`.
+const PROMPT: Duration = Duration::from_millis(2_800);
+
+/// Ended by itself with status 0, not long after `since`: how long.
+fn ends_well(gateway: &mut Gateway, since: Instant) -> Duration {
     let status = gateway.ended();
     let took = since.elapsed();
     assert!(status.success(), "{status}");
-    assert!(took < Duration::from_secs(1), "took {took:?} to end");
+    assert!(took < PROMPT, "took {took:?} to end");
     gateway.event("DRAIN_END", 0);
     assert_eq!(gateway.noise(), Vec::<String>::new());
+    took
+}
+
+/// A busy machine is late now and then; a drain that waits for a newcomer's second does so each time.
+fn at_once(stop: impl Fn() -> Duration) {
+    let mut took = Vec::new();
+    while took.len() < 5 {
+        took.push(stop());
+        if took.last().is_some_and(|took| *took < Duration::from_millis(900)) {
+            return;
+        }
+    }
+    panic!("took {took:?} to end");
 }
 
 #[test]
@@ -139,14 +156,16 @@ fn calls_go_on_and_the_process_ends_with_the_last() {
 
 #[test]
 fn with_nothing_under_way_it_ends_at_once() {
-    let mut gateway = Gateway::echo(free_port());
-    // A client that keeps its connection, but has asked for nothing, holds nobody up.
-    let mut idle = Wire::to(gateway.port);
-    idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
-    idle.answer();
-    let since = Instant::now();
-    stopping(&gateway, "TERM");
-    ends_well(&mut gateway, since);
+    at_once(|| {
+        let mut gateway = Gateway::echo(free_port());
+        // A client that keeps its connection, but has asked for nothing, holds nobody up.
+        let mut idle = Wire::to(gateway.port);
+        idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+        idle.answer();
+        let since = Instant::now();
+        stopping(&gateway, "TERM");
+        ends_well(&mut gateway, since)
+    });
 }
 
 #[test]

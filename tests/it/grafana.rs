@@ -168,8 +168,18 @@ fn every_panel_shows_something_and_no_alert_is_false() {
         known += 1;
     }
     assert!(known > 25, "{known} rules");
-    let firing = prometheus.query("ALERTS{alertstate=\"firing\"}");
-    assert!(firing.is_empty(), "{firing:?}");
+    // Each fires after a minute or more, which this test does not last: what counts is whether one is true. These may
+    // be, on a busy machine.
+    let may_be = [
+        "VoxgateTurnsSlow",
+        "VoxgateUnderruns",
+        "VoxgateFramesLate",
+        "VoxgateWorkerStalled",
+        "VoxgateCallersJitter",
+    ];
+    let mut raised = prometheus.query("ALERTS");
+    raised.retain(|alert| may_be.iter().all(|name| alert["metric"]["alertname"] != *name));
+    assert!(raised.is_empty(), "{raised:?}");
 }
 
 /// The unit in which a panel shows the answer to one of its queries.

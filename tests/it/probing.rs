@@ -1,8 +1,6 @@
 //! `voxgate check --probe`: each service is asked once, and what is wrong has an owner and a name.
 
-use std::process::Command;
-
-use crate::world::{Fake, Server, app, expired, free_port, stt, tone, tts};
+use crate::world::{Fake, Server, app, expired, free_port, stt, tone, tts, voxgate};
 
 /// Whether all was well, and the rows of the table by the name of the service.
 struct Probed {
@@ -17,7 +15,7 @@ impl Probed {
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("gateway.toml");
         std::fs::write(&file, config).unwrap();
-        let mut voxgate = Command::new(env!("CARGO_BIN_EXE_voxgate"));
+        let mut voxgate = voxgate();
         let voxgate = voxgate.args(["check", "--probe", "--config"]).arg(&file).envs(env.iter().copied());
         let output = voxgate.output().unwrap();
         std::fs::remove_dir_all(&folder).unwrap();

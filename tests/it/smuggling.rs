@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::world::{Gateway, LegacyApp, TcpApp, Wire};
+use crate::world::{Gateway, LegacyApp, TcpApp, Wire, until};
 
 /// An app that keeps every byte that it is sent, as one text for each connection.
 fn app() -> (TcpApp, Arc<Mutex<Vec<String>>>) {
@@ -77,6 +77,7 @@ fn the_app_gets_one_request_however_it_was_written() {
     let (app, seen) = app();
     let gateway = Gateway::echo(app.port);
     let chunked = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut good = 0;
     for (request, answered) in [
         ("GET / HTTP/1.1\nHost: x\nConnection: close\n\n".to_owned(), true),
         ("POST / HTTP/1.1\nHost: x\nConnection: close\nContent-Length: 5\n\nhello".to_owned(), true),
@@ -95,7 +96,13 @@ fn the_app_gets_one_request_however_it_was_written() {
         // What goes wrong within a body may be met after the app has answered.
         let allowed: &[&[u16]] = if answered { &[&[200]] } else { &[&[], &[200], &[400], &[502]] };
         assert!(allowed.contains(&statuses.as_slice()), "{request:?}: {statuses:?}");
+        good += usize::from(answered);
     }
+    // The app keeps a request once its connection is closed.
+    until("the app to have kept all", || {
+        let kept = seen.lock().unwrap().len();
+        (kept >= good && kept == app.heads().len()).then_some(())
+    });
     for text in seen.lock().unwrap().iter() {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.lines().count() > 1 && !head.replace("\r\n", "").contains(['\r', '\n']), "{text:?}");

@@ -4,14 +4,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use voxgate::cli::call::{CallOptions, Step, run_call};
 use voxgate::tape::{Entry, Tape};
 
-use crate::world::{Bot, Gateway, Heard, MediaStream, block_on, call, of_call, project, say, tone, until};
+use crate::world::{
+    self, Bot, Gateway, Heard, MediaStream, block_on, call, of_call, project, say, tone, until,
+};
 
 /// A folder that goes with the test.
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -43,7 +45,7 @@ impl Drop for Folder {
 }
 
 fn voxgate(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_voxgate")).args(args).current_dir(project()).output().unwrap()
+    world::voxgate().args(args).current_dir(project()).output().unwrap()
 }
 
 pub(crate) fn answer(args: &[&str]) -> String {
@@ -300,10 +302,7 @@ fn a_picture_has_the_whole_name_of_its_call() {
     fs::create_dir_all(&folder.0).unwrap();
     let tape = folder.0.join("2026-11-26T10-43-42.123Z_CA12.tape");
     fs::copy(ECHO, &tape).unwrap();
-    let drawn = std::process::Command::new(env!("CARGO_BIN_EXE_voxgate"))
-        .args(["tune", text(&tape)])
-        .current_dir(&folder.0)
-        .status();
+    let drawn = world::voxgate().args(["tune", text(&tape)]).current_dir(&folder.0).status();
     assert!(drawn.unwrap().success());
     assert!(folder.0.join("2026-11-26T10-43-42.123Z_CA12.svg").exists());
 }

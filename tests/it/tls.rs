@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::world::{Gateway, SOON, TcpApp, block_on, header, run, until};
+use crate::world::{Gateway, SOON, TcpApp, block_on, header, run, until, voxgate};
 
 /// A folder with `cert.pem` and `key.pem` for 127.0.0.1, that goes with the test.
 pub struct Folder(PathBuf);
@@ -244,7 +244,7 @@ fn a_call_over_wss() {
     let pair = folder.pair("v1", 2100);
     let gateway = Gateway::start(&table(&pair));
     let url = format!("wss://127.0.0.1:{}/ws/twilio-media", gateway.port);
-    let done = std::process::Command::new(env!("CARGO_BIN_EXE_voxgate"))
+    let done = voxgate()
         .args(["call", &url])
         .env("SSL_CERT_FILE", pair.join("cert.pem"))
         .current_dir(&folder.0)

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
-use super::super::fake::{Fake, dialogue, failed, heard};
+use super::super::fake::{Fake, dialogue, failed, heard, nowhere};
 use super::super::tests::ids;
 use super::super::{Services, observed::Notice};
 use super::*;
@@ -39,10 +39,6 @@ fn services(
 
 async fn transcribe(services: &Services) -> Vec<Input<'static>> {
     heard(|to| services.for_call(ids(), to).transcribe(7, vec![0xff; 160])).await
-}
-
-async fn nowhere() -> String {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
 }
 
 /// The next state that is told of `ears`.
@@ -107,7 +103,7 @@ async fn a_refusal_of_our_request_is_no_failure_of_the_server() {
 #[tokio::test]
 async fn a_server_that_fails_is_left_out_while_another_works() {
     let (mut bad, mut good) = (Fake::answering(ERROR).await, Fake::answering(TEXT).await);
-    let servers = [bad.server(), good.server(), nowhere().await];
+    let servers = [bad.server(), good.server(), nowhere()];
     let (services, mut told) = services(&servers, LONG, None);
     let mut failures = 0;
     for _ in 0..12 {

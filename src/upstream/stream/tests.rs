@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use super::{Recogniser, Streaming, tape};
 use crate::call::{Input, Posted};
 use crate::config::{BreakerLimits, DeepgramStt, Endpoint, Secret, Stt, Upstream, VoskStt};
-use crate::upstream::fake::tell_done;
+use crate::upstream::fake::{nowhere, tell_done};
 use crate::upstream::observed::Tell;
 use crate::upstream::tests::ids;
 use crate::upstream::{Observation, Pools};

@@ -7,7 +7,7 @@ use serde_json::Value;
 use voxgate::cli::call::Step;
 
 use super::{GROWTH, PATIENCE, bot};
-use crate::world::hearing::heard;
+use crate::world::hearing::{heard, sound};
 use crate::world::{Bot, Fake, Gateway, Server, call, tone, until};
 
 /// No deadline interferes, and nothing is asked for before the call.
@@ -123,7 +123,7 @@ fn when_the_caller_interrupts_a_voice_that_never_ends() {
     let lasted: Vec<u64> = requests.iter().map(|entry| entry["open_ms"].as_u64().unwrap()).collect();
     assert!(lasted[0] < 5_000 && lasted[2] < 5_000, "{lasted:?}");
     let between = call.barge_ins[0].at + Duration::from_millis(600);
-    assert!(!heard(&call, between, call.turns[2].said_at).is_empty());
+    assert!(!sound(&heard(&call, between, call.turns[2].said_at)).is_empty(), "nothing but silence");
     assert_eq!(gateway.noise(), [""; 0]);
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use super::program::{by_itself, far_from_twilio};
 use super::{free_port, until};
 
 pub struct Gateway {
@@ -80,16 +81,16 @@ impl Gateway {
         let file = folder.join("gateway.toml");
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:{written}\"\n{server_keys}\n\
-             [log]\nformat = \"json\"\n{log_keys}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{config}"
+             [log]\nformat = \"json\"\n{log_keys}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{}",
+            far_from_twilio(config)
         );
         std::fs::write(&file, text).unwrap();
-        let mut command = Command::new(program);
+        let mut command = by_itself(Command::new(program));
         command
             .args(["run", "--config"])
             .arg(&file)
             .args(if app.is_empty() { None } else { Some("--") })
             .args(app)
-            .env_remove("RUST_LOG")
             // With huge pages resident memory grows by megabytes for the first byte of each.
             .env("MIMALLOC_ALLOW_THP", "0")
             .envs(env.iter().copied())

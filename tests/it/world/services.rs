@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-use super::{block_on, free_port, until};
+use super::{block_on, by_itself, free_port, until};
 
 /// The project's folder.
 pub fn project() -> &'static Path {
@@ -24,7 +24,8 @@ pub fn run(program: impl AsRef<Path>, args: &[&str]) -> Output {
     let program = program.as_ref();
     let path = if program.components().count() > 1 { project().join(program) } else { program.into() };
     let path = if program == Path::new("python") { python() } else { path };
-    Command::new(path).args(args).current_dir(project()).stdin(Stdio::null()).output().unwrap()
+    let mut command = by_itself(Command::new(path));
+    command.args(args).current_dir(project()).stdin(Stdio::null()).output().unwrap()
 }
 
 /// One of the servers of `tests/services`.
@@ -51,7 +52,7 @@ impl Server {
 
     fn launch(program: &Path, name: &str, args: &[&str]) -> Server {
         let port = free_port();
-        let mut child = Command::new(program)
+        let mut child = by_itself(Command::new(program))
             .arg(project().join(name))
             .arg(port.to_string())
             .args(args)
@@ -101,7 +102,7 @@ impl LegacyApp {
     }
 
     pub fn start_at(port: u16) -> LegacyApp {
-        let child = Command::new(project().join(".venv/bin/gunicorn"))
+        let child = by_itself(Command::new(project().join(".venv/bin/gunicorn")))
             .arg("-c")
             .arg(project().join("tests/services/gunicorn.conf.py"))
             .args(["-k", "gthread", "--threads", "16", "-w", "1", "-b", &format!("127.0.0.1:{port}")])

@@ -83,7 +83,7 @@ async fn a_refusal_that_will_not_mend_is_told_at_once() {
 
 #[tokio::test]
 async fn nobody_there() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let gone = nowhere();
     let fake = Fake { server: gone.clone(), ..answering("").await };
     let told = failure(&fake, &Stt::Deepgram(deepgram_stt(&gone)), |_| {}).await;
     let why = "connect: the vendor: GET ws://IT/v1/listen: connection refused: is it running?";
@@ -269,7 +269,7 @@ async fn who_knows(text: &'static str) -> Fake {
 
 #[tokio::test]
 async fn another_recogniser_hears_what_the_first_did_not() {
-    let refuses = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let refuses = nowhere();
     let hangs = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let breaks = Fake::serving(|_, mut peer| async move { peer.until_heard(640).await }).await;
     let is_mute = Fake::serving(|_, mut peer| async move { peer.until_closed().await }).await;
@@ -305,7 +305,7 @@ async fn a_question_is_put_to_each_of_them_once() {
 
 #[tokio::test]
 async fn a_breaker_that_is_open_fails_a_question_at_once() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let gone = nowhere();
     let fake = Fake { server: gone.clone(), ..answering("").await };
     let mut stt = deepgram_stt(&gone);
     stt.endpoint.upstream.breaker.failures = std::num::NonZeroU32::new(1);
