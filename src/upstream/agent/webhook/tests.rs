@@ -333,8 +333,9 @@ async fn done_by(fake: &Fake) -> Told {
     let mut watch = Watch::new(&tell, "bot", Service::Agent, Duration::MAX);
     let (arguments, question) = (json!({}), question());
     let function = Function { name: "refund", arguments: &arguments, call: "call_1" };
-    let outlet = Outlet::new(&to, &watch);
-    let asked = app.ask_for(&ids(), &question, Some(&function), &outlet, &mut watch).await;
+    let ids = ids();
+    let outlet = Outlet::new(&to, &ids, &watch);
+    let asked = app.ask_for(&ids, &question, Some(&function), &outlet, &mut watch).await;
     drop(outlet);
     drop(to);
     let mut inputs = Vec::new();
