@@ -51,7 +51,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// says nothing about the gateway, and is made again.
 pub fn steady(call: impl Fn() -> (voxgate::cli::call::CallReport, Vec<String>)) {
     let mut seen = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..24 {
         let (report, wrong) = call();
         if wrong.is_empty() {
             return;
