@@ -13,13 +13,10 @@ use super::{
 };
 use crate::audio::{BYTES_PER_MS, FRAME_BYTES};
 use crate::time::CallTime;
-use crate::turn::{Ended, State, Why, are_own, normalised};
+use crate::turn::{Ended, State, Why, normalised};
 
 /// An utterance with less voice than this (200 ms) is no new speech if its text repeats the last.
 const NEW_SPEECH_FRAMES: u32 = 10;
-/// What the bot has said comes back this late, if it does: an utterance may be the echo of what was said so soon
-/// before it.
-pub(super) const ECHO_AFTER: Duration = Duration::from_millis(500);
 /// Silence kept behind an utterance that is echoed.
 const ECHO_TAIL: usize = 100 * BYTES_PER_MS;
 
@@ -121,8 +118,7 @@ impl Call {
         if text.is_empty() {
             return self.nothing_said(now);
         }
-        let (own, until) = &self.own_words;
-        if self.utterance_began < *until + ECHO_AFTER && are_own(&text, own) {
+        if self.is_echo(&text) {
             self.tell(Event::OwnWords { text });
             return self.nothing_said(now);
         }
@@ -322,7 +318,10 @@ impl Call {
         };
         if current {
             self.tell(Event::UpstreamFailed { service: job.service(), failure });
-            self.apologise(now);
+            match job {
+                Job::Transcribe { .. } if self.unanswered_keys.is_some() => self.nothing_said(now),
+                _ => self.apologise(now),
+            }
         }
     }
 
@@ -381,22 +380,14 @@ impl Call {
         self.outputs.extend(jobs.into_iter().flatten().map(Output::Cancel));
     }
 
-    /// What of a reply that is over may have come back.
-    fn words_to_the_end(&self, now: CallTime) -> String {
-        let waits = self.recording.has_queued();
-        match &self.reply {
-            // Any number of utterances may wait.
-            Some(reply) if waits && !self.settings.barge_in => reply.text(),
-            _ if waits || self.ear.hears_speech() => self.words_since(self.is_heard_from(), now),
-            _ => self.words_since(now, now),
-        }
-    }
-
     // ---- back to LISTENING ------------------------------------------------------------------------
 
     fn nothing_said(&mut self, now: CallTime) {
+        let early = self.early.is_some();
         self.drop_early();
-        if let Some(keys) = self.unanswered_keys.take() {
+        if let Some((turn, keys)) = self.unanswered_keys.take() {
+            self.turns += u64::from(early);
+            self.is_asked_again(turn, Duration::ZERO);
             return self.ask(keys.clone(), Some(keys), now);
         }
         self.recording.answered(self.ear.hears_speech());
@@ -454,7 +445,7 @@ impl Call {
         self.settle_turn();
         self.cancel_jobs();
         let heard = self.tell_heard(true, now);
-        self.own_words = (self.words_since(self.is_heard_from(), now), now);
+        self.keep_own_words(Why::BargeIn, now);
         self.unasked.drop_text();
         let cleared = self.clear(now);
         self.tell(Event::BargeIn { reaction, cleared, heard: heard.clone() });
@@ -495,8 +486,8 @@ impl Call {
     pub(super) fn back_to_listening(&mut self, why: Why, now: CallTime) {
         self.settle_turn();
         self.tell_spurt();
-        if why != Why::BargeIn && self.reply.is_some() {
-            self.own_words = (self.words_to_the_end(now), now);
+        if why != Why::BargeIn {
+            self.keep_own_words(why, now);
         }
         self.idle.listening(why, now);
         self.unanswered_keys = None;

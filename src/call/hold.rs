@@ -4,13 +4,11 @@
 
 use std::time::Duration;
 
-use super::dialogue::ECHO_AFTER;
 use super::merge::Collision;
-use super::recording::BEFORE_SPEECH;
 use super::{Call, Event, Hearing, Output};
 use crate::audio::BYTES_PER_MS;
 use crate::time::CallTime;
-use crate::turn::{Ended, Evidence, Measured, Said, State, are_own};
+use crate::turn::{Ended, Evidence, Measured, Said, State};
 
 /// Frames without speech after which the caller has nothing to say: 440 ms. A noise that is just too
 /// short to interrupt lasts some 300 ms longer than the hold, and the bot is to go on within 700.
@@ -69,6 +67,11 @@ impl Hold {
 
     pub(super) fn is_held(&self) -> bool {
         self.held.is_some()
+    }
+
+    /// When who it is held for began, and since when it is held.
+    pub(super) fn since(&self) -> Option<(CallTime, CallTime)> {
+        self.held.as_ref().map(|held| (held.began, held.at))
     }
 
     /// By when it has to be decided.
@@ -142,7 +145,7 @@ impl Call {
 
     /// What a streaming recogniser takes the caller's words for.
     pub(super) fn partial(&mut self, text: String, now: CallTime) {
-        let own = self.reply.is_some() && are_own(&text, &self.words_since(self.is_heard_from(), now));
+        let own = self.may_be_echo(&text, now);
         if let Some(held) = &mut self.hold.held {
             held.said = if own { Said::Nothing } else { self.settings.words.said(&text) };
         }
@@ -151,21 +154,6 @@ impl Call {
         self.check_early();
         self.tell(Event::SttPartial { text });
         self.judge_hold(now);
-    }
-
-    /// The bot's own words that may have come back in what was heard from then on.
-    pub(super) fn words_since(&self, began: CallTime, now: CallTime) -> String {
-        let until = self.hold.held.as_ref().map_or(now, |held| held.at);
-        let (heard, echo) = (self.pacer.heard(now), ECHO_AFTER);
-        let bytes = |time: Duration| time.as_millis() as u64 * BYTES_PER_MS as u64;
-        let from = heard.saturating_sub(bytes(until.since(began) + echo));
-        self.reply.as_ref().map(|reply| reply.said_between(from, heard + bytes(echo))).unwrap_or_default()
-    }
-
-    /// From when on a recogniser hears what is being said; what interrupts need not be an utterance yet.
-    pub(super) fn is_heard_from(&self) -> CallTime {
-        let held = self.hold.held.as_ref().filter(|_| !self.ear.hears_speech());
-        held.map_or(self.utterance_began, |held| held.began) - BEFORE_SPEECH
     }
 
     /// The caller is in the middle of an utterance, or has finished one since the bot is held.

@@ -82,7 +82,7 @@ impl Call {
         let Some(reply) = self.reply.take() else { return };
         if let Some(keys) = self.asked_keys.take() {
             // They are not a part of what is said now. If that is nothing, they are asked again.
-            self.unanswered_keys = Some(keys);
+            self.unanswered_keys = Some((reply.turn, keys));
             let told = ReplyHeard { turn: reply.turn, interrupted: true, after, ..ReplyHeard::default() };
             self.outputs.push_back(Output::Heard(told));
             self.previous = Previous { heard: String::new(), interrupted: true };

@@ -15,6 +15,7 @@ mod control;
 mod dialogue;
 mod digits;
 mod early;
+mod ending;
 mod event;
 mod file;
 mod hold;
@@ -25,6 +26,7 @@ mod marks;
 mod memory;
 mod merge;
 mod output;
+mod own_words;
 mod pacer;
 mod playback;
 pub mod realtime;
@@ -68,6 +70,7 @@ use early::Early;
 use hold::Hold;
 use idle::Idle;
 use line::{Line, LineFault};
+use own_words::OwnWords;
 use pacer::{Mark, Pacer, Sent};
 use playback::Playback;
 use recording::Recording;
@@ -141,14 +144,14 @@ pub struct Call {
     asked_text: Option<String>,
     /// The keys that it was, and those that were given up because of what the caller may be saying now.
     asked_keys: Option<String>,
-    unanswered_keys: Option<String>,
+    unanswered_keys: Option<(u64, String)>,
     last_final: Option<(String, CallTime)>,
     previous: Previous,
     /// While the reply has hardly begun, and its turn could be taken up again: what the agent was to
     /// be told with it.
     unsettled: Option<Previous>,
-    /// What the bot said last, and until when.
-    own_words: (String, CallTime),
+    /// What the bot said last.
+    own_words: OwnWords,
     /// The recogniser's guess at what is being said.
     partial_text: String,
     early: Option<Early>,
@@ -236,7 +239,7 @@ impl Call {
             last_final: None,
             previous: settings.memory.previous.clone(),
             unsettled: None,
-            own_words: (String::new(), now),
+            own_words: OwnWords::default(),
             partial_text: String::new(),
             early: None,
             utterance_began: now,
@@ -564,36 +567,5 @@ impl Call {
         if frames > 0 {
             self.tell(Event::MediaTx { frames, ms: frames * FRAME.as_millis() as u64 });
         }
-    }
-
-    // ---- the end ----------------------------------------------------------------------------------
-
-    /// The stream has ended, be it in mid-reply: one that comes after it knows what was heard.
-    fn broken_off(&mut self, reason: StopReason, now: CallTime) {
-        if self.state() == State::Speaking && self.reply.is_some() {
-            let heard = self.tell_heard(true, now);
-            self.previous = Previous { heard, interrupted: true };
-        }
-        self.end(reason);
-    }
-
-    fn hang_up(&mut self, reason: StopReason) {
-        self.end(reason);
-        self.outputs.push_back(Output::Hangup(reason));
-    }
-
-    fn end(&mut self, reason: StopReason) {
-        let reason = match (self.control.take(), reason) {
-            // The carrier need not have answered before it does what it was asked for.
-            (Some(pending), StopReason::CallerHangup | StopReason::WsLost) => pending.reason(),
-            (_, reason) => reason,
-        };
-        self.cancel_jobs();
-        self.pacer.clear(CallTime::ZERO);
-        self.tell_spurt();
-        self.reply = None;
-        let transition = self.machine.end();
-        self.moved(transition);
-        self.tell(Event::Ended { reason });
     }
 }

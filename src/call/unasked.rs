@@ -33,9 +33,11 @@ impl Unasked {
     }
 
     /// Text that waits when the caller interrupts is out of date by the time it could be heard. An
-    /// action is not: an agent that has ended the call does not answer any more.
+    /// action is not, nor is a goodbye: who has ended the call does not answer any more.
     pub(super) fn drop_text(&mut self) {
-        self.text.clear();
+        if !(self.ended && self.action == Action::Hangup) {
+            self.text.clear();
+        }
     }
 }
 

@@ -195,6 +195,10 @@ impl Place {
             known.count += 1;
             let (key, number) = (known.hasher.hash_one(call_sid), known.count);
             self.stream = Some((key, number));
+            // Whatever its last stream ended for: the call is here.
+            if let Some(past) = known.calls.get_mut(&key) {
+                past.over = false;
+            }
             known.streams.insert(key, Stream { number, replaced })
         };
         if let Some(replaced) = older.and_then(|older| older.replaced) {
@@ -297,6 +301,10 @@ mod tests {
         drop(broken);
         assert!(next.ended("CA1", StopReason::WsLost));
         assert!(other.ended("CA2", StopReason::BotEnd) && calls.is_over("CA2"));
+        // It is there again, whatever its last stream ended for.
+        let mut other = place(&calls);
+        other.start("CA2", false).await;
+        assert!(!calls.is_over("CA2"));
         // Nor does it once the other is over, and no stream is kept for long.
         let mut last = place(&calls);
         last.start("CA1", false).await;

@@ -24,15 +24,24 @@ use crate::config::HttpLimits;
 /// What Pingora reads of an app's answer at once, and writes on.
 const PIECE: u64 = 64 * 1024;
 
-/// How long a client may take over a piece of an answer: it may pause as within a body of its own, and it may
-/// be as slow as then.
-pub(super) fn unread(limits: &HttpLimits) -> Duration {
-    let slowest = PIECE.checked_div(limits.min_body_rate).unwrap_or(0);
-    limits.body_timeout.max(Duration::from_secs(slowest))
+/// How slow a client may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unread {
+    pub(super) within: Duration,
+    /// So many bytes have to be received in that time.
+    least: u64,
 }
 
-/// How long that is now.
-pub(super) type Limit = Arc<dyn Fn() -> Duration + Send + Sync>;
+/// How long a client may take over a piece of an answer: it may pause as within a body of its own, and it may
+/// be as slow as then.
+pub(super) fn unread(limits: &HttpLimits) -> Unread {
+    let slowest = PIECE.checked_div(limits.min_body_rate);
+    let within = limits.body_timeout.max(Duration::from_secs(slowest.unwrap_or(0)));
+    Unread { within, least: if slowest.is_some() { PIECE } else { 1 } }
+}
+
+/// How slow that is now.
+pub(super) type Limit = Arc<dyn Fn() -> Unread + Send + Sync>;
 
 /// A connection that fails when none of what is written to it has gone for so long.
 pub(super) struct Outflow {
@@ -70,23 +79,25 @@ impl Outflow {
             return polled;
         }
         let Outflow { stream, limit, alarm } = self;
-        let alarm = alarm
-            .get_or_insert_with(|| Alarm { rings: Box::pin(sleep(limit())), received: received(stream) });
+        let alarm = alarm.get_or_insert_with(|| Alarm {
+            rings: Box::pin(sleep(limit().within)),
+            received: received(stream),
+        });
         while alarm.rings.as_mut().poll(cx).is_ready() {
             // Room is told of only when a third of the system's buffer is free, megabytes perhaps.
-            let now = received(stream);
-            if now <= alarm.received {
+            let (now, Unread { within, least }) = (received(stream), limit());
+            if now.zip(alarm.received).is_none_or(|(now, before)| now < before + least) {
                 let why = "the client does not read what it is sent";
                 return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, why)));
             }
             alarm.received = now;
-            alarm.rings.as_mut().reset(Instant::now() + limit());
+            alarm.rings.as_mut().reset(Instant::now() + within);
         }
         Poll::Pending
     }
 }
 
-/// How many bytes the client's machine has received; `None` where that is not known.
+/// How many bytes the client's machine has received; `None` where that is not known, as on Linux before 6.2.
 fn received(stream: &Stream) -> Option<u64> {
     Some(stream.get_socket_digest()?.tcp_info()?.tcpi_bytes_acked)
 }
@@ -214,7 +225,7 @@ mod tests {
 
     fn outflow() -> (Outflow, DuplexStream) {
         let (client, server) = duplex(1024);
-        (Outflow::new(Box::new(server), Arc::new(|| LIMIT)), client)
+        (Outflow::new(Box::new(server), Arc::new(|| Unread { within: LIMIT, least: 1 })), client)
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,9 +259,10 @@ mod tests {
     fn a_pause_is_as_long_as_in_a_body_or_what_a_slow_piece_takes() {
         let mut limits = crate::config::Config::default().limits.http;
         limits.body_timeout = LIMIT;
-        for (rate, seconds) in [(0, 30), (500, 131), (1_000_000, 30)] {
+        for (rate, seconds, least) in [(0, 30, 1), (500, 131, PIECE), (1_000_000, 30, PIECE)] {
             limits.min_body_rate = rate;
-            assert_eq!(unread(&limits).as_secs(), seconds, "{rate}");
+            let within = Duration::from_secs(seconds);
+            assert_eq!(unread(&limits), Unread { within, least }, "{rate}");
         }
     }
 

@@ -309,7 +309,7 @@ impl Proxy {
         if session.is_http2() {
             // Pingora's own knows of no progress: over HTTP/1.1, where it would hold for several pieces at once,
             // `Outflow` is enough. Here, where a window of the client's may be what is waited for, it is not.
-            session.set_write_timeout(Some(outflow::unread(limits)));
+            session.set_write_timeout(Some(outflow::unread(limits).within));
         }
         let settled = target::settle(session.req_header_mut());
         let request = session.req_header();

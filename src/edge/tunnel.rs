@@ -194,8 +194,8 @@ async fn join(
                 break;
             }
             to.write_all(&piece).await?;
+            to.flush().await?;
         }
-        to.flush().await?;
         to.shutdown().await
     };
     // What the client says now goes nowhere; that it hangs up is worth knowing.

@@ -92,7 +92,7 @@ impl CallServices {
                 return no_service(job, &call.to).await;
             };
             for (agent, limit, next) in dialogue.agents.in_turn() {
-                let mut watch = call.watch(dialogue, agent.upstream(), Service::Agent);
+                let mut watch = call.watch(dialogue, agent.upstream(), Service::Agent).within(limit);
                 let outlet = Outlet::new(&call.to, &call.ids, &watch);
                 let answer = agent.ask(conversation, &call.ids, &question, &outlet, &mut watch);
                 let ended = outlet.first_within(limit, agent.upstream(), answer).await;

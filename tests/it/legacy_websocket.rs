@@ -171,6 +171,27 @@ fn a_refusal_of_the_apps_passes_through() {
     assert_eq!(wire.rest(), b"3\r\nabc\r\n0\r\n\r\n");
 }
 
+/// As an app does that answers with events, and as one that keeps its connection.
+#[test]
+fn a_refusal_in_pieces_comes_as_it_is_written() {
+    let (go_on, told) = std::sync::mpsc::channel::<&str>();
+    let told = Mutex::new(told);
+    let app = TcpApp::start(move |_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while let Ok(piece) = told.lock().unwrap().recv() {
+            wire.send(piece);
+        }
+    });
+    let gateway = Gateway::echo(app.port);
+    let mut wire = Wire::to(gateway.port);
+    wire.send(upgrade("/events", ""));
+    assert!(wire.head().starts_with("HTTP/1.1 200 "));
+    for piece in ["3\r\nabc\r\n", "3\r\ndef\r\n", "0\r\n\r\n"] {
+        go_on.send(piece).unwrap();
+        assert_eq!(wire.take(piece.len()), piece.as_bytes());
+    }
+}
+
 /// Behind an upgrade that the app did not grant, the next request must meet the dispatch again:
 /// else anybody could reach the app past it, at the media path too.
 #[test]

@@ -273,8 +273,9 @@ impl Realtime {
             self.tell(Event::TtsLen { ms: bytes / BYTES_PER_MS as u64 });
         }
         let follows = std::mem::take(&mut self.follows);
+        let asks_nothing = !follows && self.action == Action::None;
         match end {
-            ResponseEnd::Completed if bytes == 0 && self.playback.has_audio_of(response) => {
+            ResponseEnd::Completed if bytes == 0 && asks_nothing && self.playback.has_audio_of(response) => {
                 self.failed(FailureKind::Protocol, "the vendor: audio without a sound".into());
                 return self.apologise(now);
             }

@@ -101,6 +101,20 @@ fn a_caller_who_interrupts_the_goodbye_of_an_agent_that_has_ended_the_call_is_al
 }
 
 #[test]
+fn a_goodbye_that_waits_is_said_to_a_caller_who_interrupts_what_is_before_it() {
+    let mut world = World::new(settings());
+    world.speech = vec![(1000, 2000), (4000, 5000)];
+    let long = "We are open from nine to five on every day but Sunday, and then we are not.";
+    world.agent = [Answer::Text(100, long)].into();
+    says(&mut world, 3000, "That was all.");
+    ends(&mut world, 3000, Action::Hangup);
+    let timeline = world.run(12_000).told();
+    assert!(timeline.contains("turn 1 interrupted"), "{timeline}");
+    assert_eq!(told(&world).last(), Some(&(0, "That was all.", false)), "{timeline}");
+    assert!(timeline.ends_with("→ hang up: bot_end"), "{timeline}");
+}
+
+#[test]
 fn text_that_nobody_can_hear_has_a_bound() {
     let mut world = World::new(settings());
     world.speech = vec![(1000, 30_000)];

@@ -43,8 +43,6 @@ pub(super) struct History {
 struct Exchange {
     turn: u64,
     asked: Option<String>,
-    /// The question was keyed, and not spoken.
-    keyed: bool,
     calls: Vec<(ToolCall, String)>,
     /// Of the reply under way: what was written so far.
     written: String,
@@ -92,8 +90,7 @@ impl History {
             Some(action) => format!("[Your {action} could not be done; the caller is still here]\n{text}"),
             None => text,
         };
-        let keyed = question.dtmf.is_some();
-        self.push(Exchange { turn: question.turn, asked: Some(text), keyed, ..Exchange::default() });
+        self.push(Exchange { turn: question.turn, asked: Some(text), ..Exchange::default() });
     }
 
     /// The model has written this piece of its reply.
@@ -123,7 +120,7 @@ impl History {
             // Each is something else that the bot has said of itself.
             _ if turn == 0 && heard.is_empty() => {}
             _ if turn == 0 => self.push(Exchange { heard: Some(heard), ..Exchange::default() }),
-            Some(exchange) if asked_again && !exchange.keyed => {
+            Some(_) if asked_again => {
                 self.exchanges.retain(|exchange| exchange.turn != turn);
             }
             Some(exchange) => {
@@ -226,12 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_not_said_again_by_who_goes_on() {
+    fn keys_stand_once_whether_they_are_asked_again_or_not() {
         let mut history = history(9);
         ask(&mut history, 1, "12#", Some("12#"));
-        ask_again(&mut history, 1);
+        hear(&mut history, 1, "", true);
         ask(&mut history, 2, "hello", None);
         assert_eq!(told(&history), ["user: [The caller pressed: 12#]", "user: hello"]);
+        ask(&mut history, 3, "7", Some("7"));
+        hear(&mut history, 3, "", true);
+        ask_again(&mut history, 3);
+        ask(&mut history, 4, "7", Some("7"));
+        let expected = ["user: [The caller pressed: 12#]", "user: hello", "user: [The caller pressed: 7]"];
+        assert_eq!(told(&history), expected);
     }
 
     #[test]

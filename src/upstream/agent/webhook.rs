@@ -250,6 +250,11 @@ impl Reply<'_> {
                 return Err(self.too_long());
             }
         };
+        if matches!(found, Look::Events | Look::Lines) {
+            // What a template has left before the first line.
+            let blank = begun.len() - form::begin(begun).len();
+            begun.drain(..blank);
+        }
         Ok(match found {
             Look::Events => Form::Stream(Framing::Sse),
             Look::Lines if !self.any_json => Form::Stream(Framing::Ndjson),

@@ -1,5 +1,6 @@
 //! What callers live through, one story each.
 
+use bytes::Bytes;
 use insta::assert_snapshot;
 
 use super::super::*;
@@ -262,6 +263,30 @@ fn audio_that_is_none_or_has_no_sound_is_apologised_for() {
         assert!(told.contains("turn 1 failed") && told.matches("failed: ").count() == 1, "{told}");
         assert!(told.contains(why) && world.heard_ms(0xEE) > 0, "{told}");
     }
+}
+
+#[test]
+fn a_function_that_comes_beside_audio_without_a_sound_is_answered() {
+    let mut world = World::new(manner(Ears::Models));
+    world.speech = vec![(1000, 2000)];
+    world.replies = [Reply::Nothing].into();
+    let response = || "r1".to_owned();
+    let call =
+        FunctionCall { id: "f1".into(), name: "hours".into(), arguments: "{}".into(), meaning: Meaning::App };
+    for told in [
+        Told::ResponseStarted { response: response() },
+        Told::Audio { response: response(), item: "i1".into(), content: 0, audio: Bytes::new() },
+        Told::FunctionCalled { response: response(), call },
+        Told::ResponseEnded { response: response(), end: ResponseEnd::Completed },
+    ] {
+        world.at(2_700, Given::Input(Input::Told(told)));
+    }
+    world.run(9_000);
+    let told = world.told();
+    assert!(
+        !told.contains("without a sound") && told.contains("→ answer f1") && told.contains("→ respond"),
+        "{told}"
+    );
 }
 
 #[test]

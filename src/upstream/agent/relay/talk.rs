@@ -115,8 +115,10 @@ impl Talk {
 
     async fn ask(&mut self, question: &Question, mut asking: Asking) {
         self.end_unasked();
+        // Until this is asked, what comes may be the late answer to an earlier question.
+        let late = self.stale || self.asking.is_some();
         self.give_up_reply();
-        self.stale = false;
+        self.stale = late;
         (self.turn, self.said) = (question.turn, 0);
         if self.ended {
             self.pending.push_back(Input::ReplyEnd { turn: question.turn, action: Action::Hangup });
@@ -133,6 +135,7 @@ impl Talk {
             for digit in keys.chars() {
                 self.tell(&ToApp::Dtmf { digit }).await;
             }
+            self.stale = false;
             // An app may well have nothing to say to a key: what it does say comes unasked.
             asking.first.take().map(|first| first.send(()));
             self.pending.push_back(Input::ReplyEnd { turn: question.turn, action: Action::None });
@@ -149,7 +152,7 @@ impl Talk {
         };
         let relay = Arc::clone(&self.relay);
         let lang = &relay.config.language;
-        self.asking = Some(asking);
+        (self.asking, self.stale) = (Some(asking), false);
         self.deadline = Some(Instant::now() + relay.config.endpoint.upstream.first_byte_timeout);
         self.tell(&ToApp::Prompt { voice_prompt: &question.text, lang, last: true }).await;
     }

@@ -19,15 +19,19 @@ pub(super) enum Look {
     Nothing,
 }
 
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// Without the mark and the white space before it.
+pub(super) fn begin(body: &[u8]) -> &[u8] {
+    body.strip_prefix(MARK).unwrap_or(body).trim_ascii_start()
+}
+
 /// How this looks; `None` if more of it must come first. `complete`: no more will.
 pub(super) fn look(begun: &[u8], complete: bool) -> Option<Look> {
-    let mark = "\u{feff}".as_bytes();
-    let body = match begun.strip_prefix(mark) {
-        Some(body) => body,
-        None if mark.starts_with(begun) && !complete => return None,
-        None => begun,
-    };
-    let body = body.trim_ascii_start();
+    if MARK.starts_with(begun) && !complete {
+        return None;
+    }
+    let body = begin(begun);
     match body.first() {
         None if complete => Some(Look::Nothing),
         None => None,
@@ -63,7 +67,9 @@ fn events_or_text(body: &[u8], complete: bool) -> Option<Look> {
             match data.trim_ascii_start().first() {
                 Some(b'{' | b'[') => return Some(Look::Events),
                 Some(_) => return Some(Look::Text),
-                None if whole || complete => return Some(Look::Text),
+                // An event without data says nothing.
+                None if whole => {}
+                None if complete => return Some(Look::Text),
                 None => return None,
             }
         }
@@ -89,6 +95,9 @@ mod tests {
         for (body, expected) in [
             ("data: {\"delta\":\"Hi\"}\n\n", Look::Events),
             ("data:[DONE]\n\n", Look::Events),
+            ("data:\n\ndata: {\"delta\":\"Hi\"}\n\n", Look::Events),
+            ("event: start\ndata:\n\ndata: {", Look::Events),
+            ("data: \n\nIt is eight.", Look::Text),
             (": ping\n\nevent: delta\r\nid: 7\nretry: 9\ndata: {", Look::Events),
             ("\u{feff}\n data: {\"delta\":\"Hi\"}", Look::Events),
             ("{\"delta\":\"Hi\"}\n{\"delta\":\" you\"}\n", Look::Lines),

@@ -286,9 +286,11 @@ async fn a_stream_is_known_by_what_it_is_where_its_type_does_not_tell() {
     let lines = "{\"delta\":\"Grü\"}\n{\"delta\":\"ße.\"}\r\n{\"action\":\"hangup\"}\n";
     let late = "{\"usage\":{\"tokens\":3}}\n{\"delta\":\"Grüße.\",\"action\":\"hangup\"}";
     let piece = "{\"delta\":\"Grüße.\",\"action\":\"hangup\"}";
+    let blank = "\u{feff}\n data: {\"delta\":\"Grüße.\",\"action\":\"hangup\"}\n\n";
+    let empty = "event: start\ndata:\n\ndata: {\"delta\":\"Grüße.\",\"action\":\"hangup\"}\n\n";
     for kind in ["text/html; charset=utf-8", "text/plain", "", "application/json", "application/x-unheard-of"]
     {
-        for body in [events, lines, late, piece] {
+        for body in [events, lines, late, piece, blank, empty] {
             assert_eq!(ask(kind, body).await, reply("Grüße.", Action::Hangup), "{kind}: {body}");
         }
     }
